@@ -1,0 +1,1 @@
+"""The networks in PyTorch and the readers of published checkpoints."""

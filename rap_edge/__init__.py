@@ -1,0 +1,1 @@
+"""rap-edge: real-time audio-driven portrait models on edge boxes."""
