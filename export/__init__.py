@@ -1,0 +1,1 @@
+"""torch -> ONNX graphs, precision, parity check, and rap-export."""

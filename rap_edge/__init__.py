@@ -1,1 +1,0 @@
-"""rap-edge: real-time audio-driven portrait models on edge boxes."""

@@ -1,0 +1,1 @@
+"""The torch-free runtime: spec, bundle, engines, chunk loop, audio, video and `rap-run`."""

@@ -1,0 +1,49 @@
+"""The exceptions of rap-edge: one class per thing that can be wrong, one sentence per message.
+
+Every message says what is wrong and what to do about it. Command line programs print it to stderr and exit
+with status 2.
+"""
+
+
+class RapEdgeError(Exception):
+    """Base class of every error that rap-edge raises on purpose."""
+
+
+class SpecError(RapEdgeError):
+    """A model spec is malformed or combines values that cannot work together."""
+
+
+class BundleError(RapEdgeError):
+    """A bundle is missing, incomplete, altered, too new, or points outside its own folder."""
+
+
+class CheckpointError(RapEdgeError):
+    """A checkpoint file is missing, truncated, or does not hold the tensors that the network needs."""
+
+
+class ExportError(RapEdgeError):
+    """A graph could not be exported or does not compute what the PyTorch network computes."""
+
+
+class EngineError(RapEdgeError):
+    """An inference engine could not be created or does not match its graph contract."""
+
+
+class NumericalError(RapEdgeError):
+    """A stage of the chunk loop produced NaN or Inf."""
+
+
+class AudioError(RapEdgeError):
+    """Audio could not be read or has no usable samples."""
+
+
+class PortraitError(RapEdgeError):
+    """The portrait picture could not be read."""
+
+
+class OutputError(RapEdgeError):
+    """A result could not be written."""
+
+
+class SessionError(RapEdgeError):
+    """A session or avatar was used after it was closed, or in an order that makes no sense."""

@@ -1,0 +1,427 @@
+"""`ModelSpec`: everything in which RAP and its relatives differ, as data.
+
+The chunk loop, the exporter and the engines read these fields and have no other knowledge of a model. Sources:
+RAP (arXiv 2508.05115), SoulX-FlashHead (arXiv 2602.07449) and its published inference code.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, Literal, get_args, get_type_hints
+
+from .errors import SpecError
+
+Carry = Literal["noisy", "clean"]
+Solver = Literal["euler", "renoise"]
+AudioBranches = Literal["shared", "separate"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelSpec:
+    """One audio-driven portrait model, as data. Immutable; `validate()` names an illegal combination.
+
+    Attributes:
+        name: identifies the model in reports and file names.
+        image_size: height and width of a frame in pixels.
+        fps: frames per second of the video; also the rate of the audio features in Hz.
+        latent_channels: channels of a VAE latent.
+        spatial_compression: pixels per latent cell along height and width.
+        temporal_compression: frames per latent after the first; the first latent is one frame.
+        chunk_latents: latents per chunk, k; a chunk decodes to `temporal_compression * (k - 1) + 1` frames.
+        carried_latents: latents handed from chunk to chunk, n.
+        carry: "noisy" places the previous chunk's intermediate latents level by level (RAP, static-dynamic
+            inference); "clean" re-encodes the last decoded frames (FlashHead).
+        solver: "euler" integrates the velocity; "renoise" predicts the clean latent and adds fresh noise.
+        timesteps: levels before shifting, from 1000 down to 0; one denoise step per interval.
+        shift: timestep shift s, `t' = s t / (1 + (s - 1) t)` with t in 0..1.
+        guidance_scale: audio classifier-free guidance; 1 runs the conditional branch alone.
+        color_match: strength in 0..1 of matching each chunk's Lab mean and deviation to the portrait's.
+        sample_rate: audio samples per second that the audio encoder takes.
+        audio_window_seconds: the rolling audio that is encoded for every chunk, in seconds.
+        feature_window: consecutive feature frames around each video frame that the DiT sees (odd).
+        feature_layers: hidden states of the audio encoder stacked per feature frame.
+        feature_width: width of one hidden state.
+        audio_tokens: audio tokens per latent frame.
+        hidden_dim: width of the DiT.
+        num_heads: attention heads of the DiT.
+        num_layers: blocks of the DiT.
+        alpha: per layer, the weight of the per-frame window branch in hybrid attention; `1 - alpha` weighs
+            the branch that sees all audio tokens (RAP, hybrid attention).
+        audio_branches: whether the two branches share keys and values or have their own.
+    """
+
+    name: str
+    image_size: int
+    fps: int
+    latent_channels: int
+    spatial_compression: int
+    temporal_compression: int
+    chunk_latents: int
+    carried_latents: int
+    carry: Carry
+    solver: Solver
+    timesteps: tuple[float, ...]
+    shift: float
+    guidance_scale: float
+    color_match: float
+    sample_rate: int
+    audio_window_seconds: float
+    feature_window: int
+    feature_layers: int
+    feature_width: int
+    audio_tokens: int
+    hidden_dim: int
+    num_heads: int
+    num_layers: int
+    alpha: tuple[float, ...]
+    audio_branches: AudioBranches
+
+    @property
+    def chunk_frames(self) -> int:
+        """Frames that one chunk decodes to, the carried ones included."""
+        return self.temporal_compression * (self.chunk_latents - 1) + 1
+
+    @property
+    def new_latents(self) -> int:
+        """Latents that one chunk adds to the video."""
+        return self.chunk_latents - self.carried_latents
+
+    @property
+    def new_frames(self) -> int:
+        """Frames that one chunk adds to the video; the same for every chunk."""
+        return self.new_latents * self.temporal_compression
+
+    @property
+    def carried_frames(self) -> int:
+        """Decoded frames at a chunk's start that belong to the previous chunk."""
+        return self.chunk_frames - self.new_frames
+
+    @property
+    def chunk_seconds(self) -> float:
+        """Seconds of video and of audio that one chunk covers."""
+        return self.new_frames / self.fps
+
+    @property
+    def samples_per_frame(self) -> int:
+        """Audio samples per video frame."""
+        return self.sample_rate // self.fps
+
+    @property
+    def chunk_samples(self) -> int:
+        """Audio samples that one chunk consumes."""
+        return self.new_frames * self.samples_per_frame
+
+    @property
+    def window_samples(self) -> int:
+        """Audio samples in the rolling window that is encoded for every chunk."""
+        return self.window_frames * self.samples_per_frame
+
+    @property
+    def window_frames(self) -> int:
+        """Feature frames that the rolling audio window gives."""
+        return round(self.audio_window_seconds * self.fps)
+
+    @property
+    def latent_size(self) -> int:
+        """Height and width of a latent in cells."""
+        return self.image_size // self.spatial_compression
+
+    @property
+    def head_dim(self) -> int:
+        """Width of one attention head."""
+        return self.hidden_dim // self.num_heads
+
+    @property
+    def guided(self) -> bool:
+        """Whether the denoiser runs a conditional and an unconditional row."""
+        return self.guidance_scale != 1.0
+
+    @property
+    def batch(self) -> int:
+        """Rows of every denoiser and conditioner tensor: 2 under guidance (conditional first), else 1."""
+        return 2 if self.guided else 1
+
+    @property
+    def latent_shape(self) -> tuple[int, int, int, int]:
+        """Shape [C, k, h, w] of a chunk's latents."""
+        return (self.latent_channels, self.chunk_latents, self.latent_size, self.latent_size)
+
+    def schedule(self) -> tuple[float, ...]:
+        """Shifted timesteps in 0..1000, one more than there are denoise steps; the last is 0."""
+        return tuple(
+            1000.0 * self.shift * (t / 1000.0) / (1.0 + (self.shift - 1.0) * (t / 1000.0)) for t in self.timesteps
+        )
+
+    def with_steps(self, steps: int) -> ModelSpec:
+        """The same model sampled with `steps` evenly spaced denoise steps before shifting.
+
+        Raises:
+            SpecError: `steps` is less than 1.
+        """
+        if steps < 1:
+            raise SpecError(f"A chunk needs at least 1 denoise step, not {steps}; pass --steps 1 or more.")
+        timesteps = tuple(1000.0 * (1.0 - i / steps) for i in range(steps + 1))
+        return dataclasses.replace(self, timesteps=timesteps).validate()
+
+    def validate(self) -> ModelSpec:
+        """Return self if every field and combination is legal.
+
+        Raises:
+            SpecError: names the first field or combination that cannot work.
+        """
+        if not self.name or any(not (c.isalnum() or c in "-_.") for c in self.name) or self.name[0] == ".":
+            raise SpecError(f"Spec name {self.name!r} must be letters, digits, '-', '_' and '.'; rename it.")
+        for field in _POSITIVE_INTS:
+            if getattr(self, field) < 1:
+                raise SpecError(f"{field} is {getattr(self, field)} but must be at least 1; correct the spec.")
+        for field in _FINITE:
+            if not math.isfinite(getattr(self, field)):
+                raise SpecError(f"{field} is {getattr(self, field)} but must be finite; correct the spec.")
+        for rule, sentence in (
+            (
+                self.image_size % self.spatial_compression == 0,
+                f"image_size {self.image_size} is not a multiple of spatial_compression "
+                f"{self.spatial_compression}; choose a multiple.",
+            ),
+            (
+                1 <= self.carried_latents < self.chunk_latents,
+                f"carried_latents {self.carried_latents} must be at least 1 and less than chunk_latents "
+                f"{self.chunk_latents}; lower it or lengthen the chunk.",
+            ),
+            (
+                self.sample_rate % self.fps == 0,
+                f"sample_rate {self.sample_rate} is not a multiple of fps {self.fps}, so audio and video would "
+                "drift apart; choose rates that divide.",
+            ),
+            (
+                abs(self.audio_window_seconds * self.fps - self.window_frames) < 1e-6
+                and self.window_frames >= self.chunk_frames,
+                f"audio_window_seconds {self.audio_window_seconds} must be a whole number of frames and hold "
+                f"the {self.chunk_frames} frames of a chunk; lengthen it.",
+            ),
+            (
+                self.feature_window % 2 == 1,
+                f"feature_window {self.feature_window} must be odd so that it has a centre; change it.",
+            ),
+            (
+                self.hidden_dim % self.num_heads == 0 and self.head_dim % 2 == 0,
+                f"hidden_dim {self.hidden_dim} must split into {self.num_heads} heads of even width for "
+                "rotary embedding; change num_heads.",
+            ),
+            (
+                len(self.alpha) == self.num_layers and all(0.0 <= a <= 1.0 for a in self.alpha),
+                f"alpha needs one value in 0..1 for each of the {self.num_layers} layers and has "
+                f"{len(self.alpha)}; correct the list.",
+            ),
+            (
+                len(self.timesteps) >= 2
+                and self.timesteps[0] <= 1000.0
+                and self.timesteps[-1] == 0.0
+                and all(a > b for a, b in zip(self.timesteps, self.timesteps[1:], strict=False)),
+                "timesteps must fall from at most 1000 to exactly 0 with at least one step; correct the list.",
+            ),
+            (self.shift > 0.0, f"shift {self.shift} must be positive; 1 means no shift."),
+            (
+                self.guidance_scale >= 1.0,
+                f"guidance_scale {self.guidance_scale} must be at least 1; 1 means no guidance.",
+            ),
+            (0.0 <= self.color_match <= 1.0, f"color_match {self.color_match} must lie in 0..1; correct it."),
+            (
+                not (self.carry == "noisy" and self.solver == "renoise"),
+                "carry 'noisy' needs the solver 'euler': 'renoise' draws fresh noise at every level, so the "
+                "previous chunk's intermediate latents do not lie on this chunk's path; use carry 'clean'.",
+            ),
+        ):
+            if not rule:
+                raise SpecError(sentence)
+        return self
+
+    def to_json(self) -> str:
+        """The spec as a JSON object with one key per field."""
+        return json.dumps(self.to_dict(), indent=2)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The spec as plain JSON types."""
+        return {k: list(v) if isinstance(v, tuple) else v for k, v in dataclasses.asdict(self).items()}
+
+    @classmethod
+    def from_json(cls, text: str) -> ModelSpec:
+        """Read and validate a spec that `to_json` wrote.
+
+        Raises:
+            SpecError: the text is not JSON, a key is missing, unknown or of another type, or the values are
+                illegal together.
+        """
+        try:
+            data = json.loads(text)
+        except (ValueError, RecursionError) as error:
+            raise SpecError(f"The spec is not JSON ({error}); export it again or mend the file.") from None
+        return cls.from_dict(data)
+
+    @classmethod
+    def from_dict(cls, data: object) -> ModelSpec:
+        """Read and validate a spec from plain JSON types; raises `SpecError` as `from_json` does."""
+        if not isinstance(data, Mapping):
+            raise SpecError("A spec is a JSON object with one key per field; this is something else.")
+        hints = get_type_hints(cls)
+        names = [field.name for field in dataclasses.fields(cls)]
+        if unknown := sorted(str(key) for key in data if key not in names):
+            raise SpecError(f"The spec has an unknown key {unknown[0]!r}; remove it or upgrade rap-edge.")
+        if missing := [name for name in names if name not in data]:
+            raise SpecError(f"The spec lacks the key {missing[0]!r}; add it.")
+        return cls(**{name: _typed(name, hints[name], data[name]) for name in names}).validate()
+
+
+_POSITIVE_INTS = (
+    "image_size",
+    "fps",
+    "latent_channels",
+    "spatial_compression",
+    "temporal_compression",
+    "chunk_latents",
+    "sample_rate",
+    "feature_window",
+    "feature_layers",
+    "feature_width",
+    "audio_tokens",
+    "hidden_dim",
+    "num_heads",
+    "num_layers",
+)
+_FINITE = ("shift", "guidance_scale", "color_match", "audio_window_seconds")
+
+
+def _typed(name: str, hint: Any, value: object) -> Any:
+    def number(item: object) -> float:
+        if isinstance(item, bool) or not isinstance(item, int | float):
+            raise SpecError(f"{name} must be a number, not {item!r}; correct the spec.")
+        try:
+            return float(item)
+        except OverflowError:
+            raise SpecError(f"{name} is too large a number; correct the spec.") from None
+
+    if hint is int:
+        if isinstance(value, bool) or not isinstance(value, int):
+            raise SpecError(f"{name} must be a whole number, not {value!r}; correct the spec.")
+        return value
+    if hint is float:
+        return number(value)
+    if hint is str:
+        if not isinstance(value, str):
+            raise SpecError(f"{name} must be a string, not {value!r}; correct the spec.")
+        return value
+    if choices := [choice for choice in get_args(hint) if isinstance(choice, str)]:
+        if value not in choices:
+            raise SpecError(f"{name} must be one of {', '.join(choices)}, not {value!r}; correct the spec.")
+        return value
+    if not isinstance(value, list | tuple):
+        raise SpecError(f"{name} must be a list of numbers, not {value!r}; correct the spec.")
+    return tuple(number(item) for item in value)
+
+
+def linear_alpha(num_layers: int, w: float = 1.0, delta: float = 0.0) -> tuple[float, ...]:
+    """Alpha per layer, linear in depth and clipped to 0..1 (RAP: best w=1, delta=0; the direction is our choice).
+
+    Args:
+        num_layers: blocks of the DiT.
+        w: slope over the whole depth.
+        delta: value of the first layer.
+    """
+    depth = max(num_layers - 1, 1)
+    return tuple(min(max(w * layer / depth + delta, 0.0), 1.0) for layer in range(num_layers))
+
+
+FLASHHEAD_LITE = ModelSpec(
+    name="flashhead-lite",
+    image_size=512,
+    fps=25,
+    latent_channels=128,
+    spatial_compression=32,
+    temporal_compression=8,
+    chunk_latents=5,
+    carried_latents=2,
+    carry="clean",
+    solver="renoise",
+    timesteps=(1000.0, 750.0, 500.0, 250.0, 0.0),
+    shift=5.0,
+    guidance_scale=1.0,
+    color_match=1.0,
+    sample_rate=16000,
+    audio_window_seconds=8.0,
+    feature_window=5,
+    feature_layers=12,
+    feature_width=768,
+    audio_tokens=32,
+    hidden_dim=1536,
+    num_heads=12,
+    num_layers=30,
+    alpha=(1.0,) * 30,
+    audio_branches="shared",
+)
+
+# The paper gives k, n, guidance and alpha; steps, shift, fps, tokens and branch sharing are our choice.
+RAP_1_3B = dataclasses.replace(
+    FLASHHEAD_LITE,
+    name="rap-1.3b",
+    chunk_latents=11,
+    carried_latents=3,
+    carry="noisy",
+    solver="euler",
+    timesteps=(1000.0, 875.0, 750.0, 625.0, 500.0, 375.0, 250.0, 125.0, 0.0),
+    guidance_scale=5.0,
+    color_match=0.0,
+    alpha=linear_alpha(30),
+)
+
+NANO = ModelSpec(
+    name="nano",
+    image_size=256,
+    fps=25,
+    latent_channels=64,
+    spatial_compression=32,
+    temporal_compression=8,
+    chunk_latents=5,
+    carried_latents=2,
+    carry="noisy",
+    solver="euler",
+    timesteps=(1000.0, 750.0, 500.0, 250.0, 0.0),
+    shift=1.0,
+    guidance_scale=1.0,
+    color_match=0.0,
+    sample_rate=16000,
+    audio_window_seconds=2.0,
+    feature_window=5,
+    feature_layers=3,
+    feature_width=192,
+    audio_tokens=8,
+    hidden_dim=256,
+    num_heads=4,
+    num_layers=6,
+    alpha=linear_alpha(6),
+    audio_branches="shared",
+)
+
+PRESETS: Mapping[str, ModelSpec] = MappingProxyType({spec.name: spec for spec in (NANO, FLASHHEAD_LITE, RAP_1_3B)})
+
+
+def load_spec(name_or_file: str) -> ModelSpec:
+    """The preset of that name, else the spec in that JSON file.
+
+    Raises:
+        SpecError: neither a preset nor a readable, legal spec file.
+    """
+    if name_or_file in PRESETS:
+        return PRESETS[name_or_file]
+    try:
+        text = Path(name_or_file).read_text(encoding="utf-8")
+    except (OSError, ValueError):
+        raise SpecError(
+            f"{name_or_file!r} is neither a preset ({', '.join(PRESETS)}) nor a readable spec file; pass one of them."
+        ) from None
+    return ModelSpec.from_json(text)
