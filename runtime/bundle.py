@@ -347,7 +347,7 @@ def _tensor(entry: object, where: str) -> TensorInfo:
     reader = _Reader(entry, f"a tensor of graph {where!r}")
     dtype = reader.get("dtype", str)
     shape = reader.get("shape", list)
-    sizes = [d for d in shape if isinstance(d, int)]
+    sizes: list[int] = [d for d in shape if isinstance(d, int)]
     legal = all(isinstance(d, str) for d in shape if d not in sizes) and all(d is not True and d > 0 for d in sizes)
     # A stranger's manifest must not make us allocate without bound.
     if dtype not in DTYPES or not legal or len(shape) > 8 or math.prod(sizes) > 1 << 34:
