@@ -36,7 +36,8 @@ def lab_to_rgb(lab: Float) -> Frames:
     xyz = np.where(f > 0.2068966, f**3, (f - 16.0 / 116.0) / 7.787).astype(np.float32)
     rgb = np.clip(xyz @ _FROM_XYZ, 0.0, 1.0)
     encoded = np.where(rgb <= 0.0031308, rgb * 12.92, 1.055 * rgb ** (1 / 2.4) - 0.055)
-    return np.rint(encoded * 255.0).astype(np.uint8)
+    codes: Frames = np.rint(encoded * 255.0).astype(np.uint8)
+    return codes
 
 
 class ColorMatcher:

@@ -18,9 +18,9 @@ Signature = tuple[tuple[TensorInfo, ...], tuple[TensorInfo, ...]]
 
 def audio_state_names(spec: ModelSpec) -> tuple[str, ...]:
     """Names of the conditioner's outputs, which are inputs of `dit`, layer by layer."""
-    kinds = ("audio_key", "audio_value")
+    kinds = ["audio_key", "audio_value"]
     if spec.audio_branches == "separate":
-        kinds += ("audio_full_key", "audio_full_value")
+        kinds += ["audio_full_key", "audio_full_value"]
     return tuple(f"{kind}_{layer:02d}" for layer in range(spec.num_layers) for kind in kinds)
 
 
