@@ -1,3 +1,4 @@
+import contextlib
 import dataclasses
 import json
 from pathlib import Path
@@ -133,10 +134,8 @@ def test_a_manifest_with_any_value_replaced_is_read_or_refused(
         parent, key = node, data.draw(st.sampled_from(keys))
         node = node[key]
     parent[key] = data.draw(JSON)
-    try:
-        Manifest.from_json(json.dumps(whole))
-    except RapEdgeError as error:
-        assert str(error).endswith(".")
+    with contextlib.suppress(RapEdgeError):
+        assert isinstance(Manifest.from_json(json.dumps(whole)), Manifest)
 
 
 @given(st.text())
