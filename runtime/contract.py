@@ -17,11 +17,17 @@ Signature = tuple[tuple[TensorInfo, ...], tuple[TensorInfo, ...]]
 
 
 def audio_state_names(spec: ModelSpec) -> tuple[str, ...]:
-    """Names of the conditioner's outputs, which are inputs of `dit`, layer by layer."""
-    kinds = ["audio_key", "audio_value"]
-    if spec.audio_branches == "separate":
-        kinds += ["audio_full_key", "audio_full_value"]
-    return tuple(f"{kind}_{layer:02d}" for layer in range(spec.num_layers) for kind in kinds)
+    """Names of the conditioner's outputs, which are inputs of `dit`, layer by layer.
+
+    With separate branches, a branch that has no weight in a layer has no keys and values there.
+    """
+    names: list[str] = []
+    for layer, alpha in enumerate(spec.alpha):
+        if spec.audio_branches == "shared" or alpha > 0.0:
+            names += [f"audio_key_{layer:02d}", f"audio_value_{layer:02d}"]
+        if spec.audio_branches == "separate" and alpha < 1.0:
+            names += [f"audio_full_key_{layer:02d}", f"audio_full_value_{layer:02d}"]
+    return tuple(names)
 
 
 def contract(spec: ModelSpec, state_dtype: str) -> Mapping[str, Signature]:
