@@ -25,10 +25,11 @@ bench: $(VENV)/.export
 train: $(VENV)/.test
 	$(BIN)/python -m rap_edge.models.nano.train --data build/nano-data --out build/nano-training
 
+# Debian's python3 may lack ensurepip; virtualenv brings its own.
 $(BIN)/python:
-	$(PYTHON) -m venv $(VENV) || { \
-		$(PYTHON) -m pip --version >/dev/null && $(PYTHON) -m pip install --quiet virtualenv && \
-		$(PYTHON) -m virtualenv --quiet $(VENV); }
+	$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV) && \
+		$(PYTHON) -m pip install --quiet --target build/virtualenv virtualenv && \
+		PYTHONPATH=build/virtualenv $(PYTHON) -m virtualenv --quiet $(VENV); }
 
 # torch comes first and pinned: an open range would bring gigabytes of CUDA packages.
 $(VENV)/.export: $(BIN)/python pyproject.toml
