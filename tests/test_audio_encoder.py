@@ -56,7 +56,9 @@ class Interpolated(torch.nn.Module):
 def reference_states(model: Wav2Vec2Model, waveform: torch.Tensor, frames: int) -> torch.Tensor:
     model.feature_extractor = Interpolated(model.feature_extractor, frames)
     normalised = (waveform - waveform.mean()) / torch.sqrt(waveform.var(correction=0) + 1e-7)
-    return torch.stack(model(normalised, output_hidden_states=True).hidden_states[1:], dim=2)[0]
+    output = model(normalised, output_hidden_states=True)
+    # Recent versions list the last state before the stable variant's final normalisation; older ones after it.
+    return torch.stack((*output.hidden_states[1:-1], output.last_hidden_state), dim=2)[0]
 
 
 def speech_like(samples: int, batch: int = 1) -> torch.Tensor:
