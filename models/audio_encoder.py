@@ -16,9 +16,8 @@ import numpy as np
 import torch
 import torch.nn.functional as F  # noqa: N812
 from numpy.typing import NDArray
-from torch import Tensor, nn
-
 from rap_edge.runtime.errors import AudioError, CheckpointError
+from torch import Tensor, nn
 
 from .attention import attention
 from .config import config_from_dict, known_fields
@@ -109,9 +108,7 @@ class ConvLayer(nn.Module):
     def __init__(self, config: AudioEncoderConfig, index: int) -> None:
         super().__init__()
         channels = (1, *config.conv_dim)[index : index + 2]
-        self.conv = nn.Conv1d(
-            *channels, config.conv_kernel[index], config.conv_stride[index], bias=config.conv_bias
-        )
+        self.conv = nn.Conv1d(*channels, config.conv_kernel[index], config.conv_stride[index], bias=config.conv_bias)
         self.over_channels = config.feat_extract_norm == "layer"
         if self.over_channels:
             self.layer_norm: nn.Module = LayerNorm32(channels[1])

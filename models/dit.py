@@ -13,9 +13,8 @@ from typing import Literal
 
 import torch
 import torch.nn.functional as F  # noqa: N812
-from torch import Tensor, nn
-
 from rap_edge.runtime.errors import CheckpointError
+from torch import Tensor, nn
 
 from .attention import AudioAttention, SelfAttention, rotary_table
 from .norms import LayerNorm32

@@ -13,9 +13,8 @@ from typing import Any, Protocol
 
 import torch
 import torch.nn.functional as F  # noqa: N812
-from torch import Tensor, nn
-
 from rap_edge.runtime.errors import CheckpointError
+from torch import Tensor, nn
 
 from .config import config_from_dict, known_fields
 from .norms import LayerNorm32
@@ -232,9 +231,7 @@ class DownBlock(nn.Module):
         self, in_channels: int, out_channels: int, layers: int, eps: float, *, halve: bool, causal: bool
     ) -> None:
         super().__init__()
-        self.resnets = nn.ModuleList(
-            ResidualBlock(in_channels, in_channels, eps, causal=causal) for _ in range(layers)
-        )
+        self.resnets = nn.ModuleList(ResidualBlock(in_channels, in_channels, eps, causal=causal) for _ in range(layers))
         self.downsamplers = nn.ModuleList(
             [CausalConv3d(in_channels, in_channels, 3, causal=causal, stride=2)] if halve else []
         )
@@ -273,7 +270,7 @@ class UpBlock(nn.Module):
 
 
 class Encoder(nn.Module):
-    """Frames to the mean of the posterior; the published log-variance channel is not computed."""
+    """Frames to the mean of the posterior; the last channel of `conv_out`, its log variance, is dropped."""
 
     def __init__(self, config: LtxVaeConfig) -> None:
         super().__init__()

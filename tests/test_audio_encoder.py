@@ -10,7 +10,7 @@ import pytest
 import torch
 import torch.nn.functional as F  # noqa: N812
 from rap_edge.models.audio_encoder import AudioEncoder, AudioEncoderConfig, resample_features
-from rap_edge.models.checkpoint import hugging_face_audio_encoder
+from rap_edge.models.published import hugging_face_audio_encoder
 from rap_edge.runtime.errors import AudioError, CheckpointError
 from transformers import Wav2Vec2Config, Wav2Vec2Model
 
