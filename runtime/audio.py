@@ -245,13 +245,13 @@ class AudioFile:
 
     def _warn_of_gaps(self, damaged: int) -> None:
         seconds, stated = self._position / self.rate, self.duration or 0.0
+        found = []
         if damaged:
-            what = f"has {damaged} damaged packets, which were left out of sound and video"
-        elif stated - seconds > max(0.5, 0.1 * stated):
-            what = f"ends after {seconds:.1f} s although it suggests {stated:.1f} s; it may be damaged or cut off"
-        else:
-            return
-        warnings.warn(f"{str(self._path)!r} {what}.", AudioWarning, stacklevel=2)
+            found.append(f"has {damaged} damaged packets, which were left out of sound and video")
+        if stated - seconds > max(0.5, 0.1 * stated):
+            found.append(f"ends after {seconds:.1f} s although it suggests {stated:.1f} s; it may be cut off")
+        for what in found:
+            warnings.warn(f"{str(self._path)!r} {what}.", AudioWarning, stacklevel=2)
 
     def _convert(self, frame: AudioFrame) -> Samples:
         channels = frame.layout.nb_channels

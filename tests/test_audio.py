@@ -285,8 +285,10 @@ def test_damaged_packets_are_left_out_with_a_warning(tmp_path: Path) -> None:
 def test_a_file_that_ends_too_early_says_so(tmp_path: Path) -> None:
     path = write(tmp_path / "a.flac", noise(64000)[:, None] * 0.5, 16000, "flac", "s16")
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 4])
-    with pytest.warns(AudioWarning, match=r"suggests 4\.0 s"):
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
         read, _ = decode(path)
+    assert any("suggests 4.0 s" in str(item.message) for item in caught)
     assert 8000 < len(read) < 24000
 
 
