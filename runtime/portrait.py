@@ -99,10 +99,11 @@ def _decode(path: str | Path, data: bytes, header: PictureHeader) -> Picture:
     from av.video.reformatter import Interpolation
 
     try:
-        with av.open(io.BytesIO(data), format=f"{header.format}_pipe", options={"max_pixels": str(MAX_PIXELS)}) as file:
+        limit = {"max_pixels": str(MAX_PIXELS)}
+        with av.open(io.BytesIO(data), "r", format=f"{header.format}_pipe", options=limit) as file:
             # Without `explode` the missing rest of a truncated JPEG comes out grey.
-            file.streams.video[0].codec_context.options = {"max_pixels": str(MAX_PIXELS), "err_detect": "explode"}
-            frame = next(file.decode(video=0))
+            file.streams.video[0].codec_context.options = limit | {"err_detect": "explode"}
+            frame = next(file.decode(file.streams.video[0]))
             # These flags interpolate the chroma; swscale's default repeats it.
             flags = (
                 Interpolation.BICUBIC
@@ -110,7 +111,7 @@ def _decode(path: str | Path, data: bytes, header: PictureHeader) -> Picture:
                 | Interpolation.FULL_CHR_H_INT
                 | Interpolation.FULL_CHR_H_INP
             )
-            rgba: Picture = frame.reformat(format="rgba", interpolation=flags).to_ndarray()
+            rgba = frame.reformat(format="rgba", interpolation=flags).to_ndarray().astype(np.uint8, copy=False)
     except (av.FFmpegError, StopIteration, ValueError, IndexError):
         raise PortraitError(f"{str(path)!r} is damaged or cut off; save the picture again.") from None
     if rgba.shape[:2] != (header.height, header.width):
@@ -145,5 +146,4 @@ def _resize(square: Picture, size: int) -> Picture:
     frame = av.VideoFrame.from_ndarray(square, format="rgb24")
     # swscale stretches the Lanczos kernel with the reduction, so every source pixel counts.
     flags = Interpolation.LANCZOS | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT
-    resized: Picture = frame.reformat(width=size, height=size, interpolation=flags).to_ndarray()
-    return resized
+    return frame.reformat(width=size, height=size, interpolation=flags).to_ndarray().astype(np.uint8, copy=False)
