@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import secrets
 from pathlib import Path
+from types import TracebackType
 from typing import IO
 
 from .errors import OutputError
@@ -83,6 +84,14 @@ class PendingFile:
         self.check()
 
     def discard(self) -> None:
-        """Remove the temporary file."""
+        """Remove the temporary file, if it is still there."""
         self._stream.close()
         self._temporary.unlink(missing_ok=True)
+
+    def __enter__(self) -> PendingFile:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.discard()
