@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from .config import read_json_object
 
 PICKLE_SUFFIXES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".zip", ".tar")
+_DTYPES = ("F32", "F16", "BF16", "F64")
 _ZIP, _PICKLE = b"PK\x03\x04", tuple(bytes((0x80, protocol)) for protocol in range(2, 6))
 
 
@@ -155,10 +156,10 @@ def _tensors_of(file: Path) -> dict[str, StoredTensor]:
     with _opened(file) as opened:
         for name in opened.keys():  # noqa: SIM118  (safe_open is no mapping)
             view = opened.get_slice(name)
-            if not view.get_dtype().startswith(("F", "BF")):
+            if view.get_dtype() not in _DTYPES:
                 raise CheckpointError(
-                    f"{file} stores the tensor {name!r} as {view.get_dtype()} and weights must be floating point; "
-                    "use an unquantised checkpoint."
+                    f"{file} stores the tensor {name!r} as {view.get_dtype()} and weights must be one of "
+                    f"{', '.join(_DTYPES)}; use an unquantised checkpoint."
                 )
             tensors[name] = StoredTensor(file, name, tuple(view.get_shape()))
     return tensors
