@@ -16,8 +16,9 @@ import numpy as np
 import torch
 import torch.nn.functional as F  # noqa: N812
 from numpy.typing import NDArray
-from rap_edge.runtime.errors import AudioError, CheckpointError
 from torch import Tensor, nn
+
+from rap_edge.runtime.errors import AudioError, CheckpointError
 
 from .attention import attention
 from .config import config_from_dict, known_fields

@@ -13,8 +13,9 @@ from typing import Literal, cast
 
 import torch
 import torch.nn.functional as F  # noqa: N812
-from rap_edge.runtime.errors import CheckpointError
 from torch import Tensor, nn
+
+from rap_edge.runtime.errors import CheckpointError
 
 from .attention import AudioAttention, SelfAttention, rotary_table
 from .norms import LayerNorm32

@@ -13,8 +13,9 @@ from typing import Any, Protocol
 
 import torch
 import torch.nn.functional as F  # noqa: N812
-from rap_edge.runtime.errors import CheckpointError
 from torch import Tensor, nn
+
+from rap_edge.runtime.errors import CheckpointError
 
 from .config import config_from_dict, known_fields
 from .norms import LayerNorm32

@@ -18,6 +18,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+from test_vae import reference_vae
+from transformers import Wav2Vec2Config, Wav2Vec2ForCTC
+
 from rap_edge.models import NetworkConfigs, Networks, load_dit, load_networks, random_networks, save_networks
 from rap_edge.models.audio_encoder import AudioEncoder, AudioEncoderConfig
 from rap_edge.models.checkpoint import StoredTensor, open_checkpoint
@@ -28,10 +33,6 @@ from rap_edge.models.published import hugging_face_audio_encoder
 from rap_edge.models.vae import LtxVae, LtxVaeConfig
 from rap_edge.runtime.errors import CheckpointError, OutputError
 from rap_edge.runtime.spec import FLASHHEAD_LITE, PRESETS, RAP_1_3B, ModelSpec
-from safetensors import safe_open
-from safetensors.torch import load_file, save_file
-from test_vae import reference_vae
-from transformers import Wav2Vec2Config, Wav2Vec2ForCTC
 
 TINY = dataclasses.replace(
     FLASHHEAD_LITE,

@@ -9,6 +9,7 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 import pytest
 import torch
 from diffusers import AutoencoderKLLTXVideo
+
 from rap_edge.models.published import diffusers_ltx_vae
 from rap_edge.models.vae import CausalConv3d, LtxVae, LtxVaeConfig, PixelNorm
 from rap_edge.runtime.errors import CheckpointError
