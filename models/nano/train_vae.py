@@ -71,9 +71,7 @@ class VAETrainee(nn.Module):
         return self.vae.decoder(latents, batch), self.head(latents), kl
 
 
-def make_batch(
-    clips: Clips, rng: np.random.Generator, batch: int, latents: int, c: int, crop: bool
-) -> dict[str, Tensor]:
+def make_batch(clips: Clips, rng: np.random.Generator, batch: int, latents: int, c: int, crop: bool) -> dict[str, Tensor]:
     """`batch` windows of `latents` groups: `groups` uint8 [B, k*c, H, W, 3], `mask` [B, H, W], `motion`.
 
     Half of the windows begin with a static group: one frame, repeated.

@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, Callable
 
 import numpy as np
 from safetensors.torch import load_file, save_file
@@ -46,10 +46,8 @@ class Clock:
         """Step size in 0..1."""
         progress = min(1.0, self.elapsed / self.seconds)
         rise = min(1.0, (self.elapsed + 1.0) / self.warmup)
-        fall = (
-            1.0
-            if progress < 1 - self.floor
-            else 0.5 + 0.5 * math.cos(math.pi * (progress - 1 + self.floor) / self.floor)
+        fall = 1.0 if progress < 1 - self.floor else 0.5 + 0.5 * math.cos(
+            math.pi * (progress - 1 + self.floor) / self.floor
         )
         return rise * max(fall, 0.01)
 
