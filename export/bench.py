@@ -15,6 +15,7 @@ from dataclasses import asdict, dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+
 from rap_edge.runtime.audio import read_mono
 from rap_edge.runtime.avatar import Avatar
 from rap_edge.runtime.bundle import Bundle, Manifest
