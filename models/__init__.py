@@ -1,1 +1,30 @@
 """The networks in PyTorch and the readers of published checkpoints."""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .load import load_dit as load_dit
+    from .load import load_networks as load_networks
+    from .networks import NetworkConfigs as NetworkConfigs
+    from .networks import Networks as Networks
+    from .networks import random_networks as random_networks
+    from .own_checkpoint import save_networks as save_networks
+
+_HOMES = {
+    "load_dit": "load",
+    "load_networks": "load",
+    "NetworkConfigs": "networks",
+    "Networks": "networks",
+    "random_networks": "networks",
+    "save_networks": "own_checkpoint",
+}
+
+__all__ = ["NetworkConfigs", "Networks", "load_dit", "load_networks", "random_networks", "save_networks"]
+
+
+def __getattr__(name: str) -> Any:
+    # torch takes seconds to import, so it is imported when a name is first used.
+    if name in _HOMES:
+        return getattr(import_module(f".{_HOMES[name]}", __name__), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

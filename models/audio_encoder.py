@@ -1,0 +1,325 @@
+"""wav2vec 2.0 as a per-video-frame feature extractor.
+
+Sources: wav2vec 2.0 (arXiv 2006.11477) with the parameter names of Hugging Face's `Wav2Vec2Model`; FlashHead
+(arXiv 2602.07449) for resampling the convolutional features to the video's frame rate before the transformer.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, Literal
+
+import numpy as np
+import torch
+import torch.nn.functional as F  # noqa: N812
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from rap_edge.runtime.errors import AudioError, CheckpointError
+
+from .attention import attention
+from .config import config_from_dict, known_fields
+from .norms import LayerNorm32
+
+
+@dataclass(frozen=True, kw_only=True)
+class AudioEncoderConfig:
+    """Sizes of a wav2vec 2.0 encoder; keys are those of Hugging Face's config.json, defaults wav2vec2-base's.
+
+    Attributes:
+        conv_dim: channels of each convolutional layer.
+        conv_kernel: kernel of each convolutional layer.
+        conv_stride: stride of each convolutional layer.
+        conv_bias: whether the convolutional layers have a bias.
+        feat_extract_norm: "group" normalises the first layer over time, "layer" every layer over channels.
+        hidden_size: width of the transformer.
+        num_hidden_layers: layers of the transformer; one hidden state each.
+        num_attention_heads: attention heads.
+        intermediate_size: width of the feed-forward layer.
+        layer_norm_eps: epsilon of the transformer's normalisations.
+        num_conv_pos_embeddings: kernel of the positional convolution.
+        num_conv_pos_embedding_groups: its groups.
+        do_stable_layer_norm: normalise before, not after, each sublayer.
+        norm_eps: epsilon of the waveform's normalisation.
+        samples_per_frame: audio samples per video frame (640 at 16 kHz and 25 Hz).
+    """
+
+    conv_dim: tuple[int, ...] = (512,) * 7
+    conv_kernel: tuple[int, ...] = (10, 3, 3, 3, 3, 2, 2)
+    conv_stride: tuple[int, ...] = (5, 2, 2, 2, 2, 2, 2)
+    conv_bias: bool = False
+    feat_extract_norm: Literal["group", "layer"] = "group"
+    hidden_size: int = 768
+    num_hidden_layers: int = 12
+    num_attention_heads: int = 12
+    intermediate_size: int = 3072
+    layer_norm_eps: float = 1e-5
+    num_conv_pos_embeddings: int = 128
+    num_conv_pos_embedding_groups: int = 16
+    do_stable_layer_norm: bool = False
+    norm_eps: float = 1e-7
+    samples_per_frame: int = 640
+
+    @classmethod
+    def from_hugging_face(cls, data: Mapping[str, Any], source: str) -> AudioEncoderConfig:
+        """Read a published wav2vec 2.0 config.json.
+
+        Raises:
+            CheckpointError: another model type or activation, or a value that cannot work.
+        """
+        for key, only in (("model_type", "wav2vec2"), ("hidden_act", "gelu"), ("feat_extract_activation", "gelu")):
+            if data.get(key, only) != only:
+                raise CheckpointError(
+                    f"{source} says {key} {data[key]!r} but only {only!r} is supported; use a wav2vec 2.0 checkpoint."
+                )
+        return config_from_dict(cls, known_fields(cls, data), source).validate()
+
+    def validate(self) -> AudioEncoderConfig:
+        """Return self if the network can be built.
+
+        Raises:
+            CheckpointError: names the first value that cannot work.
+        """
+        sizes = (*self.conv_dim, *self.conv_kernel, *self.conv_stride, self.hidden_size, self.num_hidden_layers)
+        more = (self.num_attention_heads, self.intermediate_size, self.samples_per_frame)
+        groups = self.num_conv_pos_embedding_groups
+        for rule, sentence in (
+            (min(*sizes, *more, groups, self.num_conv_pos_embeddings) >= 1, "every size must be at least 1"),
+            (
+                len(self.conv_dim) == len(self.conv_kernel) == len(self.conv_stride) >= 1,
+                "conv_dim, conv_kernel and conv_stride must have the same length",
+            ),
+            (
+                self.hidden_size % self.num_attention_heads == 0,
+                f"hidden_size {self.hidden_size} must split into {self.num_attention_heads} heads",
+            ),
+            (self.hidden_size % groups == 0, f"hidden_size {self.hidden_size} must split into {groups} groups"),
+        ):
+            if not rule:
+                raise CheckpointError(f"The audio encoder's config cannot work: {sentence}; correct it.")
+        return self
+
+
+class ConvLayer(nn.Module):
+    """One strided convolution over time with its normalisation and GELU."""
+
+    def __init__(self, config: AudioEncoderConfig, index: int) -> None:
+        super().__init__()
+        before, after = (1, *config.conv_dim)[index : index + 2]
+        kernel, stride = config.conv_kernel[index], config.conv_stride[index]
+        self.conv = nn.Conv1d(before, after, kernel, stride, bias=config.conv_bias)
+        self.over_channels = config.feat_extract_norm == "layer"
+        if self.over_channels:
+            self.layer_norm: nn.Module = LayerNorm32(after)
+        elif index == 0:
+            self.layer_norm = nn.GroupNorm(after, after)
+        else:
+            self.layer_norm = nn.Identity()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[B, channels, time] -> [B, channels', time']."""
+        x = self.conv(x)
+        x = self.layer_norm(x.transpose(1, 2)).transpose(1, 2) if self.over_channels else self.layer_norm(x)
+        return F.gelu(x)
+
+
+class FeatureExtractor(nn.Module):
+    """The convolutional stack from a waveform to features at about 50 Hz."""
+
+    def __init__(self, config: AudioEncoderConfig) -> None:
+        super().__init__()
+        self.conv_layers = nn.ModuleList(ConvLayer(config, index) for index in range(len(config.conv_dim)))
+
+    def forward(self, waveform: Tensor) -> Tensor:
+        """[B, samples] -> [B, time, channels]."""
+        x = waveform.unsqueeze(1)
+        for layer in self.conv_layers:
+            x = layer(x)
+        return x.transpose(1, 2)
+
+
+class FeatureProjection(nn.Module):
+    """Normalisation and projection of the convolutional features to the transformer's width."""
+
+    def __init__(self, config: AudioEncoderConfig) -> None:
+        super().__init__()
+        self.layer_norm = LayerNorm32(config.conv_dim[-1], eps=config.layer_norm_eps)
+        self.projection = nn.Linear(config.conv_dim[-1], config.hidden_size)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[B, frames, channels] -> [B, frames, hidden]."""
+        return self.projection(self.layer_norm(x))
+
+
+class PositionalConv(nn.Module):
+    """Relative positions by a wide grouped convolution; its weight norm is folded into `conv.weight`."""
+
+    def __init__(self, config: AudioEncoderConfig) -> None:
+        super().__init__()
+        kernel = config.num_conv_pos_embeddings
+        self.conv = nn.Conv1d(
+            config.hidden_size,
+            config.hidden_size,
+            kernel,
+            padding=kernel // 2,
+            groups=config.num_conv_pos_embedding_groups,
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[B, frames, hidden] -> the same shape."""
+        # An even kernel with symmetric padding gives one frame too many.
+        positions = self.conv(x.transpose(1, 2))[..., : x.shape[1]]
+        return F.gelu(positions).transpose(1, 2)
+
+
+class EncoderAttention(nn.Module):
+    """Full self-attention over the feature frames."""
+
+    def __init__(self, config: AudioEncoderConfig) -> None:
+        super().__init__()
+        self.num_heads = config.num_attention_heads
+        self.k_proj = nn.Linear(config.hidden_size, config.hidden_size)
+        self.v_proj = nn.Linear(config.hidden_size, config.hidden_size)
+        self.q_proj = nn.Linear(config.hidden_size, config.hidden_size)
+        self.out_proj = nn.Linear(config.hidden_size, config.hidden_size)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[B, frames, hidden] -> the same shape."""
+        return self.out_proj(attention(self.q_proj(x), self.k_proj(x), self.v_proj(x), self.num_heads))
+
+
+class FeedForward(nn.Module):
+    """Two linear layers with GELU between them."""
+
+    def __init__(self, config: AudioEncoderConfig) -> None:
+        super().__init__()
+        self.intermediate_dense = nn.Linear(config.hidden_size, config.intermediate_size)
+        self.output_dense = nn.Linear(config.intermediate_size, config.hidden_size)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[B, frames, hidden] -> the same shape."""
+        return self.output_dense(F.gelu(self.intermediate_dense(x)))
+
+
+class EncoderLayer(nn.Module):
+    """One transformer layer, normalised after (default) or before (stable) each sublayer."""
+
+    def __init__(self, config: AudioEncoderConfig) -> None:
+        super().__init__()
+        self.normalise_first = config.do_stable_layer_norm
+        self.attention = EncoderAttention(config)
+        self.layer_norm = LayerNorm32(config.hidden_size, eps=config.layer_norm_eps)
+        self.feed_forward = FeedForward(config)
+        self.final_layer_norm = LayerNorm32(config.hidden_size, eps=config.layer_norm_eps)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[B, frames, hidden] -> the same shape."""
+        if self.normalise_first:
+            x = x + self.attention(self.layer_norm(x))
+            return x + self.feed_forward(self.final_layer_norm(x))
+        x = self.layer_norm(x + self.attention(x))
+        return self.final_layer_norm(x + self.feed_forward(x))
+
+
+class Encoder(nn.Module):
+    """Positions and transformer layers; gives the hidden state after every layer."""
+
+    def __init__(self, config: AudioEncoderConfig) -> None:
+        super().__init__()
+        self.normalise_last = config.do_stable_layer_norm
+        self.pos_conv_embed = PositionalConv(config)
+        self.layer_norm = LayerNorm32(config.hidden_size, eps=config.layer_norm_eps)
+        self.layers = nn.ModuleList(EncoderLayer(config) for _ in range(config.num_hidden_layers))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[B, frames, hidden] -> [B, frames, layers, hidden]."""
+        x = x + self.pos_conv_embed(x)
+        if not self.normalise_last:
+            x = self.layer_norm(x)
+        states = []
+        for layer in self.layers:
+            x = layer(x)
+            states.append(x)
+        if self.normalise_last:
+            states[-1] = self.layer_norm(x)
+        return torch.stack(states, dim=2)
+
+
+@lru_cache(maxsize=16)
+def _interpolation(source: int, frames: int) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]:
+    position = np.arange(frames) * ((source - 1) / max(frames - 1, 1))
+    left = np.minimum(position.astype(np.int64), source - 1)
+    return left, np.minimum(left + 1, source - 1), (position - left).astype(np.float32)
+
+
+def resample_features(features: Tensor, frames: int) -> Tensor:
+    """Linear interpolation over time with aligned ends: [B, time, channels] -> [B, frames, channels].
+
+    Equals `F.interpolate(mode="linear", align_corners=True)`; indices and weights are constants of an exported
+    graph, so it needs no resize operator.
+    """
+    tables = _interpolation(features.shape[1], frames)
+    left, right, weight = (torch.from_numpy(table).to(features.device) for table in tables)
+    weight = weight.to(features.dtype).unsqueeze(1)
+    return features.index_select(1, left) * (1 - weight) + features.index_select(1, right) * weight
+
+
+class AudioEncoder(nn.Module):
+    """wav2vec 2.0 hidden states, one row per video frame."""
+
+    def __init__(self, config: AudioEncoderConfig) -> None:
+        super().__init__()
+        self.config = config.validate()
+        self.feature_extractor = FeatureExtractor(config)
+        self.feature_projection = FeatureProjection(config)
+        self.encoder = Encoder(config)
+        self.reset_parameters()
+
+    def reset_parameters(self, generator: torch.Generator | None = None) -> None:
+        """Draw fresh weights that train from scratch: He for the GELU convolutions, 1/sqrt(fan in) for linears."""
+        for module in self.modules():
+            for name, parameter in module.named_parameters(recurse=False):
+                if parameter.dim() == 1:
+                    is_gain = name == "weight"
+                    nn.init.constant_(parameter, 1.0 if is_gain else 0.0)
+                    continue
+                gain = math.sqrt(2.0) if isinstance(module, nn.Conv1d) else 1.0
+                bound = gain * math.sqrt(3.0 / parameter[0].numel())
+                nn.init.uniform_(parameter, -bound, bound, generator=generator)
+
+    def frames(self, samples: int) -> int:
+        """Feature frames that `samples` audio samples give."""
+        return round(samples / self.config.samples_per_frame)
+
+    def encode(self, waveforms: Tensor) -> Tensor:
+        """Hidden states of a batch of waveforms.
+
+        Args:
+            waveforms: [B, samples] mono audio in -1..1 at 25 * `samples_per_frame` samples per second; its mean
+                and variance are normalised here.
+
+        Returns:
+            [B, frames, layers, hidden] with frames = round(samples / samples_per_frame): the state after every
+            transformer layer.
+
+        Raises:
+            AudioError: the audio is shorter than one frame.
+        """
+        frames = self.frames(waveforms.shape[1])
+        time = waveforms.shape[1]
+        for kernel, stride in zip(self.config.conv_kernel, self.config.conv_stride, strict=True):
+            time = (time - kernel) // stride + 1
+        if min(frames, time) < 1:
+            raise AudioError(f"{waveforms.shape[1]} audio samples are too few for one feature frame; pass more audio.")
+        centred = waveforms.float() - waveforms.float().mean(dim=1, keepdim=True)
+        variance = (centred * centred).mean(dim=1, keepdim=True)
+        normalised = (centred / torch.sqrt(variance + self.config.norm_eps)).to(waveforms.dtype)
+        features = resample_features(self.feature_extractor(normalised), frames)
+        return self.encoder(self.feature_projection(features))
+
+    def forward(self, waveform: Tensor) -> Tensor:
+        """[1, samples] -> [frames, layers, hidden]; see `encode`."""
+        return self.encode(waveform)[0]

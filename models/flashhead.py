@@ -1,0 +1,94 @@
+"""Reader of the published SoulX-FlashHead Lite checkpoint (arXiv 2602.07449).
+
+Layout: Model_Lite (DiT), VAE_LTX (diffusers' layout) and, inside the folder or next to it, wav2vec2-base-960h
+(Hugging Face's layout).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from rap_edge.runtime.errors import CheckpointError
+from rap_edge.runtime.spec import FLASHHEAD_LITE, ModelSpec
+
+from .checkpoint import load_weights, open_checkpoint
+from .config import config_from_dict, known_fields, read_json_object
+from .dit import DiT, DiTConfig
+from .networks import Networks, check_agreement, dit_config
+from .published import diffusers_ltx_vae, hugging_face_audio_encoder
+
+DIT_FOLDER, VAE_FOLDER, AUDIO_FOLDER = "Model_Lite", "VAE_LTX", "wav2vec2-base-960h"
+# Left over from the text-to-video base model; the published inference code does not call them.
+DIT_UNUSED = ("text_embedding.", "audio_emb.")
+
+
+def is_flashhead_layout(folder: Path) -> bool:
+    """Whether `folder` holds the published folders."""
+    return (folder / DIT_FOLDER).is_dir()
+
+
+def load_flashhead_networks(folder: Path, spec: ModelSpec | None, dtype: torch.dtype) -> Networks:
+    """Read all three networks; `spec` is FlashHead Lite's unless given.
+
+    Raises:
+        CheckpointError: a folder or file is missing or damaged, or the networks do not agree with the spec.
+    """
+    wanted = spec or FLASHHEAD_LITE
+    homes = (folder / AUDIO_FOLDER, folder.parent / AUDIO_FOLDER)
+    audio = next((home for home in homes if home.is_dir()), None)
+    if audio is None:
+        raise CheckpointError(
+            f"{folder} has no {AUDIO_FOLDER} in it or next to it; download the audio encoder that FlashHead names."
+        )
+    return check_agreement(
+        Networks(
+            wanted,
+            load_flashhead_dit(folder / DIT_FOLDER, wanted, dtype),
+            diffusers_ltx_vae(folder / VAE_FOLDER, dtype),
+            hugging_face_audio_encoder(audio, dtype),
+        )
+    )
+
+
+def load_flashhead_dit(folder: Path, spec: ModelSpec, dtype: torch.dtype) -> DiT:
+    """Read the DiT from config.json and diffusion_pytorch_model.safetensors, whole or sharded.
+
+    The spec says what the published config does not: alpha, audio tokens and the shape of the features.
+
+    Raises:
+        CheckpointError: a file is missing or damaged, or describes a relative with other inputs.
+    """
+    file = folder / "config.json"
+    config = flashhead_dit_config(read_json_object(file), spec, str(file))
+    with torch.device("meta"):
+        dit = DiT(config)
+    checkpoint = open_checkpoint(folder, "diffusion_pytorch_model").without(DIT_UNUSED)
+    load_weights(dit, checkpoint, dtype)
+    return dit.eval()
+
+
+def flashhead_dit_config(data: Mapping[str, Any], spec: ModelSpec, source: str) -> DiTConfig:
+    """The DiT of a published config.json; raises `CheckpointError` for a relative with other inputs."""
+    stride = [spec.temporal_compression, spec.spatial_compression, spec.spatial_compression]
+    for key, only in (("patch_size", [1, 1, 1]), ("has_image_input", False), ("vae_stride", stride)):
+        if data.get(key, only) != only:
+            raise CheckpointError(
+                f"{source} says {key} {data[key]!r} and only {only!r} is supported; use FlashHead's Lite model."
+            )
+    published = {"dim", "in_dim", "out_dim", "ffn_dim", "freq_dim", "num_heads", "num_layers", "eps"}
+    values = {key: value for key, value in known_fields(DiTConfig, data).items() if key in published}
+    if missing := sorted(published - {"eps"} - values.keys()):
+        raise CheckpointError(f"{source} lacks the key {missing[0]!r}; download the checkpoint again.")
+    if values["num_layers"] != spec.num_layers:
+        raise CheckpointError(
+            f"{source} says num_layers {values['num_layers']!r} and spec {spec.name!r} needs {spec.num_layers}; "
+            "use the spec of this checkpoint."
+        )
+    from_spec = dit_config(spec, ffn_dim=1)
+    audio = ("audio_layers", "audio_width", "feature_window", "temporal_compression", "audio_tokens")
+    values |= {key: getattr(from_spec, key) for key in (*audio, "audio_branches", "alpha")}
+    return config_from_dict(DiTConfig, values, source).validate()

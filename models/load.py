@@ -1,0 +1,71 @@
+"""Recognising the layout of a checkpoint and reading it."""
+
+from __future__ import annotations
+
+from os import PathLike
+from pathlib import Path
+
+import torch
+
+from rap_edge.runtime.errors import CheckpointError
+from rap_edge.runtime.spec import FLASHHEAD_LITE, ModelSpec
+
+from .checkpoint import refuse_pickle
+from .config import read_json_object
+from .dit import DiT
+from .flashhead import DIT_FOLDER, is_flashhead_layout, load_flashhead_dit, load_flashhead_networks
+from .networks import Networks
+from .own_checkpoint import is_own_layout, load_own_dit, load_own_networks
+
+
+def load_networks(
+    path: str | PathLike[str], spec: ModelSpec | None = None, dtype: torch.dtype = torch.float32
+) -> Networks:
+    """Read the networks of a checkpoint folder of rap-edge's own or of FlashHead's layout.
+
+    Args:
+        path: the folder.
+        spec: stands in for the checkpoint's own spec.
+        dtype: of the weights in memory.
+
+    Raises:
+        CheckpointError: the layout is unknown, or a file is missing, damaged or does not agree with the spec.
+    """
+    folder = _folder(path)
+    if is_own_layout(folder):
+        return load_own_networks(folder, spec, dtype)
+    if is_flashhead_layout(folder):
+        return load_flashhead_networks(folder, spec, dtype)
+    raise CheckpointError(
+        f"{folder} is no known checkpoint: it has neither spec.json with dit, vae and audio_encoder nor {DIT_FOLDER}; "
+        "point at the folder that holds them."
+    )
+
+
+def load_dit(path: str | PathLike[str], spec: ModelSpec | None = None, dtype: torch.dtype = torch.float32) -> DiT:
+    """Read the DiT alone, from a checkpoint folder or from the DiT's own folder.
+
+    Args:
+        path: the folder.
+        spec: what a FlashHead config does not say; FlashHead Lite's if None. The own layout needs none.
+        dtype: of the weights in memory.
+
+    Raises:
+        CheckpointError: as `load_networks`.
+    """
+    folder = _folder(path)
+    if is_own_layout(folder):
+        folder = folder / "dit"
+    elif is_flashhead_layout(folder):
+        folder = folder / DIT_FOLDER
+    if "alpha" in read_json_object(folder / "config.json"):
+        return load_own_dit(folder, dtype)
+    return load_flashhead_dit(folder, spec or FLASHHEAD_LITE, dtype)
+
+
+def _folder(path: str | PathLike[str]) -> Path:
+    folder = Path(path)
+    if not folder.is_dir():
+        refuse_pickle(folder)
+        raise CheckpointError(f"{folder} is not a folder; point at the folder that holds the checkpoint.")
+    return folder

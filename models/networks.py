@@ -1,0 +1,172 @@
+"""The three networks of a model, their sizes, their agreement with the spec, and fresh ones."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, cast
+
+import torch
+from torch import nn
+
+from rap_edge.runtime.errors import CheckpointError
+from rap_edge.runtime.spec import ModelSpec
+
+from .audio_encoder import AudioEncoder, AudioEncoderConfig
+from .dit import DiT, DiTConfig
+from .vae import LtxVae, LtxVaeConfig, Vae
+
+if TYPE_CHECKING:
+    from .nano.vae import NanoVAEConfig
+
+
+@dataclass(frozen=True)
+class Networks:
+    """The networks of one model, in eval mode.
+
+    Attributes:
+        spec: what the networks were trained for.
+        dit: velocity of latents.
+        vae: a module with `encode` and `decode` (see `Vae`) and a `config`.
+        audio_encoder: features of speech.
+    """
+
+    spec: ModelSpec
+    dit: DiT
+    vae: Vae
+    audio_encoder: AudioEncoder
+
+
+@dataclass(frozen=True)
+class NetworkConfigs:
+    """Sizes of the networks of one model."""
+
+    dit: DiTConfig
+    vae: LtxVaeConfig | NanoVAEConfig
+    audio_encoder: AudioEncoderConfig
+
+
+def published_configs(spec: ModelSpec) -> NetworkConfigs:
+    """The published architecture at the spec's sizes: Wan2.1's feed-forward ratio, LTX 0.9.0's VAE, wav2vec 2.0.
+
+    For `flashhead-lite` and `rap-1.3b` these are the published sizes.
+
+    Raises:
+        CheckpointError: the spec's compression is not LTX's, or its sizes do not split into heads.
+    """
+    vae = LtxVaeConfig(latent_channels=spec.latent_channels)
+    if (spec.spatial_compression, spec.temporal_compression) != (vae.spatial_compression, vae.temporal_compression):
+        raise CheckpointError(
+            f"Spec {spec.name!r} compresses {spec.spatial_compression}x spatially and {spec.temporal_compression}x in "
+            "time and the LTX VAE 32x and 8x; give network configs of your own."
+        )
+    return NetworkConfigs(
+        dit=dit_config(spec, ffn_dim=8960 * spec.hidden_dim // 1536),
+        vae=vae.validate(),
+        audio_encoder=AudioEncoderConfig(
+            hidden_size=spec.feature_width,
+            num_hidden_layers=spec.feature_layers,
+            num_attention_heads=max(spec.feature_width // 64, 1),
+            intermediate_size=4 * spec.feature_width,
+            samples_per_frame=spec.samples_per_frame,
+        ).validate(),
+    )
+
+
+def dit_config(
+    spec: ModelSpec, *, ffn_dim: int, freq_dim: int = 256, eps: float = 1e-6, audio_hidden: int = 512
+) -> DiTConfig:
+    """The DiT that the spec describes; the arguments are what a spec does not say."""
+    return DiTConfig(
+        dim=spec.hidden_dim,
+        in_dim=2 * spec.latent_channels,
+        out_dim=spec.latent_channels,
+        ffn_dim=ffn_dim,
+        freq_dim=freq_dim,
+        num_heads=spec.num_heads,
+        num_layers=spec.num_layers,
+        alpha=spec.alpha,
+        eps=eps,
+        audio_layers=spec.feature_layers,
+        audio_width=spec.feature_width,
+        feature_window=spec.feature_window,
+        temporal_compression=spec.temporal_compression,
+        audio_tokens=spec.audio_tokens,
+        audio_hidden=audio_hidden,
+        audio_branches=spec.audio_branches,
+    ).validate()
+
+
+def check_agreement(networks: Networks) -> Networks:
+    """Return `networks` if their sizes are the spec's.
+
+    Raises:
+        CheckpointError: names the first size in which a network and the spec differ.
+    """
+    spec, dit, encoder = networks.spec, networks.dit.config, networks.audio_encoder.config
+    vae = vae_config(networks.vae)
+    for what, found, wanted in (
+        ("DiT's in_dim", dit.in_dim, 2 * spec.latent_channels),
+        ("DiT's out_dim", dit.out_dim, spec.latent_channels),
+        ("DiT's dim", dit.dim, spec.hidden_dim),
+        ("DiT's num_heads", dit.num_heads, spec.num_heads),
+        ("DiT's num_layers", dit.num_layers, spec.num_layers),
+        ("DiT's alpha", dit.alpha, spec.alpha),
+        ("DiT's audio_branches", dit.audio_branches, spec.audio_branches),
+        ("DiT's audio_layers", dit.audio_layers, spec.feature_layers),
+        ("DiT's audio_width", dit.audio_width, spec.feature_width),
+        ("DiT's feature_window", dit.feature_window, spec.feature_window),
+        ("DiT's temporal_compression", dit.temporal_compression, spec.temporal_compression),
+        ("DiT's audio_tokens", dit.audio_tokens, spec.audio_tokens),
+        ("VAE's latent_channels", vae.latent_channels, spec.latent_channels),
+        ("VAE's spatial compression", vae.spatial_compression, spec.spatial_compression),
+        ("VAE's temporal compression", vae.temporal_compression, spec.temporal_compression),
+        ("audio encoder's hidden_size", encoder.hidden_size, spec.feature_width),
+        ("audio encoder's num_hidden_layers", encoder.num_hidden_layers, spec.feature_layers),
+        ("audio encoder's samples_per_frame", encoder.samples_per_frame, spec.samples_per_frame),
+    ):
+        if found != wanted:
+            raise CheckpointError(
+                f"The {what} is {found} and spec {spec.name!r} needs {wanted}; use the spec of this checkpoint."
+            )
+    return networks
+
+
+def vae_config(vae: Vae) -> LtxVaeConfig | NanoVAEConfig:
+    """The config of a VAE module."""
+    return cast("LtxVaeConfig | NanoVAEConfig", cast("nn.Module", vae).config)
+
+
+def random_networks(
+    spec: ModelSpec, seed: int, dtype: torch.dtype = torch.float32, configs: NetworkConfigs | None = None
+) -> Networks:
+    """Fresh networks with weights that depend on `seed` alone; for a spec whose weights are not published.
+
+    Args:
+        spec: the model.
+        seed: of the weights.
+        dtype: of the weights; they are drawn in it, so fp16 needs half the memory.
+        configs: sizes; `published_configs(spec)` if None.
+
+    Raises:
+        CheckpointError: the sizes cannot work or do not agree with the spec.
+    """
+    sizes = configs or published_configs(spec)
+    generator = torch.Generator().manual_seed(seed)
+    with torch.device("meta"):
+        dit, encoder = DiT(sizes.dit), AudioEncoder(sizes.audio_encoder)
+    for network in (dit, encoder):
+        network.to(dtype).to_empty(device="cpu").reset_parameters(generator)
+    return check_agreement(Networks(spec, dit.eval(), _random_vae(sizes.vae, generator, dtype), encoder.eval()))
+
+
+def _random_vae(config: LtxVaeConfig | NanoVAEConfig, generator: torch.Generator, dtype: torch.dtype) -> Vae:
+    if isinstance(config, LtxVaeConfig):
+        with torch.device("meta"):
+            vae = LtxVae(config)
+        vae.to(dtype).to_empty(device="cpu").reset_parameters(generator)
+        return vae.eval()
+    from .nano.vae import NanoVAE
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(generator.initial_seed())
+        return NanoVAE(config).to(dtype).eval()

@@ -1,0 +1,28 @@
+"""Normalisations that compute in fp32 whatever the dtype of their input, so that fp16 sums cannot overflow."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F  # noqa: N812
+from torch import Tensor, nn
+
+
+class LayerNorm32(nn.LayerNorm):
+    """`nn.LayerNorm` over the last axis, computed in fp32 and returned in the input's dtype."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        weight = None if self.weight is None else self.weight.float()
+        bias = None if self.bias is None else self.bias.float()
+        return F.layer_norm(x.float(), self.normalized_shape, weight, bias, self.eps).to(x.dtype)
+
+
+class RMSNorm32(nn.Module):
+    """`x / sqrt(mean(x^2) + eps) * weight` over the last axis, computed in fp32, returned in the input's dtype."""
+
+    def __init__(self, dim: int, eps: float) -> None:
+        super().__init__()
+        self.eps = eps
+        self.weight = nn.Parameter(torch.ones(dim))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.rms_norm(x.float(), (x.shape[-1],), self.weight.float(), self.eps).to(x.dtype)

@@ -1,0 +1,121 @@
+"""The checkpoint layout of rap-edge itself.
+
+A folder with spec.json and the folders dit, vae and audio_encoder, each of config.json and model.safetensors.
+The VAE's config says its "architecture": "ltx" or "nano".
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from safetensors.torch import save_file
+from torch import nn
+
+from rap_edge.runtime.errors import CheckpointError, OutputError, SpecError
+from rap_edge.runtime.spec import ModelSpec
+
+from .audio_encoder import AudioEncoder, AudioEncoderConfig
+from .checkpoint import load_weights, open_checkpoint
+from .config import config_from_dict, config_to_dict, read_json_object
+from .dit import DiT, DiTConfig
+from .networks import Networks, check_agreement, vae_config
+from .vae import LtxVae, LtxVaeConfig, Vae
+
+STEM = "model"
+
+
+def is_own_layout(folder: Path) -> bool:
+    """Whether `folder` is laid out as `save_networks` does."""
+    return (folder / "spec.json").is_file() and (folder / "dit").is_dir()
+
+
+def load_own_networks(folder: Path, spec: ModelSpec | None, dtype: torch.dtype) -> Networks:
+    """Read what `save_networks` wrote; `spec` stands in for spec.json if given.
+
+    Raises:
+        CheckpointError: a file is missing or damaged, or the networks do not agree with the spec.
+    """
+    return check_agreement(
+        Networks(
+            spec or _read_spec(folder / "spec.json"),
+            load_own_dit(folder / "dit", dtype),
+            load_own_vae(folder / "vae", dtype),
+            load_own_audio_encoder(folder / "audio_encoder", dtype),
+        )
+    )
+
+
+def load_own_dit(folder: Path, dtype: torch.dtype) -> DiT:
+    """Read a DiT from its config.json and model.safetensors; raises `CheckpointError`."""
+    file = folder / "config.json"
+    config = config_from_dict(DiTConfig, read_json_object(file), str(file)).validate()
+    with torch.device("meta"):
+        dit = DiT(config)
+    load_weights(dit, open_checkpoint(folder, STEM), dtype)
+    return dit.eval()
+
+
+def load_own_audio_encoder(folder: Path, dtype: torch.dtype) -> AudioEncoder:
+    """Read an audio encoder from its config.json and model.safetensors; raises `CheckpointError`."""
+    file = folder / "config.json"
+    config = config_from_dict(AudioEncoderConfig, read_json_object(file), str(file)).validate()
+    with torch.device("meta"):
+        encoder = AudioEncoder(config)
+    load_weights(encoder, open_checkpoint(folder, STEM), dtype)
+    return encoder.eval()
+
+
+def load_own_vae(folder: Path, dtype: torch.dtype) -> Vae:
+    """Read a VAE of either architecture from its config.json and model.safetensors; raises `CheckpointError`."""
+    file = folder / "config.json"
+    values = read_json_object(file)
+    architecture = values.pop("architecture", None)
+    vae: LtxVae | nn.Module
+    if architecture == "ltx":
+        config = config_from_dict(LtxVaeConfig, values, str(file)).validate()
+        with torch.device("meta"):
+            vae = LtxVae(config)
+    elif architecture == "nano":
+        from .nano.vae import NanoVAE, NanoVAEConfig
+
+        # Its statistics come from the config and not from the weights, so it cannot stand on the meta device.
+        vae = NanoVAE(config_from_dict(NanoVAEConfig, values, str(file)).validate()).to(dtype)
+    else:
+        raise CheckpointError(f"{file} says architecture {architecture!r} and must say 'ltx' or 'nano'; correct it.")
+    load_weights(vae, open_checkpoint(folder, STEM), dtype)
+    return cast("Vae", vae.eval())
+
+
+def save_networks(networks: Networks, folder: Path) -> None:
+    """Write `networks` to `folder`, which is made if need be; `load_networks` reads them back unchanged.
+
+    Raises:
+        OutputError: the folder cannot be written.
+    """
+    config = vae_config(networks.vae)
+    architecture = "ltx" if isinstance(config, LtxVaeConfig) else "nano"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "spec.json").write_text(networks.spec.to_json() + "\n", encoding="utf-8")
+        _save(networks.dit, config_to_dict(networks.dit.config), folder / "dit")
+        _save(cast("nn.Module", networks.vae), {"architecture": architecture} | config_to_dict(config), folder / "vae")
+        _save(networks.audio_encoder, config_to_dict(networks.audio_encoder.config), folder / "audio_encoder")
+    except OSError as error:
+        raise OutputError(f"The checkpoint {folder} cannot be written ({error}); choose another folder.") from None
+
+
+def _save(network: nn.Module, config: dict[str, Any], folder: Path) -> None:
+    folder.mkdir(exist_ok=True)
+    (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
+    save_file(tensors, folder / f"{STEM}.safetensors", metadata={"format": "pt"})
+
+
+def _read_spec(file: Path) -> ModelSpec:
+    try:
+        return ModelSpec.from_dict(read_json_object(file))
+    except SpecError as error:
+        raise CheckpointError(f"{file} is not a legal spec: {error}") from None
