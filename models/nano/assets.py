@@ -21,7 +21,7 @@ from .renderer import neutral_motion, render
 from .speech import SAMPLE_RATE, Voice, synthesize
 
 PORTRAIT_SEED = 1
-PORTRAIT_INDEX = 1
+PORTRAIT_INDEX = 18
 VOICE = Voice("en-gb-scotland+f3", rate=150, pitch=52, pitch_range=60)
 SENTENCES = (
     "Fifty seven people came to see the moon rise over the mountains.",
