@@ -6,10 +6,11 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tiny import TINY
+
 from rap_edge.runtime.bundle import MANIFEST_NAME, Bundle, GraphInfo, Manifest, check_path, hash_file
 from rap_edge.runtime.contract import check_contract, contract
 from rap_edge.runtime.errors import BundleError, RapEdgeError
-from tiny import TINY
 
 
 def manifest(root: Path) -> Manifest:

@@ -1,4 +1,5 @@
 import numpy as np
+
 from rap_edge.runtime.color import ColorMatcher, lab_to_rgb, rgb_to_lab
 
 

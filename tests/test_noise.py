@@ -1,4 +1,5 @@
 import numpy as np
+
 from rap_edge.runtime.noise import normal, philox
 
 

@@ -1,6 +1,7 @@
 import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
+
 from rap_edge.runtime.sample_buffer import SampleBuffer
 
 WINDOW, CHUNK = 50, 20

@@ -2,10 +2,11 @@ import dataclasses
 
 import numpy as np
 import pytest
+from tiny import TINY, TINY_CLEAN
+
 from rap_edge.runtime.carry import CleanCarry, NoisyCarry
 from rap_edge.runtime.noise import normal
 from rap_edge.runtime.sampler import denoise
-from tiny import TINY, TINY_CLEAN
 
 SHAPE = TINY.latent_shape
 

@@ -5,10 +5,11 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tiny import TINY, TINY_CLEAN, TINY_GUIDED, tiny_engines
+
 from rap_edge.runtime.avatar import Avatar
 from rap_edge.runtime.errors import AudioError, NumericalError, SessionError
 from rap_edge.runtime.session import Chunk, Session
-from tiny import TINY, TINY_CLEAN, TINY_GUIDED, tiny_engines
 
 SPECS = [TINY, TINY_CLEAN, TINY_GUIDED]
 

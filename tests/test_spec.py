@@ -5,6 +5,7 @@ from itertools import pairwise
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from rap_edge.runtime.errors import SpecError
 from rap_edge.runtime.spec import FLASHHEAD_LITE, NANO, PRESETS, RAP_1_3B, ModelSpec, linear_alpha, load_spec
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 from numpy.typing import NDArray
+
 from rap_edge.runtime.bundle import GraphInfo
 from rap_edge.runtime.contract import contract
 from rap_edge.runtime.engine import allocate
