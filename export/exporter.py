@@ -33,7 +33,7 @@ from rap_edge.runtime.spec import ModelSpec
 from torch import nn
 
 from .conv3d import conv3d_to_conv2d
-from .flops import count_flops
+from .flops import chunk_flops, count_flops
 from .graphs import OPSET, GraphSource, capture, graph_sources
 from .hybrid_attention import carry_definition
 from .inputs import RealInputs, png, write_wave
@@ -219,15 +219,6 @@ def export_bundle(
         graphs={name: item.report for name, item in written.items()},
         rollout=parity["rollout"],
     )
-
-
-def chunk_flops(spec: ModelSpec, flops: Mapping[str, int]) -> int:
-    """Floating point operations of one chunk: every graph as often as the chunk loop runs it."""
-    runs = {"audio_encoder": 1, "conditioner": 1, "dit": len(spec.timesteps) - 1, "vae_decoder": 1}
-    total = sum(flops[name] * count for name, count in runs.items())
-    # A clean carry re-encodes some of the frames that the encoder was counted for.
-    reencoded = flops["vae_encoder"] * spec.carried_frames // spec.chunk_frames
-    return total + (reencoded if spec.carry == "clean" else 0)
 
 
 def _write_graphs(
