@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 
 import onnx
+
 from rap_edge.runtime.errors import ExportError
 from rap_edge.runtime.spec import ModelSpec
 

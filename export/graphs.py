@@ -16,13 +16,14 @@ from dataclasses import dataclass
 
 import onnx_ir as ir
 import torch
+from torch import Tensor, nn
+
 from rap_edge.models.networks import Networks
 from rap_edge.models.vae import Vae
 from rap_edge.runtime.bundle import TensorInfo
-from rap_edge.runtime.contract import FREE_FRAMES, FREE_LATENTS, Signature, contract
+from rap_edge.runtime.contract import FREE_FRAMES, FREE_LATENTS, contract
 from rap_edge.runtime.errors import ExportError
 from rap_edge.runtime.spec import ModelSpec
-from torch import Tensor, nn
 
 from .hybrid_attention import symbolic_hybrid_attention
 

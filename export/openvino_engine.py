@@ -9,6 +9,7 @@ from typing import Any
 
 import onnx
 import onnx.inliner
+
 from rap_edge.runtime.bundle import Bundle, GraphInfo
 from rap_edge.runtime.engine import Array, allocate
 from rap_edge.runtime.errors import EngineError
@@ -32,7 +33,9 @@ class OpenVinoExecution:
         try:
             self._request.infer()
         except RuntimeError as error:
-            raise EngineError(f"OpenVINO failed ({str(error).splitlines()[0]}); leave it out of the comparison.") from error
+            raise EngineError(
+                f"OpenVINO failed ({str(error).splitlines()[0]}); leave it out of the comparison."
+            ) from error
 
     def capture(self) -> str:
         """OpenVINO replays nothing."""
@@ -74,7 +77,9 @@ class OpenVinoEngine:
         self, buffers: Mapping[str, Array] | None = None, sizes: Mapping[str, int] | None = None
     ) -> OpenVinoExecution:
         """Bind buffers; see `Engine.prepare`."""
-        return OpenVinoExecution(self._compiled.create_infer_request(), self.graph, allocate(self.graph, buffers, sizes))
+        return OpenVinoExecution(
+            self._compiled.create_infer_request(), self.graph, allocate(self.graph, buffers, sizes)
+        )
 
 
 def load_openvino_engines(bundle: Bundle, threads: int) -> dict[str, OpenVinoEngine]:
