@@ -48,7 +48,9 @@ def _rewrite(graph: ir.Graph, conv: ir.Node) -> None:
     x, weight_value = conv.inputs[0], conv.inputs[1]
     bias = conv.inputs[2] if len(conv.inputs) > 2 else None
     output = conv.outputs[0]
-    assert x is not None and weight_value is not None and weight_value.const_value is not None  # _is_rewritable
+    assert x is not None
+    assert weight_value is not None
+    assert weight_value.const_value is not None
     base = str(output.name)
     weight = weight_value.const_value.numpy()
     kernel = weight.shape[2]
