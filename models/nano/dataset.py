@@ -1,6 +1,7 @@
 """Builds nano's clips: rendered talking portraits with their speech, as memory-mappable .npy files.
 
-Every clip is a function of (seed, split, index) alone, so the result does not depend on the number of processes.
+Every clip is a function of (seed, split, index), so the result does not depend on the number of processes but for a
+sample or so of espeak-ng's timing.
 Identities are fresh for every clip; the two splits share no identity, sentence or voice.
 """
 
@@ -20,10 +21,11 @@ from pathlib import Path
 import cv2
 import numpy as np
 import numpy.typing as npt
+from rap_edge.runtime.errors import OutputError, RapEdgeError
 
-from rap_edge.runtime.errors import OutputError, RapEdgeError, SpecError
-
-from .renderer import MOTION_COLUMNS, MOUTH_COLUMNS, Identity, mouth_box, render
+from .errors import DatasetError
+from .identity import Identity
+from .renderer import MOTION_COLUMNS, MOUTH_COLUMNS, mouth_box, render
 from .sentences import SPLITS, sample_text, sample_voice
 from .speech import FRAME_RATE, SAMPLE_RATE, synthesize
 
@@ -61,11 +63,11 @@ def make_clip(seed: int, split: str, index: int, frames: int = FRAMES) -> Clip:
         frames: length of the clip; `FRAMES` in the training set.
 
     Raises:
-        SpecError: the split does not exist.
+        DatasetError: the split does not exist.
         SpeechError: espeak-ng does not work.
     """
     if split not in SPLITS:
-        raise SpecError(f"There is no split '{split}'; use one of {', '.join(SPLITS)}.")
+        raise DatasetError(f"There is no split '{split}'; use one of {', '.join(SPLITS)}.")
     rng = np.random.default_rng([seed, SPLITS.index(split), index])
     identity = Identity.sample(rng)
     motion = np.zeros((frames, len(MOTION_COLUMNS)), np.float32)
@@ -116,7 +118,7 @@ def head_motion(rng: np.random.Generator, frames: int) -> Floats:
     kernel = np.array([0.25, 0.5, 0.25])
     for column in (6, 7):
         motion[:, column] = np.convolve(np.pad(motion[:, column], 1, "edge"), kernel, "valid")
-    return np.clip(motion, -1, 1).astype(np.float32)
+    return np.asarray(np.clip(motion, -1, 1), np.float32)
 
 
 def noise(rng: np.random.Generator, samples: int) -> Floats:
@@ -132,7 +134,7 @@ def noise(rng: np.random.Generator, samples: int) -> Floats:
         spectrum[1:] /= np.arange(1, len(spectrum)) ** (0.5 * kind)
         spectrum[: int(30 * samples / SAMPLE_RATE)] = 0
         sound = np.fft.irfft(spectrum, samples)
-    return (sound / np.sqrt(np.mean(sound**2))).astype(np.float32)
+    return np.asarray(sound / np.sqrt(np.mean(sound**2)), np.float32)
 
 
 def build(out: Path, clips: int, seed: int, split: str, processes: int = 1) -> None:
@@ -143,10 +145,10 @@ def build(out: Path, clips: int, seed: int, split: str, processes: int = 1) -> N
 
     Raises:
         OutputError: the folder exists.
-        SpecError: the number of clips is not positive or the split does not exist.
+        DatasetError: the number of clips is not positive or the split does not exist.
     """
     if clips <= 0 or split not in SPLITS:
-        raise SpecError(
+        raise DatasetError(
             f"Cannot build {clips} clips of split '{split}'; use a positive number and one of {', '.join(SPLITS)}."
         )
     if out.exists():

@@ -29,7 +29,7 @@ _TIMES = (
     "after the long meeting", "on the way home", "for his mother's birthday", "as fast as possible",
     "while we were away", "because it was too cold", "when the music stopped", "above the post office",
 )  # fmt: skip
-_TRAIN_SENTENCES = (
+TRAIN_SENTENCES = (
     "Peter and Paul pick a pound of purple plums.",
     "Mummy makes marmalade from many small oranges.",
     "Bob brought both of my black bags back.",
@@ -61,7 +61,7 @@ _TRAIN_SENTENCES = (
     "The bees buzzed above the bushes by the barn.",
     "Warm wind blew over the wide open moor.",
 )
-_HELD_OUT_SENTENCES = (
+HELD_OUT_SENTENCES = (
     "Good morning, and thank you for joining me; today we will bake a simple apple cake together.",
     "The quick brown fox jumps over the lazy dog, but the dog does not mind at all.",
     "Before we leave, make sure that both of the lamps are off and the back door is shut.",
@@ -81,7 +81,7 @@ _TRAIN_VARIANTS = (
     "adam", "anika", "antonio", "belinda", "benjamin", "caleb", "david", "edward", "grandma", "ian", "john", "linda",
     "marcelo", "max", "norbert", "pablo", "paul", "quincy", "robert", "sandro", "shelby", "steph", "travis", "zac",
 )  # fmt: skip
-_HELD_OUT_VOICES = (
+HELD_OUT_VOICES = (
     "en-gb-scotland+f3", "en-gb-scotland+m2", "en-gb-x-gbcwmd+m6", "en-gb-scotland+Alicia", "en-gb-x-gbcwmd+Andrea",
     "en-gb-scotland+m8", "en-gb-x-gbcwmd+miguel", "en-gb-scotland+victor",
 )  # fmt: skip
@@ -90,11 +90,11 @@ _HELD_OUT_VOICES = (
 def sample_text(rng: np.random.Generator, split: str) -> str:
     """One to three sentences, about 3 to 12 s of speech."""
     if split == "held-out":
-        return _HELD_OUT_SENTENCES[int(rng.integers(len(_HELD_OUT_SENTENCES)))]
+        return HELD_OUT_SENTENCES[int(rng.integers(len(HELD_OUT_SENTENCES)))]
     sentences = []
     for _ in range(int(rng.integers(1, 3))):
         if rng.random() < 0.3:
-            sentences.append(_TRAIN_SENTENCES[int(rng.integers(len(_TRAIN_SENTENCES)))])
+            sentences.append(TRAIN_SENTENCES[int(rng.integers(len(TRAIN_SENTENCES)))])
             continue
         who, did, what, when = (words[int(rng.integers(len(words)))] for words in (_PEOPLE, _VERBS, _THINGS, _TIMES))
         order = (f"{who} {did} {what} {when}.", f"{when}, {who} {did} {what}.", f"{who} {did} {what}, {when}!")
@@ -105,7 +105,7 @@ def sample_text(rng: np.random.Generator, split: str) -> str:
 def sample_voice(rng: np.random.Generator, split: str) -> Voice:
     """A voice of the split with a random rate (130 to 210 words per minute), pitch and intonation."""
     if split == "held-out":
-        name = _HELD_OUT_VOICES[int(rng.integers(len(_HELD_OUT_VOICES)))]
+        name = HELD_OUT_VOICES[int(rng.integers(len(HELD_OUT_VOICES)))]
     else:
         accent = _TRAIN_ACCENTS[int(rng.integers(len(_TRAIN_ACCENTS)))]
         variant = _TRAIN_VARIANTS[int(rng.integers(len(_TRAIN_VARIANTS)))]

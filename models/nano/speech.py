@@ -17,7 +17,7 @@ import espeakng_loader
 import numpy as np
 import numpy.typing as npt
 
-from rap_edge.runtime.errors import RapEdgeError
+from .errors import SpeechError
 
 Floats = npt.NDArray[np.float32]
 
@@ -33,10 +33,6 @@ _DO_NOT_EXIT = 0x8000
 _PARAMETER_RATE, _PARAMETER_PITCH, _PARAMETER_RANGE = 1, 3, 4
 _CHARS_UTF8 = 1
 _EVENT_END_OF_LIST, _EVENT_PHONEME = 0, 7
-
-
-class SpeechError(RapEdgeError):
-    """espeak-ng is missing, refused a voice, or produced no sound."""
 
 
 @dataclass(frozen=True)
@@ -153,12 +149,14 @@ class _Espeak:
         )
         for parameter, value in settings:
             self._library.espeak_SetParameter(parameter, value, 0)
+        # Breath noise comes from rand().
+        self._library.espeak_ng_SetRandSeed(ctypes.c_long(1))
         self._blocks, self._events = [], []
         encoded = text.encode()
         self._library.espeak_Synth(encoded, len(encoded) + 1, 0, 1, 0, _CHARS_UTF8, None, None)
         self._library.espeak_Synchronize()
         if not self._blocks:
-            raise SpeechError("espeak-ng produced no sound; give it a text with words.")
+            raise SpeechError(f"espeak-ng produced no sound for {text!r}; give it a text with words.")
         return np.concatenate(self._blocks), self._events
 
 
@@ -170,12 +168,14 @@ def _espeak() -> _Espeak:
 def synthesize(text: str, voice: Voice) -> Utterance:
     """Speak a text.
 
+    espeak-ng keeps the state of its oscillators, so a repeated utterance may differ by a sample or so in its timing.
+
     Raises:
         SpeechError: the voice does not exist, the text has no words, or espeak-ng cannot be loaded.
     """
     engine = _espeak()
     samples, events = engine.speak(text, voice)
-    waveform = resample(samples.astype(np.float32) / 32768, engine.sample_rate, SAMPLE_RATE)
+    waveform = resample((samples / 32768).astype(np.float32), engine.sample_rate, SAMPLE_RATE)
     frames = -(-len(waveform) * FRAME_RATE // SAMPLE_RATE)
     padded = np.zeros(frames * SAMPLE_RATE // FRAME_RATE, np.float32)
     padded[: len(waveform)] = np.clip(waveform, -1, 1)
@@ -185,6 +185,8 @@ def synthesize(text: str, voice: Voice) -> Utterance:
         for (start, symbol), end in zip(events, ends, strict=True)
         if end > start
     )
+    if not any(phoneme.symbol for phoneme in phonemes):
+        raise SpeechError(f"There is nothing to say in {text!r}; give espeak-ng a text with words.")
     return Utterance(padded, mouth_track(phonemes, frames), phonemes)
 
 
@@ -214,7 +216,7 @@ def resample(waveform: Floats, source_rate: int, target_rate: int) -> Floats:
     kernel = (kernel / kernel.sum(1, keepdims=True)).astype(np.float32)
     padded = np.pad(waveform.astype(np.float32), reach)
     windows = np.lib.stride_tricks.sliding_window_view(padded, len(taps))
-    return np.einsum("nt,nt->n", windows[position // up], kernel[position % up]).astype(np.float32)
+    return np.asarray(np.einsum("nt,nt->n", windows[position // up], kernel[position % up]), np.float32)
 
 
 # Targets per IPA symbol: open, wide, round, teeth, tongue.
@@ -222,7 +224,7 @@ _TARGETS: dict[str, tuple[float, float, float, float, float]] = {
     "a": (0.92, 0.35, 0.0, 0.6, 0.25),
     "æ": (0.88, 0.60, 0.0, 0.7, 0.25),
     "ɐ": (0.78, 0.20, 0.0, 0.5, 0.25),
-    "ɑ": (1.00, 0.05, 0.1, 0.4, 0.15),
+    "ɑ": (1.00, 0.05, 0.1, 0.4, 0.15),  # noqa: RUF001
     "ɒ": (0.85, 0.00, 0.45, 0.3, 0.15),
     "ʌ": (0.72, 0.20, 0.0, 0.5, 0.25),
     "ɛ": (0.64, 0.60, 0.0, 0.7, 0.35),
@@ -231,7 +233,7 @@ _TARGETS: dict[str, tuple[float, float, float, float, float]] = {
     "ɚ": (0.42, 0.10, 0.3, 0.5, 0.40),
     "ə": (0.42, 0.25, 0.0, 0.5, 0.30),
     "ᵻ": (0.34, 0.45, 0.0, 0.6, 0.35),
-    "ɪ": (0.36, 0.60, 0.0, 0.7, 0.40),
+    "ɪ": (0.36, 0.60, 0.0, 0.7, 0.40),  # noqa: RUF001
     "i": (0.30, 0.95, 0.0, 0.9, 0.45),
     "y": (0.24, 0.10, 0.9, 0.3, 0.30),
     "ø": (0.42, 0.10, 0.8, 0.3, 0.30),
@@ -266,12 +268,12 @@ _TARGETS: dict[str, tuple[float, float, float, float, float]] = {
     "w": (0.12, 0.00, 1.00, 0.0, 0.1),
     "ʍ": (0.12, 0.00, 1.00, 0.0, 0.1),
     "k": (0.32, 0.35, 0.0, 0.6, 0.2),
-    "ɡ": (0.32, 0.35, 0.0, 0.6, 0.2),
+    "ɡ": (0.32, 0.35, 0.0, 0.6, 0.2),  # noqa: RUF001
     "g": (0.32, 0.35, 0.0, 0.6, 0.2),
     "ŋ": (0.32, 0.35, 0.0, 0.6, 0.2),
     "x": (0.34, 0.30, 0.0, 0.6, 0.2),
     "h": (0.45, 0.30, 0.0, 0.4, 0.2),
-    "ʔ": (0.30, 0.25, 0.0, 0.4, 0.2),
+    "ʔ": (0.30, 0.25, 0.0, 0.4, 0.2),  # noqa: RUF001
 }
 _CLOSING = {"p": 0.045, "b": 0.030, "m": 0.0}  # seconds from the lips' closure to the phoneme event
 _NARROWING = frozenset("fvwʍ")
@@ -292,7 +294,8 @@ def mouth_track(phonemes: Sequence[Phoneme], frames: int) -> Floats:
     Returns:
         float32 [frames, 5]: open, wide, round, teeth, tongue in 0..1, sampled at the frames' centres.
     """
-    count = int(frames / FRAME_RATE * _FINE_RATE) + 1
+    radius = int(4 * _SMOOTHING * _FINE_RATE)
+    count = max(frames * _FINE_RATE // FRAME_RATE, 2 * radius) + 1
     time = np.arange(count) / _FINE_RATE
     track = np.zeros((count, 5))
     closed = np.zeros(count)
@@ -313,7 +316,6 @@ def mouth_track(phonemes: Sequence[Phoneme], frames: int) -> Floats:
                 closed = np.maximum(closed, _plateau(time, first, max(min(end, start + 0.06), first + 0.042), 0.075))
             elif letter in _NARROWING:
                 narrow = np.maximum(narrow, _plateau(time, start, max(end, start + 0.04), 0.075))
-    radius = int(4 * _SMOOTHING * _FINE_RATE)
     kernel = np.exp(-0.5 * (np.arange(-radius, radius + 1) / (_SMOOTHING * _FINE_RATE)) ** 2)
     kernel /= kernel.sum()
     smooth = np.stack([np.convolve(track[:, column], kernel, "same") for column in range(5)], -1)
@@ -324,7 +326,7 @@ def mouth_track(phonemes: Sequence[Phoneme], frames: int) -> Floats:
     smooth[:, 0] = np.maximum(smooth[:, 0] - 0.03, 0) / 0.97
     centres = (np.arange(frames) + 0.5) / FRAME_RATE
     columns = [np.interp(centres, time, smooth[:, column]) for column in range(5)]
-    return np.clip(np.stack(columns, -1), 0, 1).astype(np.float32)
+    return np.asarray(np.clip(np.stack(columns, -1), 0, 1), np.float32)
 
 
 def _plateau(time: npt.NDArray[np.float64], start: float, end: float, edge: float) -> npt.NDArray[np.float64]:

@@ -1,0 +1,75 @@
+"""Draws and speaks the demo assets: `python -m rap_edge.models.nano.assets --out examples/assets`.
+
+Identity, voice and sentence are held out: none of them is in the training set.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import wave
+from collections.abc import Sequence
+from pathlib import Path
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+from rap_edge.runtime.errors import OutputError, RapEdgeError
+
+from .dataset import make_clip
+from .renderer import neutral_motion, render
+from .speech import SAMPLE_RATE, Voice, synthesize
+
+PORTRAIT_SEED = 1
+PORTRAIT_INDEX = 18
+VOICE = Voice("en-gb-scotland+f3", rate=150, pitch=52, pitch_range=60)
+SENTENCES = (
+    "Fifty seven people came to see the moon rise over the mountains.",
+    "All of the boys and girls laughed when the puppet bumped its head.",
+)
+
+
+def portrait(size: int) -> npt.NDArray[np.uint8]:
+    """The demo's face with a closed mouth, uint8 [size, size, 3] RGB."""
+    return render(make_clip(PORTRAIT_SEED, "held-out", PORTRAIT_INDEX).identity, neutral_motion(), size)
+
+
+def speech() -> npt.NDArray[np.float32]:
+    """The demo's speech, float32 [samples] at 16 kHz, with 0.3 s of silence at both ends."""
+    waveform = synthesize(" ".join(SENTENCES), VOICE).waveform
+    silence = np.zeros(3 * SAMPLE_RATE // 10, np.float32)
+    return np.concatenate((silence, waveform * (0.7 / np.abs(waveform).max()), silence))
+
+
+def write_wave(path: Path, waveform: npt.NDArray[np.float32]) -> None:
+    """Write 16-bit mono PCM at 16 kHz."""
+    with wave.open(str(path), "wb") as file:
+        file.setnchannels(1)
+        file.setsampwidth(2)
+        file.setframerate(SAMPLE_RATE)
+        file.writeframes(np.round(np.clip(waveform, -1, 1) * 32767).astype("<i2").tobytes())
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Write portrait.png and speech.wav."""
+    parser = argparse.ArgumentParser(description="Write the demo portrait and speech.")
+    parser.add_argument("--out", type=Path, default=Path("examples/assets"), help="folder, made if it does not exist")
+    parser.add_argument("--size", type=int, default=512, help="side of the portrait in pixels, a multiple of 64")
+    options = parser.parse_args(arguments)
+    try:
+        picture = cv2.cvtColor(portrait(options.size), cv2.COLOR_RGB2BGR)
+        waveform = speech()
+        try:
+            options.out.mkdir(parents=True, exist_ok=True)
+            (options.out / "portrait.png").write_bytes(cv2.imencode(".png", picture)[1].tobytes())
+            write_wave(options.out / "speech.wav", waveform)
+        except OSError as error:
+            raise OutputError(f"Cannot write into '{options.out}' ({error.strerror}); name another folder.") from error
+    except RapEdgeError as error:
+        print(error, file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

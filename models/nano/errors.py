@@ -1,0 +1,19 @@
+"""What can be wrong with nano's data and measurements."""
+
+from rap_edge.runtime.errors import RapEdgeError
+
+
+class RenderError(RapEdgeError):
+    """A motion row or a picture size cannot be drawn."""
+
+
+class SpeechError(RapEdgeError):
+    """espeak-ng is missing, refused a voice, or produced no sound."""
+
+
+class DatasetError(RapEdgeError):
+    """A data set cannot be described or built."""
+
+
+class MeasureError(RapEdgeError):
+    """Frames, boxes or tracks do not fit together or hold nothing to measure."""
