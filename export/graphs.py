@@ -36,8 +36,9 @@ class FrameEncoder(nn.Module):
         self.vae = vae
 
     def forward(self, frames: Tensor) -> Tensor:
-        pixels = frames.permute(3, 0, 1, 2).unsqueeze(0).float()
-        return self.vae.encode(pixels * (1.0 / 127.5) - 1.0)
+        # TensorRT allows uint8 at a graph's ends alone: the casts come first here and last in the decoder.
+        pixels = frames.float() * (1.0 / 127.5) - 1.0
+        return self.vae.encode(pixels.permute(3, 0, 1, 2).unsqueeze(0))
 
 
 class FrameDecoder(nn.Module):
@@ -52,8 +53,8 @@ class FrameDecoder(nn.Module):
 
     def forward(self, latents: Tensor) -> tuple[Tensor, Tensor]:
         pixels = self.vae.decode(latents)[0]
-        frames = (pixels * 127.5 + 127.5).round().clamp(0.0, 255.0).to(torch.uint8)
-        return frames.permute(1, 2, 3, 0), pixels.abs().mean().reshape(1)
+        levels = (pixels * 127.5 + 127.5).round().clamp(0.0, 255.0)
+        return levels.permute(1, 2, 3, 0).to(torch.uint8), pixels.abs().mean().reshape(1)
 
 
 @dataclass(frozen=True)

@@ -155,7 +155,7 @@ class PixelConversion:
                 pending = [value for value in node.inputs if value is not None]
                 while pending:
                     producer = pending.pop().producer()
-                    if producer is not None and producer.op_type in elementwise:
+                    if producer is not None and producer.op_type in elementwise | _MOVEMENT:
                         yield producer
                         pending += [value for value in producer.inputs if value is not None]
 

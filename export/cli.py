@@ -1,0 +1,110 @@
+"""`rap-export`: a checkpoint to a bundle of five ONNX graphs that have been compared with PyTorch."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rap_edge.runtime.errors import RapEdgeError
+from rap_edge.runtime.spec import PRESETS, load_spec
+
+if TYPE_CHECKING:
+    from .exporter import ExportReport
+
+EXIT_BAD_INPUT, EXIT_INTERRUPTED = 2, 130
+PRECISIONS = ("fp32", "fp16")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command.
+
+    Args:
+        argv: arguments without the program's name; None takes the process's.
+
+    Returns:
+        0 done; 2 something is wrong, said in one sentence on stderr; 130 stopped by Ctrl-C. Unless it returns 0 an
+        older bundle is as it was.
+    """
+    arguments = _parser().parse_args(argv)
+    try:
+        report = _run(arguments)
+    except RapEdgeError as error:
+        print(f"rap-export: {error}", file=sys.stderr)
+        return EXIT_BAD_INPUT
+    except KeyboardInterrupt:
+        print("rap-export: Stopped; nothing was written.", file=sys.stderr)
+        return EXIT_INTERRUPTED
+    print(json.dumps(asdict(report), indent=2) if arguments.json else table(report))
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="rap-export", description="Export a model to five ONNX graphs and compare them with PyTorch."
+    )
+    weights = parser.add_mutually_exclusive_group()
+    weights.add_argument("--checkpoint", metavar="DIR", help="safetensors checkpoint (default: the one that ships)")
+    weights.add_argument("--random-weights", action="store_true", help="fresh weights of the spec's shapes")
+    parser.add_argument("--spec", metavar="NAME|FILE", help=f"{', '.join(PRESETS)}, or a JSON file")
+    parser.add_argument("--precision", choices=PRECISIONS, default="fp32", help="of the graphs (default fp32)")
+    parser.add_argument("-o", "--output", metavar="BUNDLE", help="folder (default build/<spec>-<precision>)")
+    parser.add_argument("--json", action="store_true", help="print the report as JSON")
+    return parser
+
+
+def _run(arguments: argparse.Namespace) -> ExportReport:
+    from .source import choose_source
+    from .writer import refuse_to_replace
+
+    spec = None if arguments.spec is None else load_spec(arguments.spec)
+    source = choose_source(arguments.checkpoint, spec, random_weights=arguments.random_weights)
+    target = None if arguments.output is None else Path(arguments.output)
+    if target is not None:
+        # Minutes of work should not end in a refusal that could have come first.
+        refuse_to_replace(target)
+    # torch takes seconds to import: bad arguments and --help come before it.
+    from .exporter import ExportSettings, export_bundle
+    from .inputs import real_inputs
+    from .stages import Stages
+
+    return export_bundle(source, target, ExportSettings(precision=arguments.precision), real_inputs, Stages())
+
+
+def table(report: ExportReport) -> str:
+    """The report as text."""
+    header = ("graph", "nodes", "weights", "size", "GFLOP", "fp32 islands", "max diff", "PSNR dB")
+    rows = [
+        (
+            name,
+            str(graph.nodes),
+            f"{graph.parameters / 1e6:.1f} M",
+            f"{graph.bytes / 1e6:.1f} MB",
+            f"{graph.flops / 1e9:.2f}",
+            str(graph.islands),
+            f"{graph.max_abs:.2g}",
+            f"{graph.psnr:.1f}",
+        )
+        for name, graph in report.graphs.items()
+    ]
+    widths = [max(len(row[column]) for row in (header, *rows)) for column in range(len(header))]
+    lines = [
+        "  ".join(cell.ljust(width) if column == 0 else cell.rjust(width) for column, (cell, width) in enumerate(pairs))
+        for pairs in (list(zip(row, widths, strict=True)) for row in (header, *rows))
+    ]
+    rollout = report.rollout
+    lines.append(
+        f"roll-out of {rollout['chunks']} chunks with state fed back: PSNR {rollout['psnr']:.1f} dB at least, largest "
+        f"difference {rollout['max_abs']:.0f} of 255"
+    )
+    if "note" in rollout:
+        lines.append(str(rollout["note"]))
+    lines.append(
+        f"{report.bundle}: {report.spec} {report.precision}, {report.chunk_flops / 1e9:.1f} GFLOP per chunk, exported in "
+        f"{report.seconds:.0f} s, peak memory {report.peak_memory_bytes / 2**30:.1f} GiB"
+    )
+    return "\n".join(lines)

@@ -1,0 +1,92 @@
+"""Where the networks of an export come from: the shipped checkpoint, a folder, or random weights."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rap_edge.runtime.bundle import Manifest
+from rap_edge.runtime.errors import CheckpointError, ExportError
+from rap_edge.runtime.spec import NANO, ModelSpec
+
+SHIPPED = Path(__file__).resolve().parent.parent / "models" / "nano" / "weights"
+RANDOM_SEED = 0
+
+
+@dataclass(frozen=True)
+class NetworkSource:
+    """How to get the networks, and how to get them again.
+
+    Attributes:
+        checkpoint: the folder, or None for random weights.
+        spec: stands in for the checkpoint's own spec; needed for random weights.
+        seed: of random weights.
+    """
+
+    checkpoint: Path | None
+    spec: ModelSpec | None = None
+    seed: int = RANDOM_SEED
+
+    def load(self) -> Any:
+        """The networks, a `rap_edge.models.Networks` in fp32 and eval mode.
+
+        Raises:
+            CheckpointError: the checkpoint cannot be read or does not fit the spec.
+        """
+        from rap_edge.models import load_networks, random_networks
+
+        if self.checkpoint is not None:
+            return load_networks(self.checkpoint, self.spec)
+        if self.spec is None:
+            raise ExportError("Random weights need a spec; pass --spec.")
+        return random_networks(self.spec, self.seed)
+
+    def provenance(self) -> dict[str, Any]:
+        """The manifest's record of this source."""
+        if self.checkpoint is None:
+            return {"weights": "random", "seed": self.seed}
+        if self.checkpoint == SHIPPED:
+            return {"weights": "shipped"}
+        return {"weights": "checkpoint", "checkpoint": str(self.checkpoint.resolve())}
+
+
+def choose_source(checkpoint: str | None, spec: ModelSpec | None, *, random_weights: bool) -> NetworkSource:
+    """The source that the command line asks for.
+
+    Raises:
+        CheckpointError: the spec's weights do not ship, or those that do are missing.
+    """
+    if checkpoint is not None:
+        return NetworkSource(Path(checkpoint), spec)
+    if random_weights:
+        return NetworkSource(None, spec or NANO)
+    if spec is not None and spec.name != NANO.name:
+        raise CheckpointError(
+            f"The weights of {spec.name!r} do not ship with rap-edge; pass --checkpoint DIR or --random-weights."
+        )
+    if not SHIPPED.is_dir():
+        raise CheckpointError(
+            f"The shipped checkpoint {SHIPPED} is missing; install rap-edge again or pass --checkpoint DIR."
+        )
+    return NetworkSource(SHIPPED, None)
+
+
+def networks_of(manifest: Manifest) -> Any:
+    """The networks that a bundle was exported from, `rap_edge.models.Networks`.
+
+    Raises:
+        CheckpointError: the checkpoint is no longer where it was.
+    """
+    record: Mapping[str, Any] = manifest.provenance
+    weights = record.get("weights")
+    if weights == "random":
+        seed = record.get("seed")
+        return NetworkSource(None, manifest.spec, seed if isinstance(seed, int) else RANDOM_SEED).load()
+    if weights == "shipped":
+        return NetworkSource(SHIPPED, manifest.spec).load()
+    checkpoint = record.get("checkpoint")
+    if weights != "checkpoint" or not isinstance(checkpoint, str):
+        raise CheckpointError("The bundle does not say which checkpoint it came from; export it again.")
+    return NetworkSource(Path(checkpoint), manifest.spec).load()
