@@ -42,17 +42,18 @@ class FrameEncoder(nn.Module):
 
 
 class FrameDecoder(nn.Module):
-    """Normalised latents [1, C, k, h, w] -> uint8 frames [T, H, W, 3] and the pixels' mean magnitude [1].
+    """Normalised latents [1, C, k, h, w] -> the last uint8 frames [T, H, W, 3] and their pixels' mean magnitude [1].
 
     A uint8 frame cannot hold a NaN; the magnitude can, which is how the runtime notices one.
     """
 
-    def __init__(self, vae: Vae) -> None:
+    def __init__(self, vae: Vae, frames: int) -> None:
         super().__init__()
         self.vae = vae
+        self.frames = frames
 
     def forward(self, latents: Tensor) -> tuple[Tensor, Tensor]:
-        pixels = self.vae.decode(latents)[0]
+        pixels = self.vae.decode(latents, self.frames)[0]
         levels = (pixels * 127.5 + 127.5).round().clamp(0.0, 255.0)
         return levels.permute(1, 2, 3, 0).to(torch.uint8), pixels.abs().mean().reshape(1)
 
@@ -90,7 +91,7 @@ def graph_sources(networks: Networks) -> dict[str, GraphSource]:
         "conditioner": networks.dit.conditioner,
         "dit": networks.dit.denoiser,
         "vae_encoder": FrameEncoder(networks.vae),
-        "vae_decoder": FrameDecoder(networks.vae),
+        "vae_decoder": FrameDecoder(networks.vae, networks.spec.decoded_frames),
     }
     signatures = contract(networks.spec, "float32")
     if (names := networks.dit.audio_state_names()) != tuple(t.name for t in signatures["conditioner"][1]):

@@ -81,11 +81,11 @@ def _vae_encoder(g: Graph, spec: ModelSpec) -> None:
 def _vae_decoder(g: Graph, spec: ModelSpec) -> None:
     grey = g("ReduceMean", "latents", [0, 1], keepdims=0)
     g("Reshape", g("ReduceMean", g("Abs", grey), [0, 1, 2]), [1], output="magnitude")
-    times = -(-np.arange(spec.chunk_frames) // spec.temporal_compression)
+    times = -(-np.arange(spec.chunk_frames) // spec.temporal_compression)[-spec.decoded_frames :]
     pixels = np.arange(spec.image_size) // spec.spatial_compression
     big = g("Gather", g("Gather", g("Gather", grey, times, axis=0), pixels, axis=1), pixels, axis=2)
     light = g("Clip", g("Mul", g("Add", big, 1.0), 127.5), 0.0, 255.0)
-    shape = [spec.chunk_frames, spec.image_size, spec.image_size, 3]
+    shape = [spec.decoded_frames, spec.image_size, spec.image_size, 3]
     colour = g("Expand", g("Unsqueeze", light, [3]), shape)
     g("Cast", colour, output="frames", to=TensorProto.UINT8)
 
