@@ -63,23 +63,31 @@ class VAETrainee(nn.Module):
             self.vae.encoder.group[-1].weight[config.latent_channels :] *= 0.1
 
     def forward(self, groups: Tensor, noise: Tensor, batch: int) -> tuple[Tensor, Tensor, Tensor]:
-        """Group frames [B*k*c, 3, H, W] -> (frames [B*T, 3, H, W], motion [B*k, c, columns], KL per element)."""
-        mean, logvar = self.vae.encoder(groups).chunk(2, dim=1)
+        """Group frames [B*k*c, 3, H, W] -> (frames [B*T, 3, H, W], motion [B*k, c, columns], KL per element).
+
+        With as many frames as clips each frame stands for a static group.
+        """
+        moments = self.vae.encoder.still(groups) if len(groups) == batch else self.vae.encoder(groups)
+        mean, logvar = moments.chunk(2, dim=1)
         logvar = logvar.clamp(-12.0, 4.0)
         latents = mean + torch.exp(0.5 * logvar) * noise
         kl = 0.5 * (mean.square() + logvar.exp() - 1.0 - logvar).float().mean()
         return self.vae.decoder(latents, batch), self.head(latents), kl
 
 
-def make_batch(clips: Clips, rng: np.random.Generator, batch: int, latents: int, c: int, crop: bool) -> dict[str, Tensor]:
+def make_batch(
+    clips: Clips, rng: np.random.Generator, batch: int, latents: int, c: int, crop: bool
+) -> dict[str, Tensor]:
     """`batch` windows of `latents` groups: `groups` uint8 [B, k*c, H, W, 3], `mask` [B, H, W], `motion`.
 
-    Half of the windows begin with a static group: one frame, repeated.
+    Half of the windows begin with a static group: one frame, repeated. One latent means single frames [B, 1, ...].
     """
     groups, masks, motions = [], [], []
     for index in rng.integers(0, clips.video.shape[0], batch):
         total = clips.video.shape[1]
-        if rng.random() < 0.5:
+        if latents == 1:
+            frames = rng.integers(0, total, 1)
+        elif rng.random() < 0.5:
             start = int(rng.integers(0, total - c * (latents - 1)))
             frames = np.r_[np.full(c, start), start + 1 + np.arange(c * (latents - 1))]
         else:
@@ -114,12 +122,15 @@ def losses(output: Tensor, target: Tensor, mask: Tensor, batch: int) -> dict[str
     weight = mask.unsqueeze(1)
     area = weight.sum((-1, -2)).clamp_min(1)
     out, aim = output.unflatten(0, (batch, -1)), target.unflatten(0, (batch, -1))
-    moved = ((out[:, 1:] - out[:, :-1]) - (aim[:, 1:] - aim[:, :-1])).abs().mean(2)
-    coarse = F.avg_pool2d(output - target, 4).abs().mean()
-    return {
+    terms = {
         "all": error.mean(),
         "mouth": ((error * weight).sum((-1, -2)) / area).mean(),
-        "coarse": coarse,
+        "coarse": F.avg_pool2d(output - target, 4).abs().mean(),
+    }
+    if out.shape[1] == 1:
+        return terms
+    moved = ((out[:, 1:] - out[:, :-1]) - (aim[:, 1:] - aim[:, :-1])).abs().mean(2)
+    return terms | {
         "moved": moved.mean(),
         "moved_mouth": ((moved * weight).sum((-1, -2)) / area).mean(),
     }
@@ -185,7 +196,9 @@ def evaluate(model: VAETrainee, clips: Clips, count: int = 12) -> dict[str, floa
     }
 
 
-def train(data: Path, out: Path, minutes: float, config: NanoVAEConfig, *, crops: int = 8, wholes: int = 2) -> None:
+def train(
+    data: Path, out: Path, minutes: float, config: NanoVAEConfig, *, crops: int = 16, wholes: int = 4, stills: int = 32
+) -> None:
     """Train for `minutes` (all resumptions together) on `data`/train; state, weights and log go to `out`."""
     torch.manual_seed(0)
     clips, held_out = Clips.open(data / "train"), Clips.open(data / "heldout")
@@ -193,27 +206,36 @@ def train(data: Path, out: Path, minutes: float, config: NanoVAEConfig, *, crops
     optimiser = Muon(model, lr=0.02, adam_lr=2e-3, adam_names=("head.",))
     folder = out / "vae"
     elapsed = load_checkpoint(folder, model, optimiser)
+    if elapsed >= minutes * 60:
+        return
     journal = Journal(out / "log.jsonl", "vae")
     step = optimiser.step_count
-    c, k = config.temporal_compression, 1 + 16 // config.temporal_compression
+    c = config.temporal_compression
     run = torch.compile(model, dynamic=False)
     loss_of = torch.compile(losses, dynamic=False)
 
     def make(rng: np.random.Generator) -> dict[str, Tensor]:
-        crop = bool(rng.random() < 0.6)
-        return make_batch(clips, rng, crops if crop else wholes, k, c, crop)
+        draw = rng.random()
+        if draw < 0.45:
+            return make_batch(clips, rng, crops, 2, c, True)
+        if draw < 0.7:
+            return make_batch(clips, rng, wholes, 2, c, False)
+        return make_batch(clips, rng, stills, 1, c, False)
 
     clock = Clock(minutes * 60, elapsed)
     last_save = last_eval = clock.elapsed
     running: dict[str, float] = {}
     for batch in prefetch(make, seed=step):
-        count = batch["groups"].shape[0]
+        count, length = batch["groups"].shape[:2]
+        k = max(1, length // c)
         groups = as_input(batch["groups"])
         side = groups.shape[-1] // config.spatial_compression
         noise = torch.randn(count * k, config.latent_channels, side, side)
         with torch.autocast("cpu", torch.bfloat16):
             output, motion, kl = run(groups, noise, count)
-        target = groups.unflatten(0, (count, -1))[:, c - 1 :].flatten(0, 1)
+        target = groups if k == 1 else groups.unflatten(0, (count, -1))[:, c - 1 :].flatten(0, 1)
+        if k == 1:
+            motion = motion.mean(1, keepdim=True)
         terms = loss_of(output.float(), target.float(), batch["mask"], count)
         terms["motion"] = (motion.float().flatten(0, 1) - batch["motion"].flatten(0, 1)).abs().mean()
         terms["kl"] = kl
@@ -222,7 +244,8 @@ def train(data: Path, out: Path, minutes: float, config: NanoVAEConfig, *, crops
         optimiser.step(clock.factor)
         step += 1
         for name, term in terms.items():
-            key = f"{name}_{'crop' if side == CROP // config.spatial_compression else 'full'}"
+            kind = "still" if k == 1 else "crop" if side == CROP // config.spatial_compression else "whole"
+            key = f"{name}_{kind}"
             running[key] = 0.95 * running.get(key, term.item()) + 0.05 * term.item()
         if step % 50 == 0:
             journal.write(step=step, seconds=round(clock.elapsed), factor=clock.factor, **running)
