@@ -53,8 +53,8 @@ def hybrid_attention(
     """
     if alpha <= 0.0:
         return attention(query, full_key, full_value, num_heads)
-    per_frame = (tensor.unflatten(1, (frames, -1)).flatten(0, 1) for tensor in (query, key, value))
-    window = attention(*per_frame, num_heads).unflatten(0, (-1, frames)).flatten(1, 2)
+    z, keys, values = (tensor.unflatten(1, (frames, -1)).flatten(0, 1) for tensor in (query, key, value))
+    window = attention(z, keys, values, num_heads).unflatten(0, (-1, frames)).flatten(1, 2)
     if alpha >= 1.0:
         return window
     full = attention(query, full_key, full_value, num_heads)

@@ -16,8 +16,9 @@ import numpy as np
 import torch
 import torch.nn.functional as F  # noqa: N812
 from numpy.typing import NDArray
-from rap_edge.runtime.errors import AudioError, CheckpointError
 from torch import Tensor, nn
+
+from rap_edge.runtime.errors import AudioError, CheckpointError
 
 from .attention import attention
 from .config import config_from_dict, known_fields
@@ -107,13 +108,14 @@ class ConvLayer(nn.Module):
 
     def __init__(self, config: AudioEncoderConfig, index: int) -> None:
         super().__init__()
-        channels = (1, *config.conv_dim)[index : index + 2]
-        self.conv = nn.Conv1d(*channels, config.conv_kernel[index], config.conv_stride[index], bias=config.conv_bias)
+        before, after = (1, *config.conv_dim)[index : index + 2]
+        kernel, stride = config.conv_kernel[index], config.conv_stride[index]
+        self.conv = nn.Conv1d(before, after, kernel, stride, bias=config.conv_bias)
         self.over_channels = config.feat_extract_norm == "layer"
         if self.over_channels:
-            self.layer_norm: nn.Module = LayerNorm32(channels[1])
+            self.layer_norm: nn.Module = LayerNorm32(after)
         elif index == 0:
-            self.layer_norm = nn.GroupNorm(channels[1], channels[1])
+            self.layer_norm = nn.GroupNorm(after, after)
         else:
             self.layer_norm = nn.Identity()
 
@@ -262,7 +264,7 @@ def resample_features(features: Tensor, frames: int) -> Tensor:
     tables = _interpolation(features.shape[1], frames)
     left, right, weight = (torch.from_numpy(table).to(features.device) for table in tables)
     weight = weight.to(features.dtype).unsqueeze(1)
-    return features[:, left] * (1 - weight) + features[:, right] * weight
+    return features.index_select(1, left) * (1 - weight) + features.index_select(1, right) * weight
 
 
 class AudioEncoder(nn.Module):
@@ -313,7 +315,7 @@ class AudioEncoder(nn.Module):
         if min(frames, time) < 1:
             raise AudioError(f"{waveforms.shape[1]} audio samples are too few for one feature frame; pass more audio.")
         centred = waveforms.float() - waveforms.float().mean(dim=1, keepdim=True)
-        variance = centred.square().mean(dim=1, keepdim=True)
+        variance = (centred * centred).mean(dim=1, keepdim=True)
         normalised = (centred / torch.sqrt(variance + self.config.norm_eps)).to(waveforms.dtype)
         features = resample_features(self.feature_extractor(normalised), frames)
         return self.encoder(self.feature_projection(features))

@@ -12,9 +12,10 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePath
 
 import torch
-from rap_edge.runtime.errors import CheckpointError
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
+
+from rap_edge.runtime.errors import CheckpointError
 
 from .config import read_json_object
 

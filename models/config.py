@@ -6,16 +6,14 @@ import dataclasses
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Protocol, TypeVar, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Any, TypeVar, cast, get_args, get_origin, get_type_hints
 
 from rap_edge.runtime.errors import CheckpointError
 
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
 
-class _Dataclass(Protocol):
-    __dataclass_fields__: Any
-
-
-C = TypeVar("C", bound=_Dataclass)
+C = TypeVar("C", bound="DataclassInstance")
 
 
 def read_json_object(file: Path) -> dict[str, Any]:
@@ -59,9 +57,9 @@ def known_fields(cls: type[C], data: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in data.items() if key in names}
 
 
-def config_to_dict(config: _Dataclass) -> dict[str, Any]:
+def config_to_dict(config: DataclassInstance) -> dict[str, Any]:
     """The dataclass as plain JSON types."""
-    return json.loads(json.dumps(dataclasses.asdict(config)))  # type: ignore[call-overload]
+    return cast("dict[str, Any]", json.loads(json.dumps(dataclasses.asdict(config))))
 
 
 def _typed(value: Any, hint: Any, where: str) -> Any:

@@ -9,12 +9,13 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, cast
 
 import torch
 import torch.nn.functional as F  # noqa: N812
-from rap_edge.runtime.errors import CheckpointError
 from torch import Tensor, nn
+
+from rap_edge.runtime.errors import CheckpointError
 
 from .attention import AudioAttention, SelfAttention, rotary_table
 from .norms import LayerNorm32
@@ -216,17 +217,20 @@ class DiT(nn.Module):
 
         The head's deviation is 0.02 so that training starts near zero velocity.
         """
-        for module in self.modules():
-            if isinstance(module, nn.Linear | nn.Conv3d):
-                bound = math.sqrt(3.0 / module.weight[0].numel())
-                nn.init.uniform_(module.weight, -bound, bound, generator=generator)
-                nn.init.zeros_(module.bias)
-            elif isinstance(module, Block | Head):
-                nn.init.uniform_(module.modulation, -0.035, 0.035, generator=generator)
+        for name, parameter in self.named_parameters():
+            if name.endswith("modulation") or name == "head.head.weight":
+                bound = 0.02 * math.sqrt(3.0)
+                nn.init.uniform_(parameter, -bound, bound, generator=generator)
+            elif parameter.dim() > 1:
+                bound = math.sqrt(3.0 / parameter[0].numel())
+                nn.init.uniform_(parameter, -bound, bound, generator=generator)
             else:
-                for name, parameter in module.named_parameters(recurse=False):
-                    nn.init.constant_(parameter, 1.0 if name == "weight" else 0.0)
-        nn.init.uniform_(self.head.head.weight, -0.035, 0.035, generator=generator)
+                nn.init.constant_(parameter, 1.0 if name.endswith("weight") else 0.0)
+
+    @property
+    def audio_layers(self) -> tuple[AudioAttention, ...]:
+        """The audio attention of every block."""
+        return tuple(cast("Block", block).cross_attn for block in self.blocks)
 
     @property
     def conditioner(self) -> Conditioner:
@@ -245,9 +249,7 @@ class DiT(nn.Module):
         of weight 0 are left out.
         """
         return tuple(
-            f"audio_{kind}_{layer:02d}"
-            for layer, block in enumerate(self.blocks)
-            for kind in block.cross_attn.state_names()
+            f"audio_{kind}_{index:02d}" for index, layer in enumerate(self.audio_layers) for kind in layer.state_names()
         )
 
     def denoise(self, latents: Tensor, reference: Tensor, timestep: Tensor, audio_state: Sequence[Tensor]) -> Tensor:
@@ -268,8 +270,8 @@ class DiT(nn.Module):
         modulation = self.time_projection(time).unflatten(1, (6, -1))
         x = self.patch_embedding(torch.cat((latents, reference), dim=1))
         used = 0
-        for block in self.blocks:
-            count = len(block.cross_attn.state_names())
+        for block, layer in zip(self.blocks, self.audio_layers, strict=True):
+            count = len(layer.state_names())
             x = block(x, modulation, tuple(audio_state[used : used + count]), rotary, grid[0])
             used += count
         return self.head(x, time).transpose(1, 2).unflatten(2, grid)
@@ -285,7 +287,7 @@ class Conditioner(nn.Module):
     def __init__(self, dit: DiT) -> None:
         super().__init__()
         self.audio_proj = dit.audio_proj
-        self.layers = nn.ModuleList(block.cross_attn for block in dit.blocks)
+        self.layers = nn.ModuleList(dit.audio_layers)
 
     def forward(self, audio_features: Tensor) -> tuple[Tensor, ...]:
         """[B, F, window, layers, width] -> tensors [B, k * tokens, dim] in `DiT.audio_state_names()` order.
@@ -293,7 +295,7 @@ class Conditioner(nn.Module):
         F is `temporal_compression * (k - 1) + 1`.
         """
         audio = self.audio_proj(audio_features)
-        return tuple(tensor for layer in self.layers for tensor in layer.audio_state(audio))
+        return tuple(tensor for layer in self.layers for tensor in cast("AudioAttention", layer).audio_state(audio))
 
 
 class Denoiser(nn.Module):

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+
 from rap_edge.runtime.errors import CheckpointError
 from rap_edge.runtime.spec import FLASHHEAD_LITE, ModelSpec
 

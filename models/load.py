@@ -6,6 +6,7 @@ from os import PathLike
 from pathlib import Path
 
 import torch
+
 from rap_edge.runtime.errors import CheckpointError
 from rap_edge.runtime.spec import FLASHHEAD_LITE, ModelSpec
 

@@ -6,9 +6,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, cast
 
 import torch
+from torch import nn
+
 from rap_edge.runtime.errors import CheckpointError
 from rap_edge.runtime.spec import ModelSpec
-from torch import nn
 
 from .audio_encoder import AudioEncoder, AudioEncoderConfig
 from .dit import DiT, DiTConfig

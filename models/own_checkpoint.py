@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
-from rap_edge.runtime.errors import CheckpointError, OutputError, SpecError
-from rap_edge.runtime.spec import ModelSpec
 from safetensors.torch import save_file
 from torch import nn
+
+from rap_edge.runtime.errors import CheckpointError, OutputError, SpecError
+from rap_edge.runtime.spec import ModelSpec
 
 from .audio_encoder import AudioEncoder, AudioEncoderConfig
 from .checkpoint import load_weights, open_checkpoint

@@ -13,8 +13,9 @@ from typing import Any, Protocol
 
 import torch
 import torch.nn.functional as F  # noqa: N812
-from rap_edge.runtime.errors import CheckpointError
 from torch import Tensor, nn
+
+from rap_edge.runtime.errors import CheckpointError
 
 from .config import config_from_dict, known_fields
 from .norms import LayerNorm32
@@ -151,6 +152,8 @@ class CausalConv3d(nn.Module):
 
     def pad_time(self, x: Tensor) -> Tensor:
         """[B, C, T, H, W] with its edge frames repeated `before` and `after` times."""
+        if self.before + self.after == 0:
+            return x
         return torch.cat((*[x[:, :, :1]] * self.before, x, *[x[:, :, -1:]] * self.after), dim=2)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -164,7 +167,7 @@ class PixelNorm(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """[B, C, T, H, W] -> the same shape and dtype."""
         full = x.float()
-        return (full * torch.rsqrt(full.square().mean(dim=1, keepdim=True) + 1e-8)).to(x.dtype)
+        return (full * torch.rsqrt((full * full).mean(dim=1, keepdim=True) + 1e-8)).to(x.dtype)
 
 
 class ChannelLayerNorm(LayerNorm32):
@@ -353,14 +356,12 @@ class LtxVae(nn.Module):
 
     def reset_parameters(self, generator: torch.Generator | None = None) -> None:
         """Draw fresh weights: uniform of deviation 1/sqrt(fan in), gains one, biases and means zero."""
-        for module in self.modules():
-            if isinstance(module, nn.Conv3d):
-                bound = math.sqrt(3.0 / module.weight[0].numel())
-                nn.init.uniform_(module.weight, -bound, bound, generator=generator)
-                nn.init.zeros_(module.bias)
-            elif isinstance(module, LayerNorm32):
-                nn.init.ones_(module.weight)
-                nn.init.zeros_(module.bias)
+        for name, parameter in self.named_parameters():
+            if parameter.dim() > 1:
+                bound = math.sqrt(3.0 / parameter[0].numel())
+                nn.init.uniform_(parameter, -bound, bound, generator=generator)
+            else:
+                nn.init.constant_(parameter, 1.0 if name.endswith("weight") else 0.0)
         nn.init.zeros_(self.latents_mean)
         nn.init.ones_(self.latents_std)
 

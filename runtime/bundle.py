@@ -346,9 +346,9 @@ def _path_item(item: object, where: str) -> str:
 def _tensor(entry: object, where: str) -> TensorInfo:
     reader = _Reader(entry, f"a tensor of graph {where!r}")
     dtype = reader.get("dtype", str)
-    shape = reader.get("shape", list)
+    shape: list[Any] = reader.get("shape", list)
     sizes: list[int] = [d for d in shape if isinstance(d, int)]
-    legal = all(isinstance(d, str) for d in shape if d not in sizes) and all(d is not True and d > 0 for d in sizes)
+    legal = all(isinstance(d, str) for d in shape if d not in sizes) and all(d > 0 and d is not True for d in sizes)
     # A stranger's manifest must not make us allocate without bound.
     if dtype not in DTYPES or not legal or len(shape) > 8 or math.prod(sizes) > 1 << 34:
         raise BundleError(f"A tensor of graph {where!r} has an impossible dtype or shape; export the bundle again.")

@@ -11,6 +11,7 @@ import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal, get_args, get_type_hints
@@ -223,7 +224,7 @@ class ModelSpec:
                 len(self.timesteps) >= 2
                 and self.timesteps[0] <= 1000.0
                 and self.timesteps[-1] == 0.0
-                and all(a > b for a, b in zip(self.timesteps, self.timesteps[1:], strict=False)),
+                and all(a > b for a, b in pairwise(self.timesteps)),
                 "timesteps must fall from at most 1000 to exactly 0 with at least one step; correct the list.",
             ),
             (self.shift > 0.0, f"shift {self.shift} must be positive; 1 means no shift."),

@@ -18,19 +18,21 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+from test_vae import reference_vae
+from transformers import Wav2Vec2Config, Wav2Vec2ForCTC
+
 from rap_edge.models import NetworkConfigs, Networks, load_dit, load_networks, random_networks, save_networks
 from rap_edge.models.audio_encoder import AudioEncoder, AudioEncoderConfig
 from rap_edge.models.checkpoint import StoredTensor, open_checkpoint
 from rap_edge.models.dit import DiT
+from rap_edge.models.nano.vae import NanoVAEConfig
 from rap_edge.models.networks import dit_config, published_configs
 from rap_edge.models.published import hugging_face_audio_encoder
 from rap_edge.models.vae import LtxVae, LtxVaeConfig
 from rap_edge.runtime.errors import CheckpointError, OutputError
 from rap_edge.runtime.spec import FLASHHEAD_LITE, PRESETS, RAP_1_3B, ModelSpec
-from safetensors import safe_open
-from safetensors.torch import load_file, save_file
-from test_vae import reference_vae
-from transformers import Wav2Vec2Config, Wav2Vec2ForCTC
 
 TINY = dataclasses.replace(
     FLASHHEAD_LITE,
@@ -130,6 +132,24 @@ def test_separate_branches_and_alpha_survive_saving(tmp_path):
     save_networks(tiny_networks(spec), tmp_path)
     assert load_networks(tmp_path).dit.config.alpha == (0.25, 1.0)
     assert_same_tensors(load_dit(tmp_path), tiny_networks(spec).dit)
+
+
+def test_a_checkpoint_with_the_nano_vae_keeps_its_latent_statistics(tmp_path):
+    vae = NanoVAEConfig(
+        latent_channels=6,
+        encoder_widths=(4, 4, 4),
+        squeeze_width=4,
+        latent_width=8,
+        phase_width=4,
+        decoder_widths=(4, 4, 4, 4),
+        latents_mean=(0.5,) * 6,
+        latents_std=(2.0,) * 6,
+    )
+    saved = random_networks(TINY, 1, configs=dataclasses.replace(TINY_CONFIGS, vae=vae))
+    save_networks(saved, tmp_path)
+    frames = 2 * torch.rand(1, 3, 9, 32, 32) - 1
+    assert torch.equal(load_networks(tmp_path).vae.encode(frames), saved.vae.encode(frames))
+    assert load_networks(tmp_path, dtype=torch.float16).vae.encode(frames.half()).dtype == torch.float16
 
 
 def test_flashhead_layout_is_read_with_its_shards_and_unused_tensors_left_out(flashhead):

@@ -1,0 +1,45 @@
+PYTHON ?= python3
+VENV   ?= .venv
+BIN    := $(VENV)/bin
+PIP    := $(BIN)/python -m pip --disable-pip-version-check install --quiet
+
+.PHONY: demo test lint train bench clean
+
+demo: $(VENV)/.export
+	$(BIN)/rap-export -o build/nano-fp32
+	$(BIN)/rap-run --bundle build/nano-fp32 --audio examples/assets/speech.wav \
+		--portrait examples/assets/portrait.png -o build/demo.mp4 --report build/demo.json
+
+test: $(VENV)/.test
+	$(BIN)/python -m pytest
+
+lint: $(VENV)/.test
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy -p rap_edge.runtime
+
+bench: $(VENV)/.export
+	$(PIP) '.[bench]'
+	$(BIN)/rap-bench --bundle build/nano-fp32 --against torch,openvino
+
+train: $(VENV)/.test
+	$(BIN)/python -m rap_edge.models.nano.train --data build/nano-data --out build/nano-training
+
+# Debian's python3 may lack ensurepip; virtualenv brings its own.
+$(BIN)/python:
+	$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV) && \
+		$(PYTHON) -m pip install --quiet --target build/virtualenv virtualenv && \
+		PYTHONPATH=build/virtualenv $(PYTHON) -m virtualenv --quiet $(VENV); }
+
+# torch comes first and pinned: an open range would bring gigabytes of CUDA packages.
+$(VENV)/.export: $(BIN)/python pyproject.toml
+	$(PIP) torch==2.13.0
+	$(PIP) --editable '.[export]'
+	touch $@
+
+$(VENV)/.test: $(VENV)/.export
+	$(PIP) --editable '.[export,train,test]'
+	touch $@
+
+clean:
+	rm -rf build $(VENV)

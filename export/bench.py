@@ -1,0 +1,242 @@
+"""`rap-bench`: the same chunk loop on several backends, side by side and in turn.
+
+In: a bundle. Out: medians per stage and chunk, ratios, FLOPs per chunk and the share of this machine's GEMM peak.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rap_edge.runtime.audio import read_mono
+from rap_edge.runtime.avatar import Avatar
+from rap_edge.runtime.bundle import Bundle, Manifest
+from rap_edge.runtime.chunk_loop import STAGES
+from rap_edge.runtime.engine import Engine
+from rap_edge.runtime.errors import BundleError, RapEdgeError
+from rap_edge.runtime.onnxruntime_engine import available_cores, cpu_name, load_engines
+from rap_edge.runtime.portrait import load_portrait
+from rap_edge.runtime.progress import ProgressBar
+
+BASE = "onnxruntime"
+
+
+@dataclass(frozen=True)
+class Figures:
+    """What one backend took.
+
+    Attributes:
+        engine: backend and version.
+        chunk_ms: median milliseconds per chunk.
+        rtf: median compute time over the chunk's duration.
+        stages_ms: median milliseconds per stage.
+        gflops: sustained GFLOP/s, from the bundle's operation count.
+        share_of_gemm: `gflops` over the machine's measured GEMM peak.
+        ratio: how many times longer than ONNX Runtime.
+    """
+
+    engine: str
+    chunk_ms: float
+    rtf: float
+    stages_ms: Mapping[str, float]
+    gflops: float
+    share_of_gemm: float
+    ratio: float
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Figures of every backend on one bundle and machine."""
+
+    spec: str
+    precision: str
+    device: str
+    chunk_seconds: float
+    chunk_gflop: float
+    chunks: int
+    rounds: int
+    backends: Mapping[str, Figures]
+
+
+def chunk_flops(manifest: Manifest) -> int:
+    """Floating point operations of one chunk: every graph once, the denoiser once per step."""
+    spec = manifest.spec
+    runs = {"audio_encoder": 1, "conditioner": 1, "dit": len(spec.timesteps) - 1, "vae_decoder": 1}
+    return sum(manifest.graphs[name].flops * count for name, count in runs.items())
+
+
+def gemm_peak(size: int = 2048, repeats: int = 8) -> float:
+    """Best of several fp32 matrix products in numpy, in FLOP/s."""
+    rng = np.random.default_rng(0)
+    a, b = (rng.standard_normal((size, size), dtype=np.float32) for _ in range(2))
+    times = []
+    for _ in range(repeats):
+        started = time.perf_counter()
+        a @ b
+        times.append(time.perf_counter() - started)
+    return 2.0 * size**3 / min(times)
+
+
+def run_chunks(avatar: Avatar, audio: NDArray[np.float32], chunks: int) -> list[dict[str, float]]:
+    """Seconds per stage of `chunks` chunks, after one that warms up."""
+    with avatar.session(seed=0) as session:
+        need = avatar.spec.chunk_samples * (chunks + 1)
+        session.push(np.resize(audio, need))
+        stats = [dict(chunk.stats) for chunk in session.chunks()]
+    return stats[1:]
+
+
+def measure(
+    avatars: Mapping[str, Avatar], audio: NDArray[np.float32], manifest: Manifest, chunks: int, rounds: int
+) -> dict[str, Figures]:
+    """Run every backend in turn, `rounds` times, and take medians over all chunks."""
+    samples: dict[str, list[dict[str, float]]] = {name: [] for name in avatars}
+    with ProgressBar("rounds", rounds * len(avatars)) as bar:
+        for _ in range(rounds):
+            for name, avatar in avatars.items():
+                samples[name] += run_chunks(avatar, audio, chunks)
+                bar.advance()
+    peak = gemm_peak()
+    flops = chunk_flops(manifest)
+    medians = {name: statistics.median(sum(s.values()) for s in stats) for name, stats in samples.items()}
+    return {
+        name: Figures(
+            engine=avatars[name].engine,
+            chunk_ms=1e3 * medians[name],
+            rtf=medians[name] / manifest.spec.chunk_seconds,
+            stages_ms={
+                stage: 1e3 * statistics.median(s[stage] for s in stats) for stage in STAGES if stage in stats[0]
+            },
+            gflops=flops / medians[name] / 1e9,
+            share_of_gemm=flops / medians[name] / peak,
+            ratio=medians[name] / medians[BASE],
+        )
+        for name, stats in samples.items()
+    }
+
+
+def torch_backend(bundle: Bundle, threads: int) -> Mapping[str, Engine]:
+    """The bundle's networks in eager PyTorch, from the checkpoint that its provenance names."""
+    import torch
+
+    from .source import networks_of
+    from .torch_engine import torch_engines
+
+    torch.set_num_threads(threads)
+    return torch_engines(networks_of(bundle.manifest))
+
+
+def openvino_backend(bundle: Bundle, threads: int) -> Mapping[str, Engine]:
+    """The bundle's graphs in OpenVINO."""
+    from .openvino_engine import load_openvino_engines
+
+    return load_openvino_engines(bundle, threads)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run `rap-bench`; returns the exit status."""
+    arguments = _parser().parse_args(argv)
+    try:
+        result = bench(arguments.bundle, arguments.against, arguments.chunks, arguments.rounds, arguments.threads)
+    except RapEdgeError as error:
+        print(error, file=sys.stderr)
+        return 2
+    print(json.dumps(asdict(result), indent=2) if arguments.json else table(result))
+    return 0
+
+
+def bench(folder: str, against: Sequence[str], chunks: int, rounds: int, threads: int | None) -> Comparison:
+    """Measure the bundle in `folder` on ONNX Runtime and on the backends named in `against`.
+
+    Raises:
+        BundleError: the bundle cannot be used or has no golden clip.
+        EngineError: a backend is missing or cannot load a graph.
+    """
+    bundle = Bundle.open(folder)
+    manifest, count = bundle.manifest, threads or available_cores()
+    golden = manifest.golden
+    if "portrait" not in golden or "audio" not in golden:
+        raise BundleError("The bundle has no golden clip to measure with; export it again.")
+    bundle.verify([golden["portrait"], golden["audio"]])
+    portrait = load_portrait(bundle.path(golden["portrait"]), manifest.spec.image_size)
+    audio = read_mono(bundle.path(golden["audio"]), manifest.spec.sample_rate)
+    makers: dict[str, Callable[[], Mapping[str, Engine]]] = {
+        BASE: lambda: load_engines(bundle, count),
+        "torch": lambda: torch_backend(bundle, count),
+        "openvino": lambda: openvino_backend(bundle, count),
+    }
+    avatars = {name: Avatar(manifest.spec, makers[name](), portrait, manifest.precision) for name in (BASE, *against)}
+    return Comparison(
+        spec=manifest.spec.name,
+        precision=manifest.precision,
+        device=f"{cpu_name()}, {count} threads",
+        chunk_seconds=manifest.spec.chunk_seconds,
+        chunk_gflop=chunk_flops(manifest) / 1e9,
+        chunks=chunks * rounds,
+        rounds=rounds,
+        backends=measure(avatars, audio, manifest, chunks, rounds),
+    )
+
+
+def table(result: Comparison) -> str:
+    """The comparison as text, one column per backend."""
+    columns = list(result.backends.values())
+    stages = columns[0].stages_ms
+    rows = [
+        ("engine", [figures.engine for figures in columns]),
+        ("RTF", [f"{figures.rtf:.3f}" for figures in columns]),
+        ("ms per chunk", [f"{figures.chunk_ms:.1f}" for figures in columns]),
+        *((f"  {stage}", [f"{figures.stages_ms[stage]:.1f}" for figures in columns]) for stage in stages),
+        ("GFLOP/s", [f"{figures.gflops:.0f}" for figures in columns]),
+        ("share of GEMM peak", [f"{figures.share_of_gemm:.0%}" for figures in columns]),
+        ("time against ONNX Runtime", [f"{figures.ratio:.2f}x" for figures in columns]),
+    ]
+    widths = [max(len(cells[i]) for _, cells in rows) for i in range(len(columns))]
+    label = max(len(name) for name, _ in rows)
+    lines = [
+        f"{result.spec} {result.precision} on {result.device}: {result.chunk_gflop:.1f} GFLOP per chunk of "
+        f"{result.chunk_seconds:.2f} s, medians of {result.chunks} chunks in {result.rounds} rounds"
+    ]
+    for name, cells in rows:
+        padded = "  ".join(cell.rjust(width) for cell, width in zip(cells, widths, strict=True))
+        lines.append(f"{name.ljust(label)}  {padded}")
+    return "\n".join(lines)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="rap-bench", description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--bundle", required=True, help="folder that rap-export wrote")
+    parser.add_argument(
+        "--against",
+        type=_backends,
+        default=(),
+        metavar="torch,openvino",
+        help="backends to measure beside ONNX Runtime",
+    )
+    parser.add_argument("--chunks", type=_positive, default=4, help="chunks per round (default 4)")
+    parser.add_argument("--rounds", type=_positive, default=5, help="rounds (default 5)")
+    parser.add_argument("--threads", type=_positive, help="threads (default: every core)")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    return parser
+
+
+def _backends(text: str) -> tuple[str, ...]:
+    names = tuple(dict.fromkeys(name for name in text.split(",") if name))
+    if unknown := [name for name in names if name not in ("torch", "openvino")]:
+        raise argparse.ArgumentTypeError(f"unknown backend {unknown[0]!r}; choose torch or openvino")
+    return names
+
+
+def _positive(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError("must be 1 or more")
+    return value

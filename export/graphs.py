@@ -1,0 +1,192 @@
+"""The five graphs of the contract, captured from PyTorch networks.
+
+In: `Networks`. Out: one `GraphSource` per graph, a module whose inputs and outputs are the contract's, and the
+`ir.Model` captured from it. Pixels are uint8 at the graphs' ends, so their conversion lives in the VAE graphs.
+"""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import onnx_ir as ir
+import torch
+from rap_edge.models.networks import Networks
+from rap_edge.models.vae import Vae
+from rap_edge.runtime.bundle import TensorInfo
+from rap_edge.runtime.contract import FREE_FRAMES, FREE_LATENTS, Signature, contract
+from rap_edge.runtime.errors import ExportError
+from rap_edge.runtime.spec import ModelSpec
+from torch import Tensor, nn
+
+from .hybrid_attention import symbolic_hybrid_attention
+
+OPSET = 23
+_TORCH_DTYPES = {"float32": torch.float32, "uint8": torch.uint8}
+
+
+class FrameEncoder(nn.Module):
+    """uint8 frames [T, H, W, 3] -> normalised latents [1, C, k, h, w]."""
+
+    def __init__(self, vae: Vae) -> None:
+        super().__init__()
+        self.vae = vae
+
+    def forward(self, frames: Tensor) -> Tensor:
+        pixels = frames.permute(3, 0, 1, 2).unsqueeze(0).float()
+        return self.vae.encode(pixels * (1.0 / 127.5) - 1.0)
+
+
+class FrameDecoder(nn.Module):
+    """Normalised latents [1, C, k, h, w] -> uint8 frames [T, H, W, 3] and the pixels' mean magnitude [1].
+
+    A uint8 frame cannot hold a NaN; the magnitude can, which is how the runtime notices one.
+    """
+
+    def __init__(self, vae: Vae) -> None:
+        super().__init__()
+        self.vae = vae
+
+    def forward(self, latents: Tensor) -> tuple[Tensor, Tensor]:
+        pixels = self.vae.decode(latents)[0]
+        frames = (pixels * 127.5 + 127.5).round().clamp(0.0, 255.0).to(torch.uint8)
+        return frames.permute(1, 2, 3, 0), pixels.abs().mean().reshape(1)
+
+
+@dataclass(frozen=True)
+class GraphSource:
+    """One graph before it is captured.
+
+    Attributes:
+        name: the graph's name in the contract.
+        module: takes the inputs in order, gives the outputs in order; fp32, in eval mode.
+        inputs: contract, in order.
+        outputs: contract, in order.
+    """
+
+    name: str
+    module: nn.Module
+    inputs: tuple[TensorInfo, ...]
+    outputs: tuple[TensorInfo, ...]
+
+    @property
+    def parameters(self) -> int:
+        """Number of weights."""
+        return sum(parameter.numel() for parameter in self.module.parameters())
+
+
+def graph_sources(networks: Networks) -> dict[str, GraphSource]:
+    """The five graphs of a model, sharing the networks' weights.
+
+    Raises:
+        ExportError: the networks give other audio keys and values than the spec's contract names.
+    """
+    modules = {
+        "audio_encoder": networks.audio_encoder,
+        "conditioner": networks.dit.conditioner,
+        "dit": networks.dit.denoiser,
+        "vae_encoder": FrameEncoder(networks.vae),
+        "vae_decoder": FrameDecoder(networks.vae),
+    }
+    signatures = contract(networks.spec, "float32")
+    if (names := networks.dit.audio_state_names()) != tuple(t.name for t in signatures["conditioner"][1]):
+        raise ExportError(
+            f"The DiT gives the audio state {', '.join(names)}, which is not what spec {networks.spec.name!r} needs; "
+            "use the spec of this checkpoint."
+        )
+    return {name: GraphSource(name, module.eval(), *signatures[name]) for name, module in modules.items()}
+
+
+def capture(source: GraphSource, spec: ModelSpec) -> ir.Model:
+    """Trace the module into an fp32 model with the contract's names and free dimensions.
+
+    The weights are not copied: they stay the module's until the model is saved or converted.
+
+    Raises:
+        ExportError: torch cannot capture the module.
+    """
+    sizes = {FREE_FRAMES: spec.chunk_frames, FREE_LATENTS: spec.chunk_latents}
+    arguments = tuple(
+        torch.zeros([sizes[d] if isinstance(d, str) else d for d in tensor.shape], dtype=_TORCH_DTYPES[tensor.dtype])
+        for tensor in source.inputs
+    )
+    try:
+        with torch.no_grad(), symbolic_hybrid_attention(source.module), _quiet():
+            program = torch.onnx.export(
+                source.module,
+                arguments,
+                dynamo=True,
+                opset_version=OPSET,
+                input_names=[tensor.name for tensor in source.inputs],
+                output_names=[tensor.name for tensor in source.outputs],
+                dynamic_shapes=_free_dimensions(source, spec),
+                optimize=True,
+                verbose=False,
+            )
+    except (torch.onnx.errors.OnnxExporterError, RuntimeError) as error:
+        raise ExportError(
+            f"Graph {source.name!r} cannot be captured ({_first_line(error)}); report the checkpoint's config."
+        ) from error
+    if program is None:
+        raise ExportError(f"Graph {source.name!r} was captured as nothing; reinstall torch 2.13 or later.")
+    model: ir.Model = program.model
+    _apply_contract(model, source)
+    return model
+
+
+def _free_dimensions(source: GraphSource, spec: ModelSpec) -> dict[str, Mapping[int, object]] | None:
+    if not any(isinstance(d, str) for tensor in source.inputs for d in tensor.shape):
+        return None
+    # Frames are 1 + compression * groups; a derived dimension tells torch so.
+    groups = torch.export.Dim("groups", min=1, max=4096)
+    frames = spec.temporal_compression * groups + 1
+    return {
+        tensor.name: {axis: frames for axis, d in enumerate(tensor.shape) if d == FREE_FRAMES}
+        for tensor in source.inputs
+    }
+
+
+def _apply_contract(model: ir.Model, source: GraphSource) -> None:
+    for side, values, tensors in (
+        ("inputs", model.graph.inputs, source.inputs),
+        ("outputs", model.graph.outputs, source.outputs),
+    ):
+        if [value.name for value in values] != [tensor.name for tensor in tensors]:
+            raise ExportError(
+                f"Graph {source.name!r} was captured with the {side} {[value.name for value in values]}, not "
+                f"{[tensor.name for tensor in tensors]}; an output may be returned twice or an input be unused."
+            )
+        for value, tensor in zip(values, tensors, strict=True):
+            value.shape = ir.Shape(tensor.shape)
+    ends = {*model.graph.inputs, *model.graph.outputs}
+    for node in model.graph:
+        for value in node.outputs:
+            # torch's names of derived dimensions contradict the contract's; shape inference finds them again.
+            if value not in ends and value.shape is not None and not value.shape.is_static():
+                value.shape = ir.Shape([d if isinstance(d, int) else None for d in value.shape])
+    model.graph.name = source.name
+    model.producer_name = "rap-edge"
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    # The exporter warns about packages that it does not need here.
+    loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir")]
+    levels = [logger.level for logger in loggers]
+    try:
+        for logger in loggers:
+            logger.setLevel(logging.ERROR)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
+
+
+def _first_line(error: Exception) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0].rstrip(".")[:200] if lines else type(error).__name__

@@ -1,0 +1,179 @@
+"""One chunk of video from one window of audio: the static-dynamic loop over five engines.
+
+In: a window of samples, the session's carried latents, a seed. Out: uint8 frames. All buffers are bound once;
+the audio keys and values go from the conditioner to the denoiser without a copy, and so do the latents to the
+decoder.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .carry import Carry, CleanCarry, NoisyCarry
+from .color import ColorMatcher
+from .contract import FREE_FRAMES, FREE_LATENTS, audio_state_names
+from .engine import Engine, Execution
+from .errors import NumericalError
+from .noise import normal
+from .sampler import denoise
+from .spec import ModelSpec
+
+Frames = NDArray[np.uint8]
+STAGES = ("audio_encoder", "conditioner", "denoise", "vae_decoder", "color_match", "vae_encoder")
+
+
+@dataclass(frozen=True)
+class Reference:
+    """What the loop knows of the portrait: uint8 [H, W, 3], and its latents [1, C, k, h, w] float32."""
+
+    portrait: Frames
+    latents: NDArray[np.float32]
+
+
+def encode_reference(spec: ModelSpec, vae_encoder: Engine, portrait: Frames) -> Reference:
+    """Encode the portrait, repeated over a chunk, once.
+
+    Raises:
+        NumericalError: the encoder gave NaN or Inf.
+    """
+    sizes = {FREE_FRAMES: spec.chunk_frames, FREE_LATENTS: spec.chunk_latents}
+    execution = vae_encoder.prepare(sizes=sizes)
+    execution.buffers["frames"][...] = portrait
+    execution.run()
+    latents = execution.buffers["latents"]
+    _require_finite(latents, "vae_encoder")
+    return Reference(portrait, latents)
+
+
+class ChunkLoop:
+    """Renders consecutive chunks of one session; holds its buffers and carried latents."""
+
+    def __init__(self, spec: ModelSpec, engines: Mapping[str, Engine], reference: Reference, seed: int) -> None:
+        """Bind every engine to this session's buffers; raises `EngineError` if one does not fit."""
+        self._spec, self._seed = spec, seed
+        self._schedule = spec.schedule()
+        self._index = 0
+        self._audio = engines["audio_encoder"].prepare()
+        self._conditioner = engines["conditioner"].prepare()
+        shared = {name: self._conditioner.buffers[name] for name in audio_state_names(spec)}
+        self._dit = engines["dit"].prepare(shared)
+        self._decoder = engines["vae_decoder"].prepare(
+            {"latents": self._dit.buffers["latents"]} if spec.batch == 1 else None
+        )
+        self._dit.buffers["reference"][...] = reference.latents
+        self._frame_windows = _frame_windows(spec)
+        static = reference.latents[0, :, :1].copy()
+        self._carry: Carry
+        self._reencoding: tuple[CleanCarry, Execution] | None = None
+        if spec.carry == "clean":
+            sizes = {FREE_FRAMES: spec.carried_frames, FREE_LATENTS: spec.carried_latents}
+            clean = CleanCarry(static)
+            self._carry, self._reencoding = clean, (clean, engines["vae_encoder"].prepare(sizes=sizes))
+        else:
+            self._carry = NoisyCarry(spec, static)
+        self._matcher = ColorMatcher(reference.portrait, spec.color_match) if spec.color_match else None
+        self._guided = np.zeros(spec.latent_shape, np.float32)
+
+    @property
+    def waveform(self) -> NDArray[np.float32]:
+        """The buffer that takes the chunk's audio window, [window_samples] float32, before `render`."""
+        waveform: NDArray[np.float32] = self._audio.buffers["waveform"][0]
+        return waveform
+
+    def render(self) -> tuple[Frames, dict[str, float]]:
+        """Render the next chunk from `waveform`.
+
+        Returns:
+            The chunk's new frames, a fresh uint8 array [new_frames, H, W, 3], and seconds per stage.
+
+        Raises:
+            NumericalError: a stage gave NaN or Inf; names the stage.
+            EngineError: an engine failed.
+        """
+        clock = _StageClock()
+        self._audio.run()
+        features = self._audio.buffers["audio_features"]
+        _require_finite(features, "audio_encoder")
+        clock.lap("audio_encoder")
+        np.take(features, self._frame_windows, axis=0, out=self._conditioner.buffers["audio_features"][0], mode="clip")
+        self._conditioner.run()
+        clock.lap("conditioner")
+        latents = self._dit.buffers["latents"][0]
+        denoise(latents, self._schedule, self._spec.solver, self._carry, self._noise, self._velocity)
+        clock.lap("denoise")
+        if self._spec.batch > 1:
+            self._decoder.buffers["latents"][0] = latents
+        self._decoder.run()
+        # uint8 frames cannot hold a NaN, so the decoder reports the mean magnitude before the conversion.
+        _require_finite(self._decoder.buffers["magnitude"], "vae_decoder")
+        frames: Frames = self._decoder.buffers["frames"]
+        clock.lap("vae_decoder")
+        if self._matcher is not None:
+            self._matcher.apply(frames)
+            clock.lap("color_match")
+        if self._reencoding is not None:
+            carry, encoder = self._reencoding
+            encoder.buffers["frames"][...] = frames[-self._spec.carried_frames :]
+            encoder.run()
+            carried = encoder.buffers["latents"]
+            _require_finite(carried, "vae_encoder")
+            carry.advance(carried[0])
+            clock.lap("vae_encoder")
+        self._index += 1
+        return frames[-self._spec.new_frames :].copy(), clock.seconds
+
+    def _noise(self, draw: int) -> NDArray[np.float32]:
+        return normal(self._spec.latent_shape, self._seed, self._index, draw)
+
+    def _velocity(self, t: float) -> NDArray[np.float32]:
+        buffers = self._dit.buffers
+        buffers["timestep"][0] = t
+        if self._spec.batch > 1:
+            buffers["latents"][1] = buffers["latents"][0]
+        self._dit.run()
+        velocity: NDArray[np.float32] = buffers["velocity"]
+        if not np.isfinite(velocity).all():
+            for name, state in self._conditioner.buffers.items():
+                _require_finite(state, "conditioner" if name != "audio_features" else "audio_encoder")
+            _require_finite(velocity, "dit")
+        if self._spec.batch == 1:
+            velocity = velocity[0]
+            return velocity
+        # v = v_uncond + s (v_cond - v_uncond)
+        np.subtract(velocity[0], velocity[1], out=self._guided)
+        self._guided *= np.float32(self._spec.guidance_scale)
+        self._guided += velocity[1]
+        return self._guided
+
+
+class _StageClock:
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+        self._last = time.perf_counter()
+
+    def lap(self, stage: str) -> None:
+        now = time.perf_counter()
+        self.seconds[stage] = now - self._last
+        self._last = now
+
+
+def _frame_windows(spec: ModelSpec) -> NDArray[np.intp]:
+    """Feature indices [chunk_frames, feature_window] around each of the window's last frames, clamped to it."""
+    half = spec.feature_window // 2
+    centres = np.arange(spec.window_frames - spec.chunk_frames, spec.window_frames)
+    windows = centres[:, None] + np.arange(-half, half + 1)
+    clamped: NDArray[np.intp] = np.clip(windows, 0, spec.window_frames - 1)
+    return clamped
+
+
+def _require_finite(values: NDArray[np.floating], stage: str) -> None:
+    if not np.isfinite(values).all():
+        raise NumericalError(
+            f"Stage {stage!r} produced NaN or Inf; export the bundle again with --precision fp32, or check the "
+            "checkpoint."
+        )

@@ -1,0 +1,150 @@
+"""The ONNX Runtime backend: `prepare` binds numpy buffers once, `run` only runs."""
+
+from __future__ import annotations
+
+import os
+import platform
+from collections.abc import Mapping
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+import onnxruntime as ort
+
+from .bundle import Bundle, GraphInfo, TensorInfo
+from .contract import check_signature
+from .engine import Array, allocate
+from .errors import EngineError
+
+_DTYPES = {
+    "tensor(float)": "float32",
+    "tensor(float16)": "float16",
+    "tensor(uint8)": "uint8",
+    "tensor(int8)": "int8",
+    "tensor(int32)": "int32",
+    "tensor(int64)": "int64",
+}
+# onnxruntime's exception types derive from Exception or RuntimeError, depending on the status code.
+_FAILURES: tuple[type[Exception], ...] = (
+    RuntimeError,
+    ValueError,
+    *(
+        value
+        for value in vars(ort.capi.onnxruntime_pybind11_state).values()
+        if isinstance(value, type) and issubclass(value, Exception)
+    ),
+)
+
+
+class OnnxRuntimeExecution:
+    """One session's buffers bound to a shared `OnnxRuntimeEngine`."""
+
+    def __init__(self, engine: OnnxRuntimeEngine, buffers: dict[str, Array]) -> None:
+        self.buffers: Mapping[str, Array] = MappingProxyType(buffers)
+        self._engine = engine
+        self._binding = engine.session.io_binding()
+        # On the CPU an OrtValue shares the array's memory, so a run neither copies nor allocates its ends.
+        self._values = {name: ort.OrtValue.ortvalue_from_numpy(buffer) for name, buffer in buffers.items()}
+        for tensor in engine.graph.inputs:
+            self._binding.bind_ortvalue_input(tensor.name, self._values[tensor.name])
+        for tensor in engine.graph.outputs:
+            self._binding.bind_ortvalue_output(tensor.name, self._values[tensor.name])
+
+    def run(self) -> None:
+        """Run the graph on the bound buffers; raises `EngineError` if ONNX Runtime fails."""
+        try:
+            self._engine.session.run_with_iobinding(self._binding)
+        except _FAILURES as error:
+            raise EngineError(
+                f"Graph {self._engine.name!r} failed in ONNX Runtime ({_first_line(error)}); export it again."
+            ) from error
+
+    def capture(self) -> str:
+        """ONNX Runtime replays nothing on the CPU."""
+        return "ONNX Runtime runs without a captured graph"
+
+
+class OnnxRuntimeEngine:
+    """One graph of a bundle, loaded."""
+
+    def __init__(self, name: str, graph: GraphInfo, path: Path, threads: int | None = None) -> None:
+        """Load the model at `path` and check it against `graph`.
+
+        Args:
+            name: the graph's name, for messages.
+            graph: the contract as the manifest states it.
+            path: the ONNX file.
+            threads: threads of one run; None takes every core that the process may use.
+
+        Raises:
+            EngineError: ONNX Runtime cannot load the file.
+            BundleError: inputs or outputs differ from the manifest.
+        """
+        self.name, self.graph = name, graph
+        options = ort.SessionOptions()
+        options.log_severity_level = 3
+        options.intra_op_num_threads = threads or available_cores()
+        options.inter_op_num_threads = 1
+        try:
+            self.session = ort.InferenceSession(str(path), options, providers=_providers())
+        except _FAILURES as error:
+            raise EngineError(
+                f"ONNX Runtime {ort.__version__} cannot load {path.name!r} ({_first_line(error)}); export the "
+                "bundle again or upgrade onnxruntime."
+            ) from error
+        found = GraphInfo(graph.file, _tensors(self.session.get_inputs()), _tensors(self.session.get_outputs()))
+        check_signature(name, found, graph.inputs, graph.outputs)
+        self.backend = f"onnxruntime {ort.__version__}"
+        on_gpu = self.session.get_providers()[0] == "CUDAExecutionProvider"
+        self.device = "CUDA GPU" if on_gpu else f"{cpu_name()}, {options.intra_op_num_threads} threads"
+
+    def prepare(
+        self, buffers: Mapping[str, Array] | None = None, sizes: Mapping[str, int] | None = None
+    ) -> OnnxRuntimeExecution:
+        """Bind buffers; see `Engine.prepare`."""
+        return OnnxRuntimeExecution(self, allocate(self.graph, buffers, sizes))
+
+
+def load_engines(bundle: Bundle, threads: int | None = None) -> dict[str, OnnxRuntimeEngine]:
+    """Verify and load the five graphs of a bundle.
+
+    Raises:
+        BundleError: a file is missing or changed, or a graph differs from the manifest.
+        EngineError: ONNX Runtime cannot load a graph.
+    """
+    engines = {}
+    for name, graph in bundle.manifest.graphs.items():
+        bundle.verify(bundle.graph_files(name))
+        engines[name] = OnnxRuntimeEngine(name, graph, bundle.path(graph.file), threads)
+    return engines
+
+
+def available_cores() -> int:
+    """Cores that this process may use."""
+    affinity = getattr(os, "sched_getaffinity", None)
+    return len(affinity(0)) if affinity else os.cpu_count() or 1
+
+
+def cpu_name() -> str:
+    """The processor's model name, as far as the system tells."""
+    try:
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()
+
+
+def _providers() -> list[str]:
+    available = ort.get_available_providers()
+    return [name for name in ("CUDAExecutionProvider", "CPUExecutionProvider") if name in available]
+
+
+def _tensors(arguments: Any) -> tuple[TensorInfo, ...]:
+    return tuple(TensorInfo(item.name, _DTYPES.get(item.type, item.type), tuple(item.shape)) for item in arguments)
+
+
+def _first_line(error: Exception) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0].rstrip(".")[:200] if lines else type(error).__name__

@@ -1,0 +1,151 @@
+import contextlib
+import dataclasses
+import json
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from tiny import TINY
+
+from rap_edge.runtime.bundle import MANIFEST_NAME, Bundle, GraphInfo, Manifest, check_path, hash_file
+from rap_edge.runtime.contract import check_contract, contract
+from rap_edge.runtime.errors import BundleError, RapEdgeError
+
+
+def manifest(root: Path) -> Manifest:
+    graphs = {}
+    for name, signature in contract(TINY, "float32").items():
+        (root / f"{name}.onnx").write_bytes(name.encode())
+        graphs[name] = GraphInfo(f"{name}.onnx", *signature)
+    files = {graph.file: hash_file(root / graph.file) for graph in graphs.values()}
+    return Manifest(spec=TINY, precision="fp32", graphs=graphs, files=files)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / MANIFEST_NAME).write_text(manifest(tmp_path).to_json())
+    return tmp_path
+
+
+def edit(folder: Path, change) -> None:
+    data = json.loads((folder / MANIFEST_NAME).read_text())
+    change(data)
+    (folder / MANIFEST_NAME).write_text(json.dumps(data))
+
+
+def test_a_manifest_survives_the_round_trip(folder: Path) -> None:
+    bundle = Bundle.open(folder)
+    assert bundle.manifest == manifest(folder)
+    check_contract(bundle.manifest)
+    bundle.verify()
+
+
+def test_a_changed_byte_is_found(folder: Path) -> None:
+    (folder / "dit.onnx").write_bytes(b"dIt")
+    with pytest.raises(BundleError, match=r"dit\.onnx.*changed"):
+        Bundle.open(folder).verify()
+
+
+def test_a_shorter_file_is_found(folder: Path) -> None:
+    (folder / "dit.onnx").write_bytes(b"d")
+    with pytest.raises(BundleError, match="1 bytes instead of 3"):
+        Bundle.open(folder).verify()
+
+
+def test_a_missing_file_is_found(folder: Path) -> None:
+    (folder / "dit.onnx").unlink()
+    with pytest.raises(BundleError, match=r"lacks 'dit\.onnx'"):
+        Bundle.open(folder).verify()
+
+
+def test_a_missing_graph_is_named(folder: Path) -> None:
+    edit(folder, lambda data: data["graphs"].pop("vae_decoder"))
+    with pytest.raises(BundleError, match="vae_decoder"):
+        Bundle.open(folder)
+
+
+def test_a_newer_schema_asks_for_an_upgrade(folder: Path) -> None:
+    edit(folder, lambda data: data.update(schema=99))
+    with pytest.raises(BundleError, match="upgrade rap-edge"):
+        Bundle.open(folder)
+
+
+@pytest.mark.parametrize("path", ["../dit.onnx", "/etc/passwd", "a/../../b", "a\\b", "c:x", "", "a//b", "./a", "a\0"])
+def test_a_path_that_leaves_the_bundle_is_refused(folder: Path, path: str) -> None:
+    with pytest.raises(BundleError, match="plain path"):
+        check_path(path)
+    edit(folder, lambda data: data["graphs"]["dit"].update(file=path))
+    with pytest.raises(BundleError):
+        Bundle.open(folder)
+
+
+def test_a_link_that_leaves_the_bundle_is_refused(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+    outside = tmp_path_factory.mktemp("outside") / "dit.onnx"
+    outside.write_bytes(b"dit")
+    (folder / "dit.onnx").unlink()
+    (folder / "dit.onnx").symlink_to(outside)
+    with pytest.raises(BundleError, match="outside the bundle"):
+        Bundle.open(folder).verify()
+
+
+def test_a_file_without_a_hash_is_refused(folder: Path) -> None:
+    edit(folder, lambda data: data["files"].pop("dit.onnx"))
+    with pytest.raises(BundleError, match=r"dit\.onnx"):
+        Bundle.open(folder)
+
+
+def test_a_graph_that_breaks_the_contract_is_named(folder: Path) -> None:
+    edit(folder, lambda data: data["graphs"]["dit"]["inputs"][0].update(shape=[1, 4, 9, 2, 2]))
+    with pytest.raises(BundleError, match=r"'dit' has input 'latents'"):
+        check_contract(Bundle.open(folder).manifest)
+
+
+def test_a_missing_manifest_is_a_sentence(tmp_path: Path) -> None:
+    with pytest.raises(BundleError, match="no readable manifest"):
+        Bundle.open(tmp_path)
+
+
+def test_the_bundle_of_an_engine_file_is_found(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+    bundle, inside = Bundle.containing(folder / "dit.onnx")
+    assert (bundle.root, inside) == (folder, "dit.onnx")
+    stray = tmp_path_factory.mktemp("stray") / "dit.plan"
+    stray.write_bytes(b"plan")
+    with pytest.raises(BundleError, match="no bundle"):
+        Bundle.containing(stray)
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8), inner, max_size=4),
+    max_leaves=8,
+)
+
+
+@given(data=st.data())
+def test_a_manifest_with_any_value_replaced_is_read_or_refused(
+    tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
+) -> None:
+    whole = json.loads(manifest(tmp_path_factory.mktemp("bundle")).to_json())
+    node, parent, key = whole, None, None
+    for _ in range(data.draw(st.integers(1, 6))):
+        if not isinstance(node, dict | list) or not node:
+            break
+        keys = sorted(node) if isinstance(node, dict) else range(len(node))
+        parent, key = node, data.draw(st.sampled_from(keys))
+        node = node[key]
+    parent[key] = data.draw(JSON)
+    with contextlib.suppress(RapEdgeError):
+        assert isinstance(Manifest.from_json(json.dumps(whole)), Manifest)
+
+
+@given(st.text())
+def test_any_text_is_refused_with_a_sentence(text: str) -> None:
+    with pytest.raises(BundleError):
+        Manifest.from_json(text)
+
+
+def test_nan_in_the_figures_is_refused_at_writing(folder: Path) -> None:
+    broken = dataclasses.replace(Bundle.open(folder).manifest, parity={"psnr": float("nan")})
+    with pytest.raises(ValueError, match="JSON compliant"):
+        broken.to_json()

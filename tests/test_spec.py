@@ -1,0 +1,117 @@
+import dataclasses
+import json
+from itertools import pairwise
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rap_edge.runtime.errors import SpecError
+from rap_edge.runtime.spec import FLASHHEAD_LITE, NANO, PRESETS, RAP_1_3B, ModelSpec, linear_alpha, load_spec
+
+
+@pytest.mark.parametrize("spec", PRESETS.values(), ids=PRESETS)
+def test_a_preset_survives_the_round_trip_through_json(spec: ModelSpec) -> None:
+    assert ModelSpec.from_json(spec.to_json()) == spec
+
+
+def test_flashhead_schedule_is_the_published_one() -> None:
+    assert FLASHHEAD_LITE.schedule() == pytest.approx((1000, 937.5, 833.3333, 625, 0), abs=1e-3)
+
+
+def test_flashhead_emits_24_of_33_frames() -> None:
+    spec = FLASHHEAD_LITE
+    assert (spec.chunk_frames, spec.carried_frames, spec.new_frames, spec.chunk_seconds) == (33, 9, 24, 0.96)
+
+
+def test_rap_uses_the_papers_chunk_and_guidance() -> None:
+    assert (RAP_1_3B.chunk_frames, RAP_1_3B.carried_latents, RAP_1_3B.guidance_scale, RAP_1_3B.batch) == (81, 3, 5, 2)
+
+
+def test_alpha_is_linear_in_depth_with_the_papers_best_parameters() -> None:
+    assert linear_alpha(5) == (0.0, 0.25, 0.5, 0.75, 1.0)
+
+
+@given(st.integers(1, 50), st.floats(0.1, 20))
+def test_any_schedule_falls_from_1000_to_0(steps: int, shift: float) -> None:
+    schedule = dataclasses.replace(NANO, shift=shift).with_steps(steps).schedule()
+    assert len(schedule) == steps + 1
+    assert schedule[0] == pytest.approx(1000)
+    assert schedule[-1] == 0
+    assert all(a > b for a, b in pairwise(schedule))
+
+
+@given(k=st.integers(2, 30), n=st.integers(1, 29), stride=st.sampled_from([1, 2, 4, 8]), seconds=st.integers(10, 20))
+def test_every_chunk_adds_whole_latents_of_frames(k: int, n: int, stride: int, seconds: int) -> None:
+    changes = {"chunk_latents": k, "carried_latents": n, "temporal_compression": stride}
+    spec = dataclasses.replace(NANO, audio_window_seconds=float(seconds), **changes)
+    if n >= k:
+        with pytest.raises(SpecError, match="carried_latents"):
+            spec.validate()
+    else:
+        spec.validate()
+        assert spec.carried_frames == stride * (n - 1) + 1
+        assert spec.new_frames == stride * (k - n)
+        assert spec.chunk_samples == spec.new_frames * spec.sample_rate // spec.fps
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        ({"image_size": 250}, "image_size"),
+        ({"chunk_latents": 0}, "chunk_latents"),
+        ({"carried_latents": 5}, "carried_latents"),
+        ({"sample_rate": 16001}, "sample_rate"),
+        ({"audio_window_seconds": 0.5}, "audio_window_seconds"),
+        ({"feature_window": 4}, "feature_window"),
+        ({"num_heads": 7}, "hidden_dim"),
+        ({"alpha": (0.5,)}, "alpha"),
+        ({"alpha": (2.0,) * 6}, "alpha"),
+        ({"timesteps": (1000.0,)}, "timesteps"),
+        ({"timesteps": (500.0, 700.0, 0.0)}, "timesteps"),
+        ({"shift": 0.0}, "shift"),
+        ({"shift": float("nan")}, "shift"),
+        ({"guidance_scale": 0.5}, "guidance_scale"),
+        ({"color_match": 1.5}, "color_match"),
+        ({"solver": "renoise"}, "carry"),
+        ({"name": "../etc"}, "name"),
+    ],
+)
+def test_an_illegal_combination_is_named(changes: dict[str, object], named: str) -> None:
+    with pytest.raises(SpecError, match=named):
+        dataclasses.replace(NANO, **changes).validate()
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("fps", 25.5), ("fps", True), ("shift", "5"), ("alpha", 1.0), ("alpha", [None]), ("carry", "dirty"), ("name", 3)],
+)
+def test_a_field_of_another_type_is_named(key: str, value: object) -> None:
+    with pytest.raises(SpecError, match=key):
+        ModelSpec.from_dict({**NANO.to_dict(), key: value})
+
+
+def test_unknown_and_missing_keys_are_named() -> None:
+    data = NANO.to_dict()
+    with pytest.raises(SpecError, match="surprise"):
+        ModelSpec.from_dict({**data, "surprise": 1})
+    del data["fps"]
+    with pytest.raises(SpecError, match="fps"):
+        ModelSpec.from_dict(data)
+
+
+@given(
+    st.recursive(
+        st.none() | st.booleans() | st.floats() | st.text(), lambda x: st.lists(x) | st.dictionaries(st.text(), x)
+    )
+)
+def test_no_json_value_is_taken_for_a_spec(value: object) -> None:
+    with pytest.raises(SpecError):
+        ModelSpec.from_json(json.dumps(value))
+
+
+def test_a_name_that_is_neither_preset_nor_file_is_refused(tmp_path) -> None:
+    with pytest.raises(SpecError, match="neither a preset"):
+        load_spec(str(tmp_path / "none.json"))
+    (tmp_path / "mine.json").write_text(NANO.to_json())
+    assert load_spec(str(tmp_path / "mine.json")) == NANO

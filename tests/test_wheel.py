@@ -1,0 +1,79 @@
+"""The bare wheel, in an environment that holds its declared dependencies and nothing else."""
+
+import json
+import re
+import subprocess
+import sys
+import zipfile
+from importlib.metadata import distribution
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+
+
+def run(*command: object) -> str:
+    done = subprocess.run([str(part) for part in command], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def requirements(lines: list[str]) -> set[str]:
+    """Names of the unconditional requirements among Requires-Dist lines."""
+    return {re.match(r"[\w.-]+", line).group() for line in lines if "extra ==" not in line}
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("wheel")
+    source = folder / "source"
+    tracked = run("git", "-C", ROOT, "ls-files", "-co", "--exclude-standard").splitlines()
+    for name in tracked:
+        if (ROOT / name).is_file() and not name.startswith(("tests/", "examples/")):
+            (source / name).parent.mkdir(parents=True, exist_ok=True)
+            (source / name).symlink_to(ROOT / name)
+    run(sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "--no-build-isolation", "-w", folder, source)
+    (built,) = folder.glob("*.whl")
+    return built
+
+
+@pytest.fixture(scope="module")
+def python(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An interpreter with the wheel and, linked from this environment, what the wheel says it needs."""
+    folder = tmp_path_factory.mktemp("empty")
+    run(sys.executable, "-m", "venv", "--without-pip", folder)
+    interpreter = folder / "bin" / "python"
+    run(sys.executable, "-m", "pip", "-q", "--python", interpreter, "install", "--no-deps", "--no-index", wheel)
+    (site,) = (folder / "lib").glob("python*/site-packages")
+    with zipfile.ZipFile(wheel) as archive:
+        (metadata,) = (name for name in archive.namelist() if name.endswith(".dist-info/METADATA"))
+        text = archive.read(metadata).decode()
+    pending = requirements(re.findall(r"^Requires-Dist: (.*)$", text, re.MULTILINE))
+    assert pending == {"numpy", "onnxruntime", "av"}
+    done: set[str] = set()
+    while pending:
+        name = pending.pop()
+        done.add(name)
+        found = distribution(name)
+        for top in {file.parts[0] for file in found.files if file.parts[0] != ".."}:
+            if not (site / top).exists():
+                (site / top).symlink_to(Path(found.locate_file(top)).resolve())
+        pending |= requirements(found.requires or []) - done
+    return interpreter
+
+
+def test_the_wheel_needs_no_torch_and_says_so(python: Path) -> None:
+    code = "import importlib.util as u, rap_edge.runtime; print([n for n in ('torch', 'onnx') if u.find_spec(n)])"
+    assert run(python, "-c", code).strip() == "[]"
+
+
+def test_rap_run_makes_a_talking_video_there(python: Path, nano_bundle: Path, tmp_path: Path) -> None:
+    report = tmp_path / "report.json"
+    out = tmp_path / "out.mp4"
+    audio = nano_bundle / "golden" / "speech.wav"
+    run(python.parent / "rap-run", "--bundle", nano_bundle, "--audio", audio, "-o", out, "--report", report)
+    figures = json.loads(report.read_text())
+    assert out.stat().st_size > 10_000
+    assert figures["frames"] == -(-round(figures["audio_seconds"] * 16000) // 640)
+    assert figures["rtf"] > 0
