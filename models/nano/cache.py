@@ -7,8 +7,9 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from rap_edge.models.audio_encoder import AudioEncoder
 from torch import Tensor
+
+from rap_edge.models.audio_encoder import AudioEncoder
 
 from .train_audio import WINDOW_FRAMES, window
 from .vae import NanoVAE

@@ -18,6 +18,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import numpy.typing as npt
+
 from rap_edge.models.load import load_networks
 from rap_edge.models.networks import Networks
 from rap_edge.runtime.avatar import Avatar

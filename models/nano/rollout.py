@@ -7,13 +7,15 @@ its last (k - n) * compression frames, the first one after a lead-in of silence.
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import torch
-from rap_edge.models.audio_encoder import AudioEncoder
+from torch import Tensor
+
 from rap_edge.models.dit import DiT
 from rap_edge.models.networks import Networks
 from rap_edge.runtime.spec import ModelSpec
-from torch import Tensor
 
 from .vae import NanoVAE
 
@@ -43,7 +45,7 @@ def sample_chunk(
     x = torch.randn(reference.shape, generator=generator)
     x[:, :, : carried[0].shape[2]] = carried[0]
     path = [x]
-    for index, (level, lower) in enumerate(zip(levels[:-1], levels[1:], strict=True)):
+    for index, (level, lower) in enumerate(pairwise(levels)):
         timestep = torch.tensor([1000.0 * level])
         velocity = dit.denoise(x, reference, timestep, state)
         if spec.guided:
@@ -71,7 +73,7 @@ def roll_out(
         uint8 [B, chunks * new_frames, H, W, 3]; frame i covers audio [i / fps, (i + 1) / fps).
     """
     spec, dit, encoder, vae = networks.spec, networks.dit, networks.audio_encoder, networks.vae
-    assert isinstance(dit, DiT) and isinstance(encoder, AudioEncoder) and isinstance(vae, NanoVAE)
+    assert isinstance(vae, NanoVAE)
     generator = torch.Generator().manual_seed(seed)
     images = torch.from_numpy(portraits).permute(0, 3, 1, 2).float() / 127.5 - 1.0
     static = vae.encode(images.unsqueeze(2))

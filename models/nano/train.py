@@ -12,12 +12,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
+from safetensors.torch import load_file
+
 from rap_edge.models.dit import DiT
 from rap_edge.models.networks import Networks, dit_config
 from rap_edge.models.own_checkpoint import save_networks
 from rap_edge.runtime.errors import OutputError, RapEdgeError
 from rap_edge.runtime.spec import NANO, ModelSpec, linear_alpha
-from safetensors.torch import load_file
 
 from . import train_audio, train_dit, train_vae
 from .cache import cache_features, cache_latents, latent_statistics

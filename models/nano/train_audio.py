@@ -7,8 +7,9 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F  # noqa: N812
-from rap_edge.models.audio_encoder import AudioEncoder, AudioEncoderConfig
 from torch import Tensor, nn
+
+from rap_edge.models.audio_encoder import AudioEncoder, AudioEncoderConfig
 
 from .optim import Muon
 from .training import Clock, Journal, load_checkpoint, prefetch, save_checkpoint

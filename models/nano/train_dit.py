@@ -7,8 +7,9 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from rap_edge.models.dit import DiT, DiTConfig
 from torch import Tensor, nn
+
+from rap_edge.models.dit import DiT, DiTConfig
 
 from .optim import Muon
 from .train_vae import AUX_COLUMNS, MotionHead

@@ -12,8 +12,9 @@ from itertools import pairwise
 
 import torch
 import torch.nn.functional as F  # noqa: N812
-from rap_edge.runtime.errors import CheckpointError
 from torch import Tensor, nn
+
+from rap_edge.runtime.errors import CheckpointError
 
 
 @dataclass(frozen=True, kw_only=True)
