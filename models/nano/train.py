@@ -1,4 +1,6 @@
-"""Trains nano from a data set of `rap_edge.models.nano.dataset`: autoencoder, audio encoder, DiT, in this order.
+"""Trains nano from a data set of `rap_edge.models.nano.dataset`: autoencoder, audio encoder, DiT, then the decoder.
+
+The last stage refines the autoencoder's decoder alone, so the latents that the DiT knows stay as they are.
 
 Every stage writes its state every few minutes and goes on from it when the command is given again.
 """
@@ -48,7 +50,7 @@ def rounded(module: torch.nn.Module) -> torch.nn.Module:
 def trained_vae(out: Path, data: Path) -> tuple[NanoVAE, train_vae.MotionHead]:
     """The trained autoencoder with fp16-rounded weights and measured latent statistics, and its motion head."""
     trainee = train_vae.VAETrainee(NanoVAEConfig())
-    if not load_trained(out / "vae", trainee):
+    if not load_trained(out / "decoder", trainee) and not load_trained(out / "vae", trainee):
         raise OutputError(f"{out} holds no trained autoencoder; run the stage vae first.")
     rounded(trainee.vae)
     videos = train_vae.Clips.open(data / "train").video
@@ -102,10 +104,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m rap_edge.models.nano.train", description=__doc__)
     parser.add_argument("--data", type=Path, required=True, help="folder with train/ and heldout/")
     parser.add_argument("--out", type=Path, required=True, help="folder of states, log, plot and weights")
-    parser.add_argument("--stage", choices=("vae", "audio", "dit", "all"), default="all")
+    parser.add_argument("--stage", choices=("vae", "audio", "dit", "decoder", "all"), default="all")
     parser.add_argument("--vae-minutes", type=float, default=40.0)
     parser.add_argument("--audio-minutes", type=float, default=8.0)
     parser.add_argument("--dit-minutes", type=float, default=25.0)
+    parser.add_argument("--decoder-minutes", type=float, default=15.0)
     parser.add_argument("--threads", type=int, default=2)
     options = parser.parse_args(arguments)
     torch.set_num_threads(options.threads)
@@ -128,6 +131,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 latents=SPEC.chunk_latents,
                 shift=TRAIN_SHIFT,
             )
+        if options.stage in ("decoder", "all"):
+            train_vae.refine(options.data, options.out, options.decoder_minutes, NanoVAEConfig())
+        if options.stage in ("dit", "decoder", "all"):
             save_half(collect(options.out, options.data), options.out / "weights")
         plot_log(options.out / "log.jsonl", options.out / "training.png")
     except RapEdgeError as error:

@@ -11,8 +11,10 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
+from rap_edge.runtime.errors import OutputError
+
 from .optim import Muon
-from .training import Clock, Journal, load_checkpoint, prefetch, save_checkpoint
+from .training import Clock, Journal, load_checkpoint, load_trained, prefetch, save_checkpoint
 from .vae import NanoVAE, NanoVAEConfig
 
 AUX_COLUMNS = (0, 1, 2, 3, 4, 10)  # the mouth's five and the blink
@@ -196,36 +198,67 @@ def evaluate(model: VAETrainee, clips: Clips, count: int = 12) -> dict[str, floa
     }
 
 
-def train(
-    data: Path, out: Path, minutes: float, config: NanoVAEConfig, *, crops: int = 16, wholes: int = 4, stills: int = 32
-) -> None:
-    """Train for `minutes` (all resumptions together) on `data`/train; state, weights and log go to `out`."""
+@dataclass(frozen=True)
+class Mix:
+    """Clips per batch and share of each kind of batch.
+
+    Attributes:
+        crops, wholes, stills: clips in a batch of mouth crops, of whole frames and of single whole frames.
+        crop_share, whole_share: shares of the first two kinds; single frames take the rest.
+    """
+
+    crops: int = 16
+    wholes: int = 4
+    stills: int = 32
+    crop_share: float = 0.45
+    whole_share: float = 0.25
+
+    def batch(self, clips: Clips, rng: np.random.Generator, c: int) -> dict[str, Tensor]:
+        """One batch of a random kind, see `make_batch`."""
+        draw = rng.random()
+        if draw < self.crop_share:
+            return make_batch(clips, rng, self.crops, 2, c, True)
+        if draw < self.crop_share + self.whole_share:
+            return make_batch(clips, rng, self.wholes, 2, c, False)
+        return make_batch(clips, rng, self.stills, 1, c, False)
+
+
+def train(data: Path, out: Path, minutes: float, config: NanoVAEConfig, mix: Mix | None = None) -> None:
+    """Train for `minutes` (all resumptions together) on `data`/train; state and log go to `out`."""
     torch.manual_seed(0)
-    clips, held_out = Clips.open(data / "train"), Clips.open(data / "heldout")
     model = VAETrainee(config).to(memory_format=torch.channels_last)
     optimiser = Muon(model, lr=0.02, adam_lr=2e-3, adam_names=("head.",))
-    folder = out / "vae"
+    _fit(model, optimiser, data, out, "vae", minutes, mix or Mix())
+
+
+def refine(data: Path, out: Path, minutes: float, config: NanoVAEConfig, mix: Mix | None = None) -> None:
+    """Go on training the decoder alone, so that latents (and a DiT trained on them) stay as they are."""
+    torch.manual_seed(3)
+    model = VAETrainee(config).to(memory_format=torch.channels_last)
+    if not load_trained(out / "vae", model):
+        raise OutputError(f"{out} holds no trained autoencoder; run the stage vae first.")
+    model.vae.encoder.requires_grad_(False)
+    model.head.requires_grad_(False)
+    optimiser = Muon(model, lr=0.01, adam_lr=1e-3)
+    _fit(model, optimiser, data, out, "decoder", minutes, mix or Mix(crop_share=0.3, whole_share=0.35))
+
+
+def _fit(model: VAETrainee, optimiser: Muon, data: Path, out: Path, stage: str, minutes: float, mix: Mix) -> None:
+    clips, held_out = Clips.open(data / "train"), Clips.open(data / "heldout")
+    config = model.vae.config
+    folder = out / stage
     elapsed = load_checkpoint(folder, model, optimiser)
     if elapsed >= minutes * 60:
         return
-    journal = Journal(out / "log.jsonl", "vae")
+    journal = Journal(out / "log.jsonl", stage)
     step = optimiser.step_count
     c = config.temporal_compression
     run = torch.compile(model, dynamic=False)
     loss_of = torch.compile(losses, dynamic=False)
-
-    def make(rng: np.random.Generator) -> dict[str, Tensor]:
-        draw = rng.random()
-        if draw < 0.45:
-            return make_batch(clips, rng, crops, 2, c, True)
-        if draw < 0.7:
-            return make_batch(clips, rng, wholes, 2, c, False)
-        return make_batch(clips, rng, stills, 1, c, False)
-
     clock = Clock(minutes * 60, elapsed)
     last_save = last_eval = clock.elapsed
     running: dict[str, float] = {}
-    for batch in prefetch(make, seed=step):
+    for batch in prefetch(lambda rng: mix.batch(clips, rng, c), seed=step):
         count, length = batch["groups"].shape[:2]
         k = max(1, length // c)
         groups = as_input(batch["groups"])
