@@ -98,7 +98,7 @@ def train(data: Path, out: Path, minutes: float, config: AudioEncoderConfig = NA
     """Train for `minutes` (all resumptions together); state and log go to `out`."""
     torch.manual_seed(1)
     model = AudioTrainee(config)
-    optimiser = Muon(model, lr=0.01, adam_lr=2e-3, adam_names=("head", "conv_layers.0", "pos_conv"))
+    optimiser = Muon(model, lr=0.02, adam_lr=2e-3, adam_names=("head", "conv_layers.0", "pos_conv"))
     folder = out / "audio"
     elapsed = load_checkpoint(folder, model, optimiser)
     if elapsed >= minutes * 60:
