@@ -8,6 +8,7 @@ its own latent and the two before it, so that chunks which share two latents dec
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 import torch.nn.functional as F  # noqa: N812
@@ -129,6 +130,10 @@ class Encoder(nn.Module):
         _, channels, height, width = features.shape
         return self.group(features.reshape(-1, self.compression * channels, height, width))
 
+    def still(self, frames: Tensor) -> Tensor:
+        """As `forward` on groups that are one frame each, repeated: [B, 3, H, W] -> [B, 2 * C, h, w]."""
+        return self.group(self.frame(F.pixel_unshuffle(frames, self.patch)).repeat(1, self.compression, 1, 1))
+
 
 class Decoder(nn.Module):
     """Latents to frames. A latent's frames are distinct channels of one convolution, then mixed along time."""
@@ -149,7 +154,7 @@ class Decoder(nn.Module):
         )
         self.time = nn.Conv2d(3 * config.phase_width, widths[0], 1)
         layers: list[nn.Module] = []
-        for width, finer in zip(widths[:-1], widths[1:], strict=True):
+        for width, finer in pairwise(widths):
             layers += [Block(width, config.eps), nn.Conv2d(width, 4 * finer, 1), nn.PixelShuffle(2)]
         self.frame = nn.Sequential(
             *layers,
