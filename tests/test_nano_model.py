@@ -7,19 +7,10 @@ import numpy as np
 import pytest
 
 from rap_edge.models.nano import measure
-from rap_edge.models.nano.dataset import make_clip
-from rap_edge.models.nano.renderer import mouth_box, neutral_motion, render
-from rap_edge.runtime import Avatar
+from rap_edge.models.nano.evaluate import Subject, bundle_talker
 from rap_edge.runtime.bundle import Bundle
 from rap_edge.runtime.cli import main
 from rap_edge.runtime.spec import NANO
-
-
-def speak(avatar: Avatar, pcm: np.ndarray, seed: int = 0) -> np.ndarray:
-    with avatar.session(seed=seed) as session:
-        session.push(pcm)
-        session.finish()
-        return np.concatenate([chunk.frames for chunk in session.chunks()])
 
 
 def test_the_preset_is_the_shipped_spec(nano_bundle: Path) -> None:
@@ -33,36 +24,19 @@ def test_the_graphs_agree_with_pytorch(nano_bundle: Path) -> None:
 
 
 def test_the_mouth_follows_held_out_speech_and_not_another_one(nano_bundle: Path) -> None:
-    rng = np.random.default_rng(7)
-    found, truth = [], []
-    for _ in range(3):
-        clip = make_clip(rng, "held-out")
-        still = neutral_motion()
-        portrait = render(clip.identity, still)
-        with Avatar.open(nano_bundle, portrait=portrait) as avatar:
-            frames = speak(avatar, clip.speech)[: len(clip.motion)]
-        gauge = measure.MouthGauge.calibrate(portrait, mouth_box(clip.identity, still))
-        found.append(gauge.opening(frames))
-        truth.append(clip.motion[: len(frames), 0])
-    right = np.corrcoef(np.concatenate(found), np.concatenate(truth))[0, 1]
-    length = min(map(len, truth))
-    wrong = np.corrcoef(
-        np.concatenate([f[:length] for f in found]), np.concatenate([t[:length] for t in np.roll(truth, 1, axis=0)])
-    )[0, 1]
+    talk = bundle_talker(nano_bundle)
+    subjects = [Subject.sample(index, frames=100, size=NANO.image_size) for index in range(3)]
+    found = np.stack([subject.gauge.opening(talk(subject.portrait, subject.waveform)) for subject in subjects])
+    truth = np.stack([subject.mouth[:, 0] for subject in subjects])
+    right = measure.correlation(found, truth)
     assert right > 0.6
-    assert right > wrong + 0.3
+    assert right > measure.correlation(np.roll(found, 1, axis=0), truth) + 0.3
 
 
 def test_the_mouth_is_closed_in_silence(nano_bundle: Path) -> None:
-    from rap_edge.models.nano.identity import Identity
-
-    identity = Identity.sample(np.random.default_rng(3))
-    still = neutral_motion()
-    portrait = render(identity, still)
-    with Avatar.open(nano_bundle, portrait=portrait) as avatar:
-        frames = speak(avatar, np.zeros(3 * NANO.sample_rate, np.float32))
-    gauge = measure.MouthGauge.calibrate(portrait, mouth_box(identity, still))
-    assert np.median(gauge.opening(frames)) < 0.15
+    subject = Subject.sample(0, frames=75, size=NANO.image_size, silent=True)
+    opening = subject.gauge.opening(bundle_talker(nano_bundle)(subject.portrait, subject.waveform))
+    assert measure.closedness(opening, subject.mouth[:, 0]) > 0.9
 
 
 @pytest.mark.parametrize("rate", [8000, 48000])
