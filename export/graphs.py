@@ -53,7 +53,7 @@ class FrameDecoder(nn.Module):
         self.frames = frames
 
     def forward(self, latents: Tensor) -> tuple[Tensor, Tensor]:
-        pixels = self.vae.decode(latents, self.frames)[0]
+        pixels = self.vae.decode(latents, self.frames).squeeze(0)
         levels = (pixels * 127.5 + 127.5).round().clamp(0.0, 255.0)
         return levels.permute(1, 2, 3, 0).to(torch.uint8), pixels.abs().mean().reshape(1)
 
