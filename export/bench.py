@@ -16,7 +16,6 @@ from dataclasses import asdict, dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from rap_edge.runtime.audio import read_mono
 from rap_edge.runtime.avatar import Avatar
 from rap_edge.runtime.bundle import Bundle, Manifest
 from rap_edge.runtime.chunk_loop import STAGES
@@ -24,7 +23,10 @@ from rap_edge.runtime.engine import Engine
 from rap_edge.runtime.errors import BundleError, RapEdgeError
 from rap_edge.runtime.onnxruntime_engine import available_cores, cpu_name, load_engines
 from rap_edge.runtime.portrait import load_portrait
-from rap_edge.runtime.progress import ProgressBar
+
+from .flops import chunk_flops
+from .inputs import read_mono
+from .stages import Stages
 
 BASE = "onnxruntime"
 
@@ -66,11 +68,8 @@ class Comparison:
     backends: Mapping[str, Figures]
 
 
-def chunk_flops(manifest: Manifest) -> int:
-    """Floating point operations of one chunk: every graph once, the denoiser once per step."""
-    spec = manifest.spec
-    runs = {"audio_encoder": 1, "conditioner": 1, "dit": len(spec.timesteps) - 1, "vae_decoder": 1}
-    return sum(manifest.graphs[name].flops * count for name, count in runs.items())
+def _chunk_flops(manifest: Manifest) -> int:
+    return chunk_flops(manifest.spec, {name: graph.flops for name, graph in manifest.graphs.items()})
 
 
 def gemm_peak(size: int = 2048, repeats: int = 8) -> float:
@@ -99,13 +98,13 @@ def measure(
 ) -> dict[str, Figures]:
     """Run every backend in turn, `rounds` times, and take medians over all chunks."""
     samples: dict[str, list[dict[str, float]]] = {name: [] for name in avatars}
-    with ProgressBar("rounds", rounds * len(avatars)) as bar:
+    with Stages().stage("rounds", rounds * len(avatars)) as progress:
         for _ in range(rounds):
             for name, avatar in avatars.items():
                 samples[name] += run_chunks(avatar, audio, chunks)
-                bar.advance()
+                progress.advance(1)
     peak = gemm_peak()
-    flops = chunk_flops(manifest)
+    flops = _chunk_flops(manifest)
     medians = {name: statistics.median(sum(s.values()) for s in stats) for name, stats in samples.items()}
     return {
         name: Figures(
@@ -179,7 +178,7 @@ def bench(folder: str, against: Sequence[str], chunks: int, rounds: int, threads
         precision=manifest.precision,
         device=f"{cpu_name()}, {count} threads",
         chunk_seconds=manifest.spec.chunk_seconds,
-        chunk_gflop=chunk_flops(manifest) / 1e9,
+        chunk_gflop=_chunk_flops(manifest) / 1e9,
         chunks=chunks * rounds,
         rounds=rounds,
         backends=measure(avatars, audio, manifest, chunks, rounds),

@@ -64,8 +64,7 @@ def _rewrite(graph: ir.Graph, conv: ir.Node) -> None:
     made: list[ir.Node] = []
 
     def add(op_type: str, inputs: Sequence[ir.Value | None], suffix: str, **attrs: object) -> ir.Value:
-        node = ir.node(op_type, inputs, attributes=attrs, name=f"{conv.name}_{suffix}")  # type: ignore[arg-type]
-        node.metadata_props.update(conv.metadata_props)
+        node = ir.node(op_type, inputs, attributes=attrs, name=f"{conv.name}.{suffix}")  # type: ignore[arg-type]
         node.outputs[0].name = f"{base}_{suffix}"
         node.outputs[0].dtype = output.dtype
         made.append(node)

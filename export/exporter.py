@@ -12,7 +12,7 @@ import platform
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,8 @@ import onnx_ir as ir
 import torch
 from numpy.typing import NDArray
 from onnx_ir.passes.common import LiftConstantsToInitializersPass, ShapeInferencePass
+from torch import nn
+
 from rap_edge.models.networks import Networks
 from rap_edge.runtime.bundle import GraphInfo, Manifest
 from rap_edge.runtime.contract import FREE_FRAMES, FREE_LATENTS, contract
@@ -30,10 +32,9 @@ from rap_edge.runtime.engine import Engine
 from rap_edge.runtime.errors import ExportError
 from rap_edge.runtime.onnxruntime_engine import OnnxRuntimeEngine
 from rap_edge.runtime.spec import ModelSpec
-from torch import nn
 
 from .conv3d import conv3d_to_conv2d
-from .flops import count_flops
+from .flops import chunk_flops, count_flops
 from .graphs import OPSET, GraphSource, capture, graph_sources
 from .hybrid_attention import carry_definition
 from .inputs import RealInputs, png, write_wave
@@ -221,15 +222,6 @@ def export_bundle(
     )
 
 
-def chunk_flops(spec: ModelSpec, flops: Mapping[str, int]) -> int:
-    """Floating point operations of one chunk: every graph as often as the chunk loop runs it."""
-    runs = {"audio_encoder": 1, "conditioner": 1, "dit": len(spec.timesteps) - 1, "vae_decoder": 1}
-    total = sum(flops[name] * count for name, count in runs.items())
-    # A clean carry re-encodes some of the frames that the encoder was counted for.
-    reencoded = flops["vae_encoder"] * spec.carried_frames // spec.chunk_frames
-    return total + (reencoded if spec.carry == "clean" else 0)
-
-
 def _write_graphs(
     sources: Mapping[str, GraphSource],
     spec: ModelSpec,
@@ -294,9 +286,7 @@ def _run_reference(
             if index >= 0:
                 progress.advance(1)
 
-        frames = roll_out(
-            spec, recorder.watch(torch_engines(held.networks)), inputs, chunks, before_chunk=before
-        )
+        frames = roll_out(spec, recorder.watch(torch_engines(held.networks)), inputs, chunks, before_chunk=before)
     return _Reference(chunks, recorder.cases, frames, time.monotonic() - started, why)
 
 
@@ -318,7 +308,7 @@ def _check(
             progress.note(name)
             engines[name] = OnnxRuntimeEngine(name, item.info, writer.root / item.info.file, settings.threads)
             figures = check_graph(name, engines[name], reference.cases[name], gate)
-            reports[name] = replace(item, report=replace(item.report, **figures.to_dict()))
+            reports[name] = replace(item, report=replace(item.report, max_abs=figures.max_abs, psnr=figures.psnr))
             progress.advance(work[name])
     reference.cases.clear()
     started = time.monotonic()
@@ -338,7 +328,7 @@ def _check(
     }
     if reference.why_fewer:
         rollout["note"] = reference.why_fewer
-    parity = {
+    parity: dict[str, Any] = {
         "against": f"torch {torch.__version__} fp32" + (" on weights rounded to fp16" if _is_half(settings) else ""),
         "gate": asdict(gate),
         "graphs": {name: Figures(item.report.max_abs, item.report.psnr).to_dict() for name, item in reports.items()},
@@ -377,9 +367,7 @@ def _golden_chunks(spec: ModelSpec, chunks: int) -> int:
     return min(chunks, max(1, round(GOLDEN_SECONDS / spec.chunk_seconds)))
 
 
-def _affordable_chunks(
-    spec: ModelSpec, settings: ExportSettings, written: Mapping[str, _Written]
-) -> tuple[int, str]:
+def _affordable_chunks(spec: ModelSpec, settings: ExportSettings, written: Mapping[str, _Written]) -> tuple[int, str]:
     """Chunks of the roll-out, and why they are fewer than asked for."""
     work = chunk_flops(spec, {name: item.info.flops for name, item in written.items()})
     # Eager PyTorch and ONNX Runtime each sustain about half of the matrix product's speed here.
@@ -435,7 +423,7 @@ def _versions() -> dict[str, Any]:
     return {
         "versions": found | {"python": platform.python_version()},
         "opset": OPSET,
-        "exported": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "exported": datetime.now(UTC).isoformat(timespec="seconds"),
     }
 
 

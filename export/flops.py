@@ -9,7 +9,9 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 
 import onnx
+
 from rap_edge.runtime.errors import ExportError
+from rap_edge.runtime.spec import ModelSpec
 
 Shape = tuple[int, ...]
 Shapes = Mapping[str, Shape]
@@ -43,6 +45,15 @@ def count_flops(model: onnx.ModelProto, sizes: Mapping[str, int]) -> int:
                 f"The FLOPs of node {node.name!r} cannot be counted because {error} has no known shape; report it."
             ) from None
     return total
+
+
+def chunk_flops(spec: ModelSpec, flops: Mapping[str, int]) -> int:
+    """Floating point operations of one chunk: every graph as often as the chunk loop runs it."""
+    runs = {"audio_encoder": 1, "conditioner": 1, "dit": len(spec.timesteps) - 1, "vae_decoder": 1}
+    total = sum(flops[name] * count for name, count in runs.items())
+    # A clean carry re-encodes some of the frames that the encoder was counted for.
+    reencoded = flops["vae_encoder"] * spec.carried_frames // spec.chunk_frames
+    return total + (reencoded if spec.carry == "clean" else 0)
 
 
 def _shapes(graph: onnx.GraphProto) -> Shapes:

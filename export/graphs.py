@@ -6,25 +6,29 @@ In: `Networks`. Out: one `GraphSource` per graph, a module whose inputs and outp
 
 from __future__ import annotations
 
+import ast
 import logging
 import warnings
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 
 import onnx_ir as ir
 import torch
+from torch import Tensor, nn
+
 from rap_edge.models.networks import Networks
 from rap_edge.models.vae import Vae
 from rap_edge.runtime.bundle import TensorInfo
-from rap_edge.runtime.contract import FREE_FRAMES, FREE_LATENTS, Signature, contract
+from rap_edge.runtime.contract import FREE_FRAMES, FREE_LATENTS, contract
 from rap_edge.runtime.errors import ExportError
 from rap_edge.runtime.spec import ModelSpec
-from torch import Tensor, nn
 
 from .hybrid_attention import symbolic_hybrid_attention
 
 OPSET = 23
+_SCOPES = "pkg.torch.onnx.name_scopes"
 _TORCH_DTYPES = {"float32": torch.float32, "uint8": torch.uint8}
 
 
@@ -169,8 +173,28 @@ def _apply_contract(model: ir.Model, source: GraphSource) -> None:
             # torch's names of derived dimensions contradict the contract's; shape inference finds them again.
             if value not in ends and value.shape is not None and not value.shape.is_static():
                 value.shape = ir.Shape([d if isinstance(d, int) else None for d in value.shape])
+    _name_nodes(model)
     model.graph.name = source.name
     model.producer_name = "rap-edge"
+
+
+def _name_nodes(model: ir.Model) -> None:
+    """Name nodes after the modules they came from, and drop torch's notes, which hold paths of this machine."""
+    counts: Counter[str] = Counter()
+    for node in model.graph:
+        scopes = ast.literal_eval(node.metadata_props.get(_SCOPES, "[]"))
+        scope = next((item for item in reversed(scopes[:-1]) if item), "")
+        name = f"{scope}/{node.op_type}" if scope else node.op_type
+        counts[name] += 1
+        node.name = f"{name}_{counts[name]}"
+        node.doc_string = None
+        node.metadata_props.clear()
+        for value in node.outputs:
+            value.metadata_props.clear()
+    for value in (*model.graph.inputs, *model.graph.initializers.values()):
+        value.metadata_props.clear()
+    model.graph.metadata_props.clear()
+    model.metadata_props.clear()
 
 
 @contextmanager

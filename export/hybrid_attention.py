@@ -15,8 +15,9 @@ from contextlib import contextmanager
 import onnx
 import onnx_ir as ir
 import torch
-from rap_edge.models.attention import HybridAttention, hybrid_attention
 from torch import Tensor, nn
+
+from rap_edge.models.attention import HybridAttention, hybrid_attention
 
 DOMAIN, OP_TYPE, VERSION = "rap", "HybridAttention", 1
 
@@ -84,7 +85,7 @@ class SymbolicHybridAttention(nn.Module):
 @contextmanager
 def symbolic_hybrid_attention(module: nn.Module) -> Iterator[None]:
     """Capture every `HybridAttention` below `module` as one node; the module is as before afterwards."""
-    replaced: list[tuple[nn.Module, str, nn.Module]] = []
+    replaced: list[tuple[nn.Module, str, HybridAttention]] = []
     for parent in module.modules():
         for name, child in parent.named_children():
             if isinstance(child, HybridAttention):

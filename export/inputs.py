@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+
 from rap_edge.runtime.audio import Resampler, read_audio, to_mono
 from rap_edge.runtime.portrait import load_portrait
 from rap_edge.runtime.spec import ModelSpec

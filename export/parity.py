@@ -13,6 +13,7 @@ from types import MappingProxyType
 
 import numpy as np
 from numpy.typing import NDArray
+
 from rap_edge.runtime.chunk_loop import ChunkLoop, encode_reference
 from rap_edge.runtime.engine import Array, Engine, Execution
 from rap_edge.runtime.errors import ExportError, NumericalError

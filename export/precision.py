@@ -13,6 +13,7 @@ from typing import Protocol
 
 import numpy as np
 import onnx_ir as ir
+
 from rap_edge.runtime.errors import ExportError
 
 FP16_MAX = 65504.0
@@ -175,7 +176,9 @@ class ConstantRange:
                 if value is None or value.const_value is None or value.dtype != ir.DataType.FLOAT:
                     continue
                 if value not in unsafe:
-                    unsafe[value] = not fits_fp16(value.const_value.numpy())
+                    array = value.const_value.numpy()
+                    check_finite(str(value.name), array)
+                    unsafe[value] = not fits_fp16(array)
                 if unsafe[value]:
                     yield node
                     break
@@ -326,7 +329,6 @@ class _Conversion:
         if value not in self._halves:
             tensor = value.const_value
             assert tensor is not None  # the caller has checked
-            check_finite(str(value.name), tensor.numpy())
             name = f"{value.name}_float16"
             half = ir.Value(
                 name=name,

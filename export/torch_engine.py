@@ -9,10 +9,11 @@ from collections.abc import Mapping
 from types import MappingProxyType
 
 import torch
+from torch import Tensor, nn
+
 from rap_edge.models.networks import Networks
 from rap_edge.runtime.bundle import GraphInfo
 from rap_edge.runtime.engine import Array, allocate
-from torch import Tensor, nn
 
 from .graphs import graph_sources
 

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import onnx_ir as ir
+
 from rap_edge.runtime.bundle import MANIFEST_NAME, FileInfo, Manifest, hash_file
 from rap_edge.runtime.errors import OutputError
 

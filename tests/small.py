@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 
+from tiny import TINY
+
 from rap_edge.models.audio_encoder import AudioEncoderConfig
 from rap_edge.models.nano.vae import NanoVAEConfig
 from rap_edge.models.networks import NetworkConfigs, Networks, dit_config, random_networks
 from rap_edge.models.vae import LtxVaeConfig
 from rap_edge.runtime.spec import ModelSpec
-from tiny import TINY
 
 SMALL = dataclasses.replace(TINY, name="small", alpha=(0.3, 1.0))
 SMALL_CLEAN = dataclasses.replace(SMALL, name="small-clean", carry="clean", solver="renoise", color_match=1.0)
