@@ -104,7 +104,7 @@ def table(report: ExportReport) -> str:
     if "note" in rollout:
         lines.append(str(rollout["note"]))
     lines.append(
-        f"{report.bundle}: {report.spec} {report.precision}, {report.chunk_flops / 1e9:.1f} GFLOP per chunk, exported in "
-        f"{report.seconds:.0f} s, peak memory {report.peak_memory_bytes / 2**30:.1f} GiB"
+        f"{report.bundle}: {report.spec} {report.precision}, {report.chunk_flops / 1e9:.1f} GFLOP per chunk, exported "
+        f"in {report.seconds:.0f} s, peak memory {report.peak_memory_bytes / 2**30:.1f} GiB"
     )
     return "\n".join(lines)

@@ -15,6 +15,7 @@ from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -51,10 +52,12 @@ from .parity import (
     roll_out,
     run_rollout,
 )
+from .pixels import convert_before_moving
 from .precision import FP16_MAX, Island, check_finite, to_fp16
 from .source import NetworkSource
 from .stages import Stages
 from .torch_engine import torch_engines
+from .transposed_conv import pixel_shuffle_to_transposed_conv
 from .writer import EXTERNAL_DATA_LIMIT, BundleWriter, new_bundle, require_space
 
 ROLLOUT_CHUNKS, FEWEST_CHUNKS = 8, 2
@@ -63,9 +66,15 @@ GOLDEN_SECONDS = 3.0
 GOLDEN_FRAMES = 8
 
 Pass = Callable[[ir.Model], int]
-PASSES: Mapping[str, Pass] = {"conv3d_to_conv2d": conv3d_to_conv2d}
-# TensorRT has 3-D convolution kernels of its own; only CPUs gain from 2-D ones.
-DEFAULT_PASSES: Mapping[str, tuple[str, ...]] = {"fp32": ("conv3d_to_conv2d",), "fp16": ()}
+PASSES: Mapping[str, Pass] = MappingProxyType(
+    {
+        "conv3d_to_conv2d": conv3d_to_conv2d,
+        "pixel_shuffle_to_transposed_conv": pixel_shuffle_to_transposed_conv,
+        "convert_before_moving": convert_before_moving,
+    }
+)
+# All of them are for CPUs; TensorRT has kernels of its own for what they replace, and takes uint8 at the ends alone.
+DEFAULT_PASSES: Mapping[str, tuple[str, ...]] = MappingProxyType({"fp32": tuple(PASSES), "fp16": ()})
 
 
 @dataclass(frozen=True)

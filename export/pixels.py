@@ -54,13 +54,17 @@ def _is_mean(node: ir.Node) -> bool:
     if node.op_type != "Abs":
         return False
     mean = only_reader(node.outputs[0])
-    if mean is None or mean.op_type != "ReduceMean" or node.outputs[0].shape is None:
+    if mean is None or mean.op_type != "ReduceMean" or mean.attributes.get_int("noop_with_empty_axes", 0):
         return False
-    axes = mean.inputs[1] if len(mean.inputs) > 1 else None
-    if axes is None:
-        return mean.attributes.get_int("noop_with_empty_axes", 0) == 0 and mean.attributes.get_int("keepdims", 1) == 0
-    rank = len(node.outputs[0].shape)
-    return axes.const_value is not None and axes.const_value.size == rank and not mean.attributes.get_int("keepdims", 1)
+    if len(mean.inputs) > 1 and mean.inputs[1] is not None:
+        return False
+    if mean.attributes.get_int("keepdims", 1) == 0:
+        return True
+    # With the dimensions kept the result's rank follows the movement, unless the next step makes it a fixed one.
+    reader = only_reader(mean.outputs[0])
+    return reader is not None and (
+        reader.op_type == "Reshape" or (reader.op_type == "Squeeze" and len(reader.inputs) == 1)
+    )
 
 
 def _rewrite(graph: ir.Graph, chain: list[ir.Node]) -> None:
