@@ -11,6 +11,8 @@ from collections.abc import Sequence
 import numpy as np
 import onnx_ir as ir
 
+from .rewriting import constant as new_constant
+
 _INT64_MAX = np.iinfo(np.int64).max
 
 
@@ -73,15 +75,7 @@ def _rewrite(graph: ir.Graph, conv: ir.Node) -> None:
         return node.outputs[0]
 
     def constant(array: np.ndarray, suffix: str) -> ir.Value:
-        name = f"{base}_{suffix}"
-        value = ir.Value(
-            name=name,
-            const_value=ir.tensor(array, name=name),
-            shape=ir.Shape(array.shape),
-            type=ir.TensorType(ir.DataType.from_numpy(array.dtype)),
-        )
-        graph.register_initializer(value)
-        return value
+        return new_constant(graph, f"{base}_{suffix}", array)
 
     batch_axis = constant(np.array([0], np.int64), "batch_axis")
     frames = add("Transpose", [add("Squeeze", [x, batch_axis], "unbatched")], "frames", perm=[1, 0, 2, 3])

@@ -15,6 +15,7 @@ from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -65,14 +66,16 @@ GOLDEN_SECONDS = 3.0
 GOLDEN_FRAMES = 8
 
 Pass = Callable[[ir.Model], int]
-PASSES: Mapping[str, Pass] = {
-    "conv3d_to_conv2d": conv3d_to_conv2d,
-    "channels_last_shuffle": channels_last_shuffle,
-    "channels_last_norm": channels_last_norm,
-    "merge_movement": merge_movement,
-}
-# fp32 bundles are for CPUs, and the passes are what their kernels want; TensorRT chooses layouts of its own.
-DEFAULT_PASSES: Mapping[str, tuple[str, ...]] = {"fp32": tuple(PASSES), "fp16": ()}
+PASSES: Mapping[str, Pass] = MappingProxyType(
+    {
+        "conv3d_to_conv2d": conv3d_to_conv2d,
+        "channels_last_shuffle": channels_last_shuffle,
+        "channels_last_norm": channels_last_norm,
+        "merge_movement": merge_movement,
+    }
+)
+# All of them are for CPUs; TensorRT has kernels and layouts of its own for what they replace.
+DEFAULT_PASSES: Mapping[str, tuple[str, ...]] = MappingProxyType({"fp32": tuple(PASSES), "fp16": ()})
 
 
 @dataclass(frozen=True)

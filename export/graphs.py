@@ -15,7 +15,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 import onnx_ir as ir
+import onnxscript.optimizer
 import torch
+from onnx_ir.passes.common import LiftConstantsToInitializersPass
 from torch import Tensor, nn
 
 from rap_edge.models.networks import Networks
@@ -26,8 +28,10 @@ from rap_edge.runtime.errors import ExportError
 from rap_edge.runtime.spec import ModelSpec
 
 from .hybrid_attention import symbolic_hybrid_attention
+from .rewriting import scalar
 
 OPSET = 23
+_SHIELD, _TINY = "rap.shielded", 1e-4
 _SCOPES = "pkg.torch.onnx.name_scopes"
 _TORCH_DTYPES = {"float32": torch.float32, "uint8": torch.uint8}
 
@@ -46,17 +50,18 @@ class FrameEncoder(nn.Module):
 
 
 class FrameDecoder(nn.Module):
-    """Normalised latents [1, C, k, h, w] -> uint8 frames [T, H, W, 3] and the pixels' mean magnitude [1] in levels.
+    """Normalised latents [1, C, k, h, w] -> the last uint8 frames [T, H, W, 3] and their mean level [1], unrounded.
 
     A uint8 frame cannot hold a NaN; the magnitude can, which is how the runtime notices one.
     """
 
-    def __init__(self, vae: Vae) -> None:
+    def __init__(self, vae: Vae, frames: int) -> None:
         super().__init__()
         self.vae = vae
+        self.frames = frames
 
     def forward(self, latents: Tensor) -> tuple[Tensor, Tensor]:
-        levels = self.vae.decode(latents).squeeze(0) * 127.5 + 127.5
+        levels = self.vae.decode(latents, self.frames).squeeze(0) * 127.5 + 127.5
         frames = levels.round().clamp(0.0, 255.0).permute(1, 2, 3, 0)
         return frames.to(torch.uint8), levels.abs().mean().reshape(1)
 
@@ -94,7 +99,7 @@ def graph_sources(networks: Networks) -> dict[str, GraphSource]:
         "conditioner": networks.dit.conditioner,
         "dit": networks.dit.denoiser,
         "vae_encoder": FrameEncoder(networks.vae),
-        "vae_decoder": FrameDecoder(networks.vae),
+        "vae_decoder": FrameDecoder(networks.vae, networks.spec.decoded_frames),
     }
     signatures = contract(networks.spec, "float32")
     if (names := networks.dit.audio_state_names()) != tuple(t.name for t in signatures["conditioner"][1]):
@@ -128,7 +133,7 @@ def capture(source: GraphSource, spec: ModelSpec) -> ir.Model:
                 input_names=[tensor.name for tensor in source.inputs],
                 output_names=[tensor.name for tensor in source.outputs],
                 dynamic_shapes=_free_dimensions(source, spec),
-                optimize=True,
+                optimize=False,
                 verbose=False,
             )
     except (torch.onnx.errors.OnnxExporterError, RuntimeError) as error:
@@ -138,8 +143,35 @@ def capture(source: GraphSource, spec: ModelSpec) -> ir.Model:
     if program is None:
         raise ExportError(f"Graph {source.name!r} was captured as nothing; reinstall torch 2.13 or later.")
     model: ir.Model = program.model
+    simplify(model)
     _apply_contract(model, source)
     return model
+
+
+def simplify(model: ir.Model) -> None:
+    """Fold constants and clean up as torch's exporter does, in place, without losing an epsilon.
+
+    onnxscript takes the addition of 1e-8 for that of 0 (its constants match within 1e-8) and drops it, so a norm of
+    zeros would divide by zero; such nodes wear another domain meanwhile.
+    """
+    with _quiet():
+        onnxscript.optimizer.fold_constants(model)
+        LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(model)
+        shielded = [node for node in model.graph if node.op_type in ("Add", "Sub", "Mul", "Div") and _is_tiny(node)]
+        for node in shielded:
+            node.domain = _SHIELD
+        onnxscript.optimizer.optimize_ir(model)
+        for node in model.graph:
+            if node.domain == _SHIELD:
+                node.domain = ""
+        model.opset_imports.pop(_SHIELD, None)
+
+
+def _is_tiny(node: ir.Node) -> bool:
+    """Whether a constant of the node is close to one that would make it do nothing, but is another one."""
+    identity = 0.0 if node.op_type in ("Add", "Sub") else 1.0
+    numbers = (scalar(value) for value in node.inputs)
+    return any(number is not None and 0.0 < abs(number - identity) < _TINY for number in numbers)
 
 
 def _free_dimensions(source: GraphSource, spec: ModelSpec) -> dict[str, Mapping[int, object]] | None:

@@ -27,8 +27,11 @@ class Vae(Protocol):
     def encode(self, frames: Tensor) -> Tensor:
         """[B, 3, T, H, W] in -1..1 -> normalised latents [B, C, k, h, w], the mode of the posterior."""
 
-    def decode(self, latents: Tensor) -> Tensor:
-        """Normalised latents [B, C, k, h, w] -> frames [B, 3, T, H, W], about -1..1 and not clamped."""
+    def decode(self, latents: Tensor, last: int | None = None) -> Tensor:
+        """Normalised latents [B, C, k, h, w] -> the last frames [B, 3, last, H, W], about -1..1 and not clamped.
+
+        None gives every frame. A network may leave out the work that only earlier frames need.
+        """
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -378,10 +381,11 @@ class LtxVae(nn.Module):
         mean, deviation = self._statistics()
         return (self.encoder(frames) - mean) * (self.config.scaling_factor / deviation)
 
-    def decode(self, latents: Tensor) -> Tensor:
-        """Frames [B, 3, T, H, W], about -1..1 and not clamped, of normalised latents [B, C, k, h, w]."""
+    def decode(self, latents: Tensor, last: int | None = None) -> Tensor:
+        """The last frames [B, 3, last, H, W], about -1..1 and not clamped, of normalised latents [B, C, k, h, w]."""
         mean, deviation = self._statistics()
-        return self.decoder(latents * (deviation / self.config.scaling_factor) + mean)
+        frames: Tensor = self.decoder(latents * (deviation / self.config.scaling_factor) + mean)
+        return frames if last is None else frames[:, :, -last:]
 
     def _statistics(self) -> tuple[Tensor, Tensor]:
         return self.latents_mean.view(1, -1, 1, 1, 1), self.latents_std.view(1, -1, 1, 1, 1)

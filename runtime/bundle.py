@@ -321,7 +321,7 @@ class _Reader:
         value = self._data.get(key)
         if not isinstance(value, kind) or isinstance(value, bool):
             raise BundleError(f"{self._where} lacks a valid {key!r}; export the bundle again.")
-        if kind is int and value < 0:
+        if kind is int and self._data[key] < 0:
             raise BundleError(f"{self._where} has a negative {key!r}; export the bundle again.")
         return value
 

@@ -74,7 +74,7 @@ def contract(spec: ModelSpec, state_dtype: str) -> Mapping[str, Signature]:
         "vae_decoder": (
             (TensorInfo("latents", "float32", (1, *spec.latent_shape)),),
             (
-                TensorInfo("frames", "uint8", (spec.chunk_frames, *frame)),
+                TensorInfo("frames", "uint8", (spec.decoded_frames, *frame)),
                 TensorInfo("magnitude", "float32", (1,)),
             ),
         ),

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import platform
 import random
 import sys
 from array import array
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from time import perf_counter
 
 
@@ -192,9 +192,16 @@ class RunMeter:
 
 def peak_rss_mb() -> float | None:
     """The largest resident memory of this process in MiB, or None where the system does not tell."""
+    try:
+        # On Linux getrusage counts the parent's memory from before exec; VmHWM is this program's own.
+        for line in Path("/proc/self/status").read_text(encoding="ascii", errors="replace").splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) / 1024
+    except OSError:
+        pass
     if sys.platform == "win32":
         return None
     import resource
 
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak / (1 << 20 if platform.system() == "Darwin" else 1 << 10)
+    return peak / (1 << 20 if sys.platform == "darwin" else 1 << 10)

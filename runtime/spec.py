@@ -85,7 +85,7 @@ class ModelSpec:
 
     @property
     def chunk_frames(self) -> int:
-        """Frames that one chunk decodes to, the carried ones included."""
+        """Frames that one chunk spans, the carried ones included."""
         return self.temporal_compression * (self.chunk_latents - 1) + 1
 
     @property
@@ -100,8 +100,13 @@ class ModelSpec:
 
     @property
     def carried_frames(self) -> int:
-        """Decoded frames at a chunk's start that belong to the previous chunk."""
+        """Frames at a chunk's start that belong to the previous chunk."""
         return self.chunk_frames - self.new_frames
+
+    @property
+    def decoded_frames(self) -> int:
+        """Last frames of a chunk that the decoder gives: the new ones, and all that a clean carry re-encodes."""
+        return max(self.new_frames, self.carried_frames) if self.carry == "clean" else self.new_frames
 
     @property
     def chunk_seconds(self) -> float:

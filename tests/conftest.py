@@ -1,4 +1,19 @@
+import os
 import sys
 from pathlib import Path
 
+import pytest
+
+# Reference networks are built from small random configs here; nothing may reach for a model hub.
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
 sys.path.insert(0, str(Path(__file__).parent))
+
+
+@pytest.fixture(scope="session")
+def nano_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The model that ships, exported once as `rap-export` does by default."""
+    from rap_edge.export.cli import main
+
+    folder = tmp_path_factory.mktemp("bundles") / "nano-fp32"
+    assert main(["-o", str(folder)]) == 0
+    return folder

@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 from onnx.reference import ReferenceEvaluator
 from torch import nn
 
+from rap_edge.export.graphs import simplify
+
 
 def plain_session(model: ir.Model | Path) -> ort.InferenceSession:
     """A single-threaded CPU session without any package of ours."""
@@ -39,8 +41,15 @@ def exported(module: nn.Module, *arguments: torch.Tensor, dynamic_shapes: object
     """A small module as an fp32 model with constants as initialisers."""
     with torch.no_grad():
         program = torch.onnx.export(
-            module.eval(), arguments, dynamo=True, opset_version=23, dynamic_shapes=dynamic_shapes, verbose=False
+            module.eval(),
+            arguments,
+            dynamo=True,
+            opset_version=23,
+            dynamic_shapes=dynamic_shapes,
+            optimize=False,
+            verbose=False,
         )
+    simplify(program.model)
     return program.model
 
 

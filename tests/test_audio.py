@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from rap_edge.runtime.audio import AudioWarning, Resampler, read_audio, to_float, to_mono
 from rap_edge.runtime.errors import AudioError
 

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
 from rap_edge.models.nano import assets, dataset, sentences
 from rap_edge.models.nano.renderer import mouth_box, neutral_motion, render
 

@@ -5,6 +5,7 @@ from functools import cache
 import cv2
 import numpy as np
 import pytest
+
 from rap_edge.models.nano import measure
 from rap_edge.models.nano.dataset import make_clip
 from rap_edge.models.nano.errors import MeasureError

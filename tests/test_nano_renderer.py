@@ -6,6 +6,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+
 from rap_edge.models.nano.errors import RenderError
 from rap_edge.models.nano.identity import HAIR_STYLES, Identity
 from rap_edge.models.nano.renderer import contact_sheet, main, mouth_box, neutral_motion, render

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+
 from rap_edge.models.nano import sentences
 from rap_edge.models.nano.errors import SpeechError
 from rap_edge.models.nano.speech import Phoneme, Voice, mouth_track, resample, synthesize
@@ -47,14 +48,14 @@ def test_pause_closes_the_mouth() -> None:
     assert track[frame_of(1.0), 0] > 0.7
 
 
-@pytest.mark.parametrize(("vowel", "column"), [("i", 1), ("u", 2), ("ɑ", 0)])  # noqa: RUF001
+@pytest.mark.parametrize(("vowel", "column"), [("i", 1), ("u", 2), ("ɑ", 0)])
 def test_vowels_have_their_shapes(vowel: str, column: int) -> None:
     track = mouth_track([Phoneme(vowel, 0.2, 0.5)], 20)
     assert track[frame_of(0.35), column] > 0.85
 
 
 def test_diphthong_moves_from_its_first_to_its_second_vowel() -> None:
-    track = mouth_track([Phoneme("aɪ", 0.2, 0.6)], 20)  # noqa: RUF001
+    track = mouth_track([Phoneme("aɪ", 0.2, 0.6)], 20)
     assert track[frame_of(0.3), 0] > track[frame_of(0.5), 0] + 0.2
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
+
 from rap_edge.runtime.errors import PortraitError
 from rap_edge.runtime.portrait import PortraitWarning, load_portrait
 

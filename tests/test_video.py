@@ -10,6 +10,7 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
+
 from rap_edge.runtime.errors import OutputError
 from rap_edge.runtime.video import AAC_RATES, Mp4Writer
 

@@ -89,7 +89,7 @@ def tiny_engines(spec: ModelSpec, **bodies: Body) -> dict[str, NumpyEngine]:
     def vae_decoder(b: Mapping[str, NDArray]) -> None:
         grey = b["latents"][0].mean(0)
         b["magnitude"][...] = np.abs(grey).mean()
-        times = -(-np.arange(spec.chunk_frames) // spec.temporal_compression)
+        times = -(-np.arange(spec.chunk_frames) // spec.temporal_compression)[-spec.decoded_frames :]
         big = grey[times].repeat(spec.spatial_compression, 1).repeat(spec.spatial_compression, 2)
         b["frames"][...] = np.clip((big + 1) * 127.5, 0, 255)[..., None].astype(np.uint8)
 

@@ -11,8 +11,10 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
+from rap_edge.runtime.errors import OutputError
+
 from .optim import Muon
-from .training import Clock, Journal, load_checkpoint, prefetch, save_checkpoint
+from .training import Clock, Journal, load_checkpoint, load_trained, prefetch, save_checkpoint
 from .vae import NanoVAE, NanoVAEConfig
 
 AUX_COLUMNS = (0, 1, 2, 3, 4, 10)  # the mouth's five and the blink
@@ -63,23 +65,31 @@ class VAETrainee(nn.Module):
             self.vae.encoder.group[-1].weight[config.latent_channels :] *= 0.1
 
     def forward(self, groups: Tensor, noise: Tensor, batch: int) -> tuple[Tensor, Tensor, Tensor]:
-        """Group frames [B*k*c, 3, H, W] -> (frames [B*T, 3, H, W], motion [B*k, c, columns], KL per element)."""
-        mean, logvar = self.vae.encoder(groups).chunk(2, dim=1)
+        """Group frames [B*k*c, 3, H, W] -> (frames [B*T, 3, H, W], motion [B*k, c, columns], KL per element).
+
+        With as many frames as clips each frame stands for a static group.
+        """
+        moments = self.vae.encoder.still(groups) if len(groups) == batch else self.vae.encoder(groups)
+        mean, logvar = moments.chunk(2, dim=1)
         logvar = logvar.clamp(-12.0, 4.0)
         latents = mean + torch.exp(0.5 * logvar) * noise
         kl = 0.5 * (mean.square() + logvar.exp() - 1.0 - logvar).float().mean()
         return self.vae.decoder(latents, batch), self.head(latents), kl
 
 
-def make_batch(clips: Clips, rng: np.random.Generator, batch: int, latents: int, c: int, crop: bool) -> dict[str, Tensor]:
+def make_batch(
+    clips: Clips, rng: np.random.Generator, batch: int, latents: int, c: int, crop: bool
+) -> dict[str, Tensor]:
     """`batch` windows of `latents` groups: `groups` uint8 [B, k*c, H, W, 3], `mask` [B, H, W], `motion`.
 
-    Half of the windows begin with a static group: one frame, repeated.
+    Half of the windows begin with a static group: one frame, repeated. One latent means single frames [B, 1, ...].
     """
     groups, masks, motions = [], [], []
     for index in rng.integers(0, clips.video.shape[0], batch):
         total = clips.video.shape[1]
-        if rng.random() < 0.5:
+        if latents == 1:
+            frames = rng.integers(0, total, 1)
+        elif rng.random() < 0.5:
             start = int(rng.integers(0, total - c * (latents - 1)))
             frames = np.r_[np.full(c, start), start + 1 + np.arange(c * (latents - 1))]
         else:
@@ -114,12 +124,15 @@ def losses(output: Tensor, target: Tensor, mask: Tensor, batch: int) -> dict[str
     weight = mask.unsqueeze(1)
     area = weight.sum((-1, -2)).clamp_min(1)
     out, aim = output.unflatten(0, (batch, -1)), target.unflatten(0, (batch, -1))
-    moved = ((out[:, 1:] - out[:, :-1]) - (aim[:, 1:] - aim[:, :-1])).abs().mean(2)
-    coarse = F.avg_pool2d(output - target, 4).abs().mean()
-    return {
+    terms = {
         "all": error.mean(),
         "mouth": ((error * weight).sum((-1, -2)) / area).mean(),
-        "coarse": coarse,
+        "coarse": F.avg_pool2d(output - target, 4).abs().mean(),
+    }
+    if out.shape[1] == 1:
+        return terms
+    moved = ((out[:, 1:] - out[:, :-1]) - (aim[:, 1:] - aim[:, :-1])).abs().mean(2)
+    return terms | {
         "moved": moved.mean(),
         "moved_mouth": ((moved * weight).sum((-1, -2)) / area).mean(),
     }
@@ -185,35 +198,77 @@ def evaluate(model: VAETrainee, clips: Clips, count: int = 12) -> dict[str, floa
     }
 
 
-def train(data: Path, out: Path, minutes: float, config: NanoVAEConfig, *, crops: int = 8, wholes: int = 2) -> None:
-    """Train for `minutes` (all resumptions together) on `data`/train; state, weights and log go to `out`."""
+@dataclass(frozen=True)
+class Mix:
+    """Clips per batch and share of each kind of batch.
+
+    Attributes:
+        crops, wholes, stills: clips in a batch of mouth crops, of whole frames and of single whole frames.
+        crop_share, whole_share: shares of the first two kinds; single frames take the rest.
+    """
+
+    crops: int = 16
+    wholes: int = 4
+    stills: int = 32
+    crop_share: float = 0.45
+    whole_share: float = 0.25
+
+    def batch(self, clips: Clips, rng: np.random.Generator, c: int) -> dict[str, Tensor]:
+        """One batch of a random kind, see `make_batch`."""
+        draw = rng.random()
+        if draw < self.crop_share:
+            return make_batch(clips, rng, self.crops, 2, c, True)
+        if draw < self.crop_share + self.whole_share:
+            return make_batch(clips, rng, self.wholes, 2, c, False)
+        return make_batch(clips, rng, self.stills, 1, c, False)
+
+
+def train(data: Path, out: Path, minutes: float, config: NanoVAEConfig, mix: Mix | None = None) -> None:
+    """Train for `minutes` (all resumptions together) on `data`/train; state and log go to `out`."""
     torch.manual_seed(0)
-    clips, held_out = Clips.open(data / "train"), Clips.open(data / "heldout")
     model = VAETrainee(config).to(memory_format=torch.channels_last)
     optimiser = Muon(model, lr=0.02, adam_lr=2e-3, adam_names=("head.",))
-    folder = out / "vae"
+    _fit(model, optimiser, data, out, "vae", minutes, mix or Mix())
+
+
+def refine(data: Path, out: Path, minutes: float, config: NanoVAEConfig, mix: Mix | None = None) -> None:
+    """Go on training the decoder alone, so that latents (and a DiT trained on them) stay as they are."""
+    torch.manual_seed(3)
+    model = VAETrainee(config).to(memory_format=torch.channels_last)
+    if not load_trained(out / "vae", model):
+        raise OutputError(f"{out} holds no trained autoencoder; run the stage vae first.")
+    model.vae.encoder.requires_grad_(False)
+    model.head.requires_grad_(False)
+    optimiser = Muon(model, lr=0.01, adam_lr=1e-3)
+    _fit(model, optimiser, data, out, "decoder", minutes, mix or Mix(crop_share=0.3, whole_share=0.35))
+
+
+def _fit(model: VAETrainee, optimiser: Muon, data: Path, out: Path, stage: str, minutes: float, mix: Mix) -> None:
+    clips, held_out = Clips.open(data / "train"), Clips.open(data / "heldout")
+    config = model.vae.config
+    folder = out / stage
     elapsed = load_checkpoint(folder, model, optimiser)
-    journal = Journal(out / "log.jsonl", "vae")
+    if elapsed >= minutes * 60:
+        return
+    journal = Journal(out / "log.jsonl", stage)
     step = optimiser.step_count
-    c, k = config.temporal_compression, 1 + 16 // config.temporal_compression
+    c = config.temporal_compression
     run = torch.compile(model, dynamic=False)
     loss_of = torch.compile(losses, dynamic=False)
-
-    def make(rng: np.random.Generator) -> dict[str, Tensor]:
-        crop = bool(rng.random() < 0.6)
-        return make_batch(clips, rng, crops if crop else wholes, k, c, crop)
-
     clock = Clock(minutes * 60, elapsed)
     last_save = last_eval = clock.elapsed
     running: dict[str, float] = {}
-    for batch in prefetch(make, seed=step):
-        count = batch["groups"].shape[0]
+    for batch in prefetch(lambda rng: mix.batch(clips, rng, c), seed=step):
+        count, length = batch["groups"].shape[:2]
+        k = max(1, length // c)
         groups = as_input(batch["groups"])
         side = groups.shape[-1] // config.spatial_compression
         noise = torch.randn(count * k, config.latent_channels, side, side)
         with torch.autocast("cpu", torch.bfloat16):
             output, motion, kl = run(groups, noise, count)
-        target = groups.unflatten(0, (count, -1))[:, c - 1 :].flatten(0, 1)
+        target = groups if k == 1 else groups.unflatten(0, (count, -1))[:, c - 1 :].flatten(0, 1)
+        if k == 1:
+            motion = motion.mean(1, keepdim=True)
         terms = loss_of(output.float(), target.float(), batch["mask"], count)
         terms["motion"] = (motion.float().flatten(0, 1) - batch["motion"].flatten(0, 1)).abs().mean()
         terms["kl"] = kl
@@ -222,7 +277,8 @@ def train(data: Path, out: Path, minutes: float, config: NanoVAEConfig, *, crops
         optimiser.step(clock.factor)
         step += 1
         for name, term in terms.items():
-            key = f"{name}_{'crop' if side == CROP // config.spatial_compression else 'full'}"
+            kind = "still" if k == 1 else "crop" if side == CROP // config.spatial_compression else "whole"
+            key = f"{name}_{kind}"
             running[key] = 0.95 * running.get(key, term.item()) + 0.05 * term.item()
         if step % 50 == 0:
             journal.write(step=step, seconds=round(clock.elapsed), factor=clock.factor, **running)

@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, Callable
+from typing import Any
 
 import numpy as np
 from safetensors.torch import load_file, save_file
@@ -46,8 +46,10 @@ class Clock:
         """Step size in 0..1."""
         progress = min(1.0, self.elapsed / self.seconds)
         rise = min(1.0, (self.elapsed + 1.0) / self.warmup)
-        fall = 1.0 if progress < 1 - self.floor else 0.5 + 0.5 * math.cos(
-            math.pi * (progress - 1 + self.floor) / self.floor
+        fall = (
+            1.0
+            if progress < 1 - self.floor
+            else 0.5 + 0.5 * math.cos(math.pi * (progress - 1 + self.floor) / self.floor)
         )
         return rise * max(fall, 0.01)
 
@@ -76,6 +78,15 @@ def save_checkpoint(folder: Path, model: nn.Module, optimiser: Muon, elapsed: fl
     save_file({k: v.contiguous().clone() for k, v in state.items()}, temporary, metadata={"elapsed": str(elapsed)})
     temporary.replace(folder / "state.safetensors")
     (folder / "elapsed.json").write_text(json.dumps({"elapsed": elapsed}), encoding="utf-8")
+
+
+def load_trained(folder: Path, model: nn.Module) -> bool:
+    """Give `model` the weights that `save_checkpoint` wrote; False if there are none."""
+    if not (folder / "state.safetensors").exists():
+        return False
+    state = load_file(folder / "state.safetensors")
+    model.load_state_dict({k[6:]: v for k, v in state.items() if k.startswith("model/")})
+    return True
 
 
 def load_checkpoint(folder: Path, model: nn.Module, optimiser: Muon) -> float:

@@ -8,6 +8,7 @@ its own latent and the two before it, so that chunks which share two latents dec
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 import torch.nn.functional as F  # noqa: N812
@@ -129,6 +130,10 @@ class Encoder(nn.Module):
         _, channels, height, width = features.shape
         return self.group(features.reshape(-1, self.compression * channels, height, width))
 
+    def still(self, frames: Tensor) -> Tensor:
+        """As `forward` on groups that are one frame each, repeated: [B, 3, H, W] -> [B, 2 * C, h, w]."""
+        return self.group(self.frame(F.pixel_unshuffle(frames, self.patch)).repeat(1, self.compression, 1, 1))
+
 
 class Decoder(nn.Module):
     """Latents to frames. A latent's frames are distinct channels of one convolution, then mixed along time."""
@@ -149,7 +154,7 @@ class Decoder(nn.Module):
         )
         self.time = nn.Conv2d(3 * config.phase_width, widths[0], 1)
         layers: list[nn.Module] = []
-        for width, finer in zip(widths[:-1], widths[1:], strict=True):
+        for width, finer in pairwise(widths):
             layers += [Block(width, config.eps), nn.Conv2d(width, 4 * finer, 1), nn.PixelShuffle(2)]
         self.frame = nn.Sequential(
             *layers,
@@ -158,8 +163,8 @@ class Decoder(nn.Module):
             nn.Conv2d(widths[-1], 3 * config.patch**2, 3, padding=1),
         )
 
-    def forward(self, latents: Tensor, batch: int) -> Tensor:
-        """Raw latents [B * k, C, h, w] of `batch` clips -> frames [B * (compression * (k - 1) + 1), 3, H, W]."""
+    def forward(self, latents: Tensor, batch: int, last: int | None = None) -> Tensor:
+        """Raw latents [B * k, C, h, w] of `batch` clips -> the last frames [B * last, 3, H, W] of each, or all."""
         x = self.inlet(latents)
         _, _, height, width = x.shape
         clip = x.reshape(batch, -1, x.shape[1], height, width)
@@ -169,6 +174,8 @@ class Decoder(nn.Module):
         # Two frames of padding stand before the first latent's last phase: the oldest frame, repeated.
         first = self.compression - 1
         frames = torch.cat((frames[:, first : first + 1], frames[:, first : first + 1], frames[:, first:]), dim=1)
+        if last is not None:
+            frames = frames[:, -last - 2 :]
         mixed = torch.cat((frames[:, :-2], frames[:, 1:-1], frames[:, 2:]), dim=2).flatten(0, 1)
         x = self.frame(self.time(mixed))
         return F.pixel_shuffle(x, self.patch)
@@ -207,8 +214,11 @@ class NanoVAE(nn.Module):
         latents = (moments[:, : self.config.latent_channels] - self.latents_mean) / self.latents_std
         return latents.unflatten(0, (batch, -1)).transpose(1, 2)
 
-    def decode(self, latents: Tensor) -> Tensor:
-        """Normalised latents [B, C, k, h, w] -> frames [B, 3, T, H, W] in about -1..1 (not clamped)."""
+    def decode(self, latents: Tensor, last: int | None = None) -> Tensor:
+        """Normalised latents [B, C, k, h, w] -> the last frames [B, 3, last, H, W], or all, in about -1..1.
+
+        Earlier latents are context only: the frames before the last ones are not rendered.
+        """
         batch = latents.shape[0]
         raw = latents.transpose(1, 2).flatten(0, 1) * self.latents_std + self.latents_mean
-        return self.decoder(raw, batch).unflatten(0, (batch, -1)).transpose(1, 2)
+        return self.decoder(raw, batch, last).unflatten(0, (batch, -1)).transpose(1, 2)

@@ -1,0 +1,239 @@
+"""Held-out figures of nano: faces, sentences and voices that training never saw, with the gates that they must pass.
+
+Every subject is a portrait with a closed mouth and some ten seconds of speech after half a second of silence. The
+mouth's opening is measured on the generated frames alone (see `measure`) and compared with the opening that the
+renderer would have drawn. Controls: the truth of another subject (wrong audio) and a picture that never moves.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from rap_edge.models.load import load_networks
+from rap_edge.models.networks import Networks
+from rap_edge.runtime.avatar import Avatar
+from rap_edge.runtime.errors import RapEdgeError
+from rap_edge.runtime.spec import ModelSpec
+
+from .dataset import noise
+from .identity import Identity
+from .measure import MouthGauge, best_lag, closedness, correlation, psnr_outside, within_latent_correlation
+from .renderer import mouth_box, neutral_motion, render
+from .rollout import roll_out
+from .sentences import sample_text, sample_voice
+from .speech import FRAME_RATE, SAMPLE_RATE, synthesize
+
+Bytes = npt.NDArray[np.uint8]
+Floats = npt.NDArray[np.float32]
+Talker = Callable[[Bytes, Floats], Bytes]
+
+WEIGHTS = Path(__file__).parent / "weights"
+FRAME_SAMPLES = SAMPLE_RATE // FRAME_RATE
+LEAD_FRAMES = 12
+SEED = 20_000
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A held-out face that says something.
+
+    Attributes:
+        portrait: uint8 [H, W, 3], mouth closed.
+        waveform: float32 [frames * 640].
+        mouth: float32 [frames, 5], the truth.
+        still: uint8 [frames, H, W, 3], the renderer's frames with that mouth and a head that keeps the portrait's pose.
+        boxes: [frames, 4], where the mouth is in them.
+        gauge: measures the mouth.
+    """
+
+    portrait: Bytes
+    waveform: Floats
+    mouth: Floats
+    still: Bytes
+    boxes: npt.NDArray[np.int64]
+    gauge: MouthGauge
+
+    @classmethod
+    def sample(cls, index: int, frames: int, size: int, *, silent: bool = False) -> Subject:
+        """Subject `index` of the held-out split, `frames` long; a silent one hears nothing, or noise if odd."""
+        rng = np.random.default_rng([SEED, index])
+        identity = Identity.sample(rng)
+        waveform = np.zeros(frames * FRAME_SAMPLES, np.float32)
+        mouth = np.zeros((frames, 5), np.float32)
+        filled = LEAD_FRAMES
+        while not silent and filled < frames - FRAME_RATE:
+            utterance = synthesize(sample_text(rng, "held-out"), sample_voice(rng, "held-out"))
+            length = min(len(utterance.mouth), frames - filled)
+            spoken = utterance.waveform[: length * FRAME_SAMPLES]
+            level = rng.uniform(0.04, 0.12) / max(float(np.sqrt(np.mean(spoken**2))), 1e-6)
+            first = filled * FRAME_SAMPLES
+            waveform[first : first + len(spoken)] = spoken * level
+            mouth[filled : filled + length] = utterance.mouth[:length]
+            filled += length + int(rng.integers(3, 12))
+        if silent and index % 2:
+            waveform += noise(rng, len(waveform)) * np.float32(0.005)
+        portrait = render(identity, neutral_motion(), size)
+        motion = np.tile(neutral_motion(), (frames, 1))
+        motion[:, :5] = mouth
+        still = np.stack([render(identity, row, size) for row in motion])
+        boxes = np.array([mouth_box(identity, row, size) for row in motion])
+        gauge = MouthGauge.calibrate(portrait, mouth_box(identity, neutral_motion(), size))
+        return cls(portrait, np.clip(waveform, -1, 1), mouth, still, boxes, gauge)
+
+
+def torch_talker(networks: Networks) -> Talker:
+    """Speaks through the PyTorch networks."""
+
+    def talk(portrait: Bytes, waveform: Floats) -> Bytes:
+        chunks = -(-len(waveform) // networks.spec.chunk_samples)
+        return roll_out(networks, portrait[None], waveform[None], chunks)[0][: len(waveform) // FRAME_SAMPLES]
+
+    return talk
+
+
+def bundle_talker(bundle: Path) -> Talker:
+    """Speaks through the torch-free runtime, as shipped."""
+
+    def talk(portrait: Bytes, waveform: Floats) -> Bytes:
+        with Avatar.open(bundle, portrait) as avatar, avatar.session(seed=0) as session:
+            session.push(waveform)
+            session.finish()
+            return np.concatenate([chunk.frames for chunk in session.chunks()])[: len(waveform) // FRAME_SAMPLES]
+
+    return talk
+
+
+def seam_ratio(frames: Bytes, boxes: npt.NDArray[np.int64], period: int) -> float:
+    """Mean change across chunk seams over the mean change elsewhere, outside the mouth; 1 means unseen seams."""
+    x0, y0 = boxes[:, :2].min(0)
+    x1, y1 = boxes[:, 2:].max(0)
+    moved = np.abs(np.diff(frames.astype(np.int16), axis=0)).astype(np.float32)
+    moved[:, y0:y1, x0:x1] = 0
+    change = moved.mean((1, 2, 3))
+    seams = np.arange(period - 1, len(change), period)
+    return float(change[seams].mean() / max(float(np.delete(change, seams).mean()), 1e-6))
+
+
+def figures(talk: Talker, spec: ModelSpec, subjects: int, frames: int) -> tuple[dict[str, float], Bytes]:
+    """The figures of the roll-outs, and a contact sheet of truth and result."""
+    opening, truth, outside, seams, rows = [], [], [], [], []
+    for index in range(subjects):
+        subject = Subject.sample(index, frames, spec.image_size)
+        video = talk(subject.portrait, subject.waveform)
+        opening.append(subject.gauge.opening(video))
+        truth.append(subject.mouth[:, 0])
+        outside.append(psnr_outside(video, subject.still, subject.boxes))
+        seams.append(seam_ratio(video, subject.boxes, spec.new_frames))
+        if index < 6:
+            shown = np.linspace(LEAD_FRAMES + 8, min(frames - 1, 120), 6).astype(int)
+            rows += [np.concatenate(subject.still[shown], axis=1), np.concatenate(video[shown], axis=1)]
+        print(
+            f"subject {index + 1}/{subjects}: correlation {correlation(opening[-1], truth[-1]):.3f}, "
+            f"outside the mouth {outside[-1]:.1f} dB",
+            file=sys.stderr,
+        )
+    measured, expected = np.stack(opening), np.stack(truth)
+    lag, at_lag = best_lag(measured, expected)
+    wrong = float(np.mean([correlation(np.roll(measured, shift, axis=0), expected) for shift in range(1, subjects)]))
+    values = {
+        "correlation": correlation(measured, expected),
+        "best_lag": float(lag),
+        "best_lag_correlation": at_lag,
+        "within_latent_correlation": within_latent_correlation(measured, expected, first=0),
+        "wrong_audio_correlation": wrong,
+        "static_frame_correlation": correlation(np.zeros_like(measured), expected),
+        "psnr_outside_mouth": float(-10 * np.log10(np.mean(10 ** (-np.array(outside) / 10)))),
+        "seam_ratio": float(np.mean(seams)),
+        "closed_in_pauses": closedness(measured[:, 4:], expected[:, 4:]),
+    }
+    return values, np.concatenate(rows)
+
+
+def silence_figure(talk: Talker, spec: ModelSpec, subjects: int) -> float:
+    """Share of frames with a closed mouth where there is silence or noise and no speech."""
+    shares = []
+    for index in range(1000, 1000 + subjects):
+        subject = Subject.sample(index, 3 * FRAME_RATE, spec.image_size, silent=True)
+        opening = subject.gauge.opening(talk(subject.portrait, subject.waveform))
+        shares.append(closedness(opening, subject.mouth[:, 0]))
+    return float(np.mean(shares))
+
+
+def stream_figures(talk: Talker, spec: ModelSpec, seconds: int) -> dict[str, float]:
+    """One long stream: PSNR outside the mouth of the first and the last ten seconds, and the mouth's correlation."""
+    subject = Subject.sample(2000, seconds * FRAME_RATE, spec.image_size)
+    video = talk(subject.portrait, subject.waveform)
+    span = 10 * FRAME_RATE
+    opening = subject.gauge.opening(video)
+    return {
+        "stream_first_psnr": psnr_outside(video[:span], subject.still[:span], subject.boxes[:span]),
+        "stream_last_psnr": psnr_outside(video[-span:], subject.still[-span:], subject.boxes[-span:]),
+        "stream_first_correlation": correlation(opening[:span], subject.mouth[:span, 0]),
+        "stream_last_correlation": correlation(opening[-span:], subject.mouth[-span:, 0]),
+    }
+
+
+def gates(values: dict[str, float]) -> dict[str, bool]:
+    """Which of the goal's figures are reached."""
+    checks = {
+        "correlation >= 0.80": values["correlation"] >= 0.80,
+        "best lag within 1 frame": abs(values["best_lag"]) <= 1,
+        "0.4 above the wrong audio": values["correlation"] - values["wrong_audio_correlation"] >= 0.4,
+        "within-latent correlation >= 0.6": values["within_latent_correlation"] >= 0.6,
+        "outside the mouth >= 26 dB": values["psnr_outside_mouth"] >= 26.0,
+        "closed in silence >= 0.95": values["closed_in_silence"] >= 0.95,
+    }
+    if "stream_last_psnr" in values:
+        drop = abs(values["stream_last_psnr"] - values["stream_first_psnr"])
+        checks["last 10 s of the stream within 1 dB of the first"] = drop <= 1.0
+    return checks
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Evaluate the weights or a bundle; print and write the figures."""
+    parser = argparse.ArgumentParser(prog="python -m rap_edge.models.nano.evaluate", description=__doc__)
+    parser.add_argument("--weights", type=Path, default=WEIGHTS, help="checkpoint folder, through PyTorch")
+    parser.add_argument("--bundle", type=Path, help="bundle folder, through the torch-free runtime, instead")
+    parser.add_argument("--subjects", type=int, default=12)
+    parser.add_argument("--seconds", type=float, default=9.6, help="length of every roll-out")
+    parser.add_argument("--stream-seconds", type=int, default=120, help="length of the long stream; 0 leaves it out")
+    parser.add_argument("--steps", type=int, help="denoise steps per chunk; the spec's if not given")
+    parser.add_argument("--out", type=Path, default=Path("nano-evaluation"), help="folder of figures.json, sheet.png")
+    options = parser.parse_args(arguments)
+    try:
+        networks = load_networks(options.weights)
+        if options.steps:
+            networks = dataclasses.replace(networks, spec=networks.spec.with_steps(options.steps))
+        talk = bundle_talker(options.bundle) if options.bundle else torch_talker(networks)
+        spec = networks.spec
+        values, sheet = figures(talk, spec, options.subjects, round(options.seconds * FRAME_RATE))
+        values["closed_in_silence"] = silence_figure(talk, spec, max(2, options.subjects // 2))
+        if options.stream_seconds:
+            values |= stream_figures(talk, spec, options.stream_seconds)
+    except RapEdgeError as error:
+        print(error, file=sys.stderr)
+        return 2
+    passed = gates(values)
+    options.out.mkdir(parents=True, exist_ok=True)
+    report = {"figures": values, "gates": passed, "engine": "runtime" if options.bundle else "torch"}
+    (options.out / "figures.json").write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+    cv2.imwrite(str(options.out / "sheet.png"), cv2.cvtColor(sheet, cv2.COLOR_RGB2BGR))
+    for name, value in values.items():
+        print(f"{name:32s} {value:8.3f}")
+    for name, good in passed.items():
+        print(f"{'pass' if good else 'FAIL'}  {name}")
+    return 0 if all(passed.values()) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,146 @@
+"""Trains nano from a data set of `rap_edge.models.nano.dataset`: autoencoder, audio encoder, DiT, then the decoder.
+
+The last stage refines the autoencoder's decoder alone, so the latents that the DiT knows stay as they are.
+
+Every stage writes its state every few minutes and goes on from it when the command is given again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file
+
+from rap_edge.models.dit import DiT
+from rap_edge.models.networks import Networks, dit_config
+from rap_edge.models.own_checkpoint import save_networks
+from rap_edge.runtime.errors import OutputError, RapEdgeError
+from rap_edge.runtime.spec import NANO, ModelSpec, linear_alpha
+
+from . import train_audio, train_dit, train_vae
+from .cache import cache_features, cache_latents, latent_statistics
+from .plot import plot_log
+from .training import load_trained
+from .vae import NanoVAE, NanoVAEConfig
+
+SPEC: ModelSpec = dataclasses.replace(
+    NANO,
+    feature_layers=train_audio.NANO_AUDIO.num_hidden_layers,
+    feature_width=train_audio.NANO_AUDIO.hidden_size,
+    alpha=linear_alpha(NANO.num_layers),
+).validate()
+FFN_DIM = 768
+AUDIO_HIDDEN = 192
+TRAIN_SHIFT = 1.0
+
+
+def rounded(module: torch.nn.Module) -> torch.nn.Module:
+    """The same network with its weights rounded to fp16, as they are stored."""
+    with torch.no_grad():
+        for parameter in module.parameters():
+            parameter.copy_(parameter.half().float())
+    return module.eval()
+
+
+def trained_vae(out: Path, data: Path) -> tuple[NanoVAE, train_vae.MotionHead]:
+    """The trained autoencoder with fp16-rounded weights and measured latent statistics, and its motion head."""
+    trainee = train_vae.VAETrainee(NanoVAEConfig())
+    if not load_trained(out / "decoder", trainee) and not load_trained(out / "vae", trainee):
+        raise OutputError(f"{out} holds no trained autoencoder; run the stage vae first.")
+    rounded(trainee.vae)
+    videos = train_vae.Clips.open(data / "train").video
+    return latent_statistics(trainee.vae.to(memory_format=torch.channels_last), videos, 48), trainee.head
+
+
+def trained_audio(out: Path) -> train_audio.AudioEncoder:
+    """The trained audio encoder with fp16-rounded weights."""
+    trainee = train_audio.AudioTrainee(train_audio.NANO_AUDIO)
+    if not load_trained(out / "audio", trainee):
+        raise OutputError(f"{out} holds no trained audio encoder; run the stage audio first.")
+    rounded(trainee)
+    return trainee.encoder
+
+
+def build_cache(out: Path, data: Path) -> None:
+    """Latents and audio features of the training clips, unless they are there already."""
+    cache = out / "cache"
+    if (cache / "done").exists():
+        return
+    vae, _ = trained_vae(out, data)
+    cache_latents(vae, data / "train", cache)
+    cache_features(trained_audio(out), data / "train", cache, SPEC.chunk_frames)
+    (cache / "done").write_text("", encoding="utf-8")
+
+
+def collect(out: Path, data: Path) -> Networks:
+    """The three trained networks as they ship."""
+    vae, _ = trained_vae(out, data)
+    dit = DiT(dit_config(SPEC, ffn_dim=FFN_DIM, audio_hidden=AUDIO_HIDDEN))
+    state = load_file(out / "dit_average" / "state.safetensors")
+    prefix = "model/dit."
+    dit.load_state_dict({k[len(prefix) :]: v for k, v in state.items() if k.startswith(prefix)})
+    rounded(dit)
+    return Networks(SPEC, dit, vae, trained_audio(out))
+
+
+def save_half(networks: Networks, folder: Path) -> None:
+    """Write the networks with fp16 weights to `folder` (rap-edge's own layout)."""
+    for network in (networks.dit, networks.vae, networks.audio_encoder):
+        assert isinstance(network, torch.nn.Module)
+        network.half()
+    save_networks(networks, folder)
+    for network in (networks.dit, networks.vae, networks.audio_encoder):
+        assert isinstance(network, torch.nn.Module)
+        network.float()
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the stages that `--stage` names."""
+    parser = argparse.ArgumentParser(prog="python -m rap_edge.models.nano.train", description=__doc__)
+    parser.add_argument("--data", type=Path, required=True, help="folder with train/ and heldout/")
+    parser.add_argument("--out", type=Path, required=True, help="folder of states, log, plot and weights")
+    parser.add_argument("--stage", choices=("vae", "audio", "dit", "decoder", "all"), default="all")
+    parser.add_argument("--vae-minutes", type=float, default=40.0)
+    parser.add_argument("--audio-minutes", type=float, default=8.0)
+    parser.add_argument("--dit-minutes", type=float, default=25.0)
+    parser.add_argument("--decoder-minutes", type=float, default=15.0)
+    parser.add_argument("--threads", type=int, default=2)
+    options = parser.parse_args(arguments)
+    torch.set_num_threads(options.threads)
+    try:
+        if options.stage in ("vae", "all"):
+            train_vae.train(options.data, options.out, options.vae_minutes, NanoVAEConfig())
+        if options.stage in ("audio", "all"):
+            train_audio.train(options.data, options.out, options.audio_minutes)
+        if options.stage in ("dit", "all"):
+            build_cache(options.out, options.data)
+            vae, head = trained_vae(options.out, options.data)
+            train_dit.train(
+                options.out / "cache",
+                options.data / "train",
+                options.out,
+                options.dit_minutes,
+                dit_config(SPEC, ffn_dim=FFN_DIM, audio_hidden=AUDIO_HIDDEN),
+                head,
+                vae,
+                latents=SPEC.chunk_latents,
+                shift=TRAIN_SHIFT,
+            )
+        if options.stage in ("decoder", "all"):
+            train_vae.refine(options.data, options.out, options.decoder_minutes, NanoVAEConfig())
+        if options.stage in ("dit", "decoder", "all"):
+            save_half(collect(options.out, options.data), options.out / "weights")
+        plot_log(options.out / "log.jsonl", options.out / "training.png")
+    except RapEdgeError as error:
+        print(error, file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
