@@ -11,8 +11,6 @@ from collections.abc import Sequence
 import numpy as np
 import onnx_ir as ir
 
-from .graph_edit import initializer
-
 _INT64_MAX = np.iinfo(np.int64).max
 
 
@@ -50,6 +48,7 @@ def _rewrite(graph: ir.Graph, conv: ir.Node) -> None:
     x, weight_value = conv.inputs[0], conv.inputs[1]
     bias = conv.inputs[2] if len(conv.inputs) > 2 else None
     output = conv.outputs[0]
+    assert x is not None
     assert weight_value is not None
     assert weight_value.const_value is not None
     base = str(output.name)
@@ -74,7 +73,15 @@ def _rewrite(graph: ir.Graph, conv: ir.Node) -> None:
         return node.outputs[0]
 
     def constant(array: np.ndarray, suffix: str) -> ir.Value:
-        return initializer(graph, array, f"{base}_{suffix}")
+        name = f"{base}_{suffix}"
+        value = ir.Value(
+            name=name,
+            const_value=ir.tensor(array, name=name),
+            shape=ir.Shape(array.shape),
+            type=ir.TensorType(ir.DataType.from_numpy(array.dtype)),
+        )
+        graph.register_initializer(value)
+        return value
 
     batch_axis = constant(np.array([0], np.int64), "batch_axis")
     frames = add("Transpose", [add("Squeeze", [x, batch_axis], "unbatched")], "frames", perm=[1, 0, 2, 3])

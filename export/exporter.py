@@ -15,7 +15,6 @@ from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -34,11 +33,13 @@ from rap_edge.runtime.errors import ExportError
 from rap_edge.runtime.onnxruntime_engine import OnnxRuntimeEngine
 from rap_edge.runtime.spec import ModelSpec
 
+from .channels_last import channels_last_norm, channels_last_shuffle
 from .conv3d import conv3d_to_conv2d
 from .flops import chunk_flops, count_flops
 from .graphs import OPSET, GraphSource, capture, graph_sources
 from .hybrid_attention import carry_definition
 from .inputs import RealInputs, png, write_wave
+from .movement import merge_movement
 from .parity import (
     GATES,
     ROLLOUT_SEED,
@@ -52,12 +53,10 @@ from .parity import (
     roll_out,
     run_rollout,
 )
-from .pixels import convert_before_moving
 from .precision import FP16_MAX, Island, check_finite, to_fp16
 from .source import NetworkSource
 from .stages import Stages
 from .torch_engine import torch_engines
-from .transposed_conv import pixel_shuffle_to_transposed_conv
 from .writer import EXTERNAL_DATA_LIMIT, BundleWriter, new_bundle, require_space
 
 ROLLOUT_CHUNKS, FEWEST_CHUNKS = 8, 2
@@ -66,15 +65,14 @@ GOLDEN_SECONDS = 3.0
 GOLDEN_FRAMES = 8
 
 Pass = Callable[[ir.Model], int]
-PASSES: Mapping[str, Pass] = MappingProxyType(
-    {
-        "conv3d_to_conv2d": conv3d_to_conv2d,
-        "pixel_shuffle_to_transposed_conv": pixel_shuffle_to_transposed_conv,
-        "convert_before_moving": convert_before_moving,
-    }
-)
-# All of them are for CPUs; TensorRT has kernels of its own for what they replace, and takes uint8 at the ends alone.
-DEFAULT_PASSES: Mapping[str, tuple[str, ...]] = MappingProxyType({"fp32": tuple(PASSES), "fp16": ()})
+PASSES: Mapping[str, Pass] = {
+    "conv3d_to_conv2d": conv3d_to_conv2d,
+    "channels_last_shuffle": channels_last_shuffle,
+    "channels_last_norm": channels_last_norm,
+    "merge_movement": merge_movement,
+}
+# fp32 bundles are for CPUs, and the passes are what their kernels want; TensorRT chooses layouts of its own.
+DEFAULT_PASSES: Mapping[str, tuple[str, ...]] = {"fp32": tuple(PASSES), "fp16": ()}
 
 
 @dataclass(frozen=True)
@@ -253,8 +251,10 @@ def write_graph(source: GraphSource, spec: ModelSpec, settings: ExportSettings, 
     """Capture one graph, transform it and write it into the bundle; raises `ExportError`."""
     model = capture(source, spec)
     LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(model)
-    rewritten = {name: PASSES[name](model) for name in _passes(settings)}
-    ShapeInferencePass()(model)
+    rewritten = {}
+    for name in _passes(settings):
+        rewritten[name] = PASSES[name](model)
+        ShapeInferencePass()(model)
     parameters = sum(
         int(np.prod(value.const_value.shape.numpy()))
         for value in model.graph.initializers.values()
