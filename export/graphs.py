@@ -46,7 +46,7 @@ class FrameEncoder(nn.Module):
 
 
 class FrameDecoder(nn.Module):
-    """Normalised latents [1, C, k, h, w] -> the last uint8 frames [T, H, W, 3] and their pixels' mean magnitude [1].
+    """Normalised latents [1, C, k, h, w] -> the last uint8 frames [T, H, W, 3] and their mean magnitude [1] in levels.
 
     A uint8 frame cannot hold a NaN; the magnitude can, which is how the runtime notices one.
     """
@@ -57,9 +57,9 @@ class FrameDecoder(nn.Module):
         self.frames = frames
 
     def forward(self, latents: Tensor) -> tuple[Tensor, Tensor]:
-        pixels = self.vae.decode(latents, self.frames).squeeze(0)
-        levels = (pixels * 127.5 + 127.5).round().clamp(0.0, 255.0)
-        return levels.permute(1, 2, 3, 0).to(torch.uint8), pixels.abs().mean().reshape(1)
+        levels = self.vae.decode(latents, self.frames).squeeze(0) * 127.5 + 127.5
+        frames = levels.round().clamp(0.0, 255.0).permute(1, 2, 3, 0)
+        return frames.to(torch.uint8), levels.abs().mean().reshape(1)
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,102 @@
+"""Small tools that the graph passes share."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import onnx_ir as ir
+from numpy.typing import NDArray
+
+_COUNT = "rap_edge.rewriting.count"
+TO_LAST = (0, 2, 3, 1)
+TO_FIRST = (0, 3, 1, 2)
+
+
+class Rewriter:
+    """Adds nodes next to an old one and takes its place."""
+
+    def __init__(self, graph: ir.Graph, old: ir.Node) -> None:
+        """New nodes get names that begin with the old node's and stand before it."""
+        self._graph, self._old = graph, old
+
+    def add(self, op_type: str, inputs: Sequence[ir.Value | None], **attributes: object) -> ir.Value:
+        """A new node's only output, of the first input's type."""
+        name = self._name()
+        node = ir.node(op_type, inputs, attributes=attributes, name=name)  # type: ignore[arg-type]
+        output = node.outputs[0]
+        output.name = name
+        if inputs[0] is not None:
+            output.dtype = inputs[0].dtype
+        self._graph.insert_before(self._old, node)
+        return output
+
+    def constant(self, array: NDArray[np.generic]) -> ir.Value:
+        """An initialiser."""
+        return constant(self._graph, self._name(), array)
+
+    def _name(self) -> str:
+        count = self._graph.meta.get(_COUNT, 0) + 1
+        self._graph.meta[_COUNT] = count
+        return f"{str(self._old.name).partition(':')[0]}:{count}"
+
+    def replace(self, old: ir.Value, new: ir.Value) -> None:
+        """Readers of `old` read `new`; a graph output keeps its name."""
+        new.shape = old.shape
+        ir.convenience.replace_all_uses_with(old, new, replace_graph_outputs=True)
+
+
+def constant(graph: ir.Graph, name: str, array: NDArray[np.generic]) -> ir.Value:
+    """A new initialiser of `graph`."""
+    value = ir.Value(
+        name=name,
+        const_value=ir.tensor(array, name=name),
+        shape=ir.Shape(array.shape),
+        type=ir.TensorType(ir.DataType.from_numpy(array.dtype)),
+    )
+    graph.register_initializer(value)
+    return value
+
+
+def static_shape(value: ir.Value | None) -> tuple[int, ...] | None:
+    """The shape if every dimension is known."""
+    if value is None or value.shape is None or not value.shape.is_static():
+        return None
+    return tuple(int(dimension) for dimension in value.shape)  # type: ignore[arg-type]
+
+
+def scalar(value: ir.Value | None) -> float | None:
+    """The number that a constant of one element holds."""
+    if value is None or value.const_value is None:
+        return None
+    array = value.const_value.numpy()
+    return float(array.reshape(-1)[0]) if array.size == 1 else None
+
+
+def only_reader(value: ir.Value, op_type: str) -> ir.Node | None:
+    """The node that reads `value`, if it is the only one, of that type, and the value is no graph output."""
+    readers = value.consumers()
+    if value.is_graph_output() or len(value.uses()) != 1 or readers[0].op_type != op_type:
+        return None
+    return readers[0]
+
+
+def transposed(rewriter: Rewriter, value: ir.Value, perm: Sequence[int]) -> ir.Value:
+    """`value` transposed; undoes the transposition that made it, and reuses one that exists already."""
+    producer = value.producer()
+    if producer is not None and producer.op_type == "Transpose":
+        before = [int(axis) for axis in producer.attributes.get_ints("perm", [])]
+        if [before[axis] for axis in perm] == list(range(len(perm))) and producer.inputs[0] is not None:
+            return producer.inputs[0]
+    for reader in value.consumers():
+        if reader.op_type == "Transpose" and list(reader.attributes.get_ints("perm", [])) == list(perm):
+            return reader.outputs[0]
+    result = rewriter.add("Transpose", [value], perm=list(perm))
+    if value.shape is not None:
+        result.shape = ir.Shape([value.shape[axis] for axis in perm])
+    return result
+
+
+def remove_unused(model: ir.Model) -> None:
+    """Drop nodes and initialisers that nothing reads any more."""
+    ir.passes.common.RemoveUnusedNodesPass()(model)
