@@ -16,7 +16,7 @@ test: $(VENV)/.test
 lint: $(VENV)/.test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy -p rap_edge.runtime
+	$(BIN)/mypy runtime
 
 bench: $(VENV)/.export
 	$(PIP) '.[bench]'

@@ -50,7 +50,7 @@ class FrameEncoder(nn.Module):
 
 
 class FrameDecoder(nn.Module):
-    """Normalised latents [1, C, k, h, w] -> the last uint8 frames [T, H, W, 3] and their mean level [1], unrounded.
+    """Normalised latents [1, C, k, h, w] -> the last uint8 frames [T, H, W, 3] and their mean magnitude [1] in levels.
 
     A uint8 frame cannot hold a NaN; the magnitude can, which is how the runtime notices one.
     """

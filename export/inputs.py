@@ -1,4 +1,4 @@
-"""The portrait and the speech that an export is checked with: the demo's, or drawn ones if those are missing."""
+"""The portrait and the speech that an export is checked with: the demo's, or drawn ones where they are missing."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Does a graph compute what the PyTorch network computes? Per graph on real inputs, and over a roll-out.
 
-The reference runs first and is recorded: the inputs that the chunk loop gave each network in its last chunk, what the
-network answered, and the frames. Then every graph is run on the recorded inputs, and the same loop on the graphs.
+The reference runs first and is recorded: what the chunk loop gave each network in its last chunk, what the network
+answered, and the frames. Then every graph is run on the recorded inputs, and the same loop is run on the graphs.
 """
 
 from __future__ import annotations

@@ -14,6 +14,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import numpy.typing as npt
+
 from rap_edge.runtime.errors import OutputError, RapEdgeError
 
 from .dataset import make_clip

@@ -21,6 +21,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import numpy.typing as npt
+
 from rap_edge.runtime.errors import OutputError, RapEdgeError
 
 from .errors import DatasetError

@@ -17,6 +17,7 @@ from typing import Any
 import cv2
 import numpy as np
 import numpy.typing as npt
+
 from rap_edge.runtime.errors import OutputError, RapEdgeError
 
 from .drawing import MARGIN, OVERSAMPLE, Bytes, Colour, Floats, ellipse, fill, mix, scaled, shifted, smoothstep
