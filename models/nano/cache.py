@@ -11,7 +11,7 @@ from torch import Tensor
 
 from rap_edge.models.audio_encoder import AudioEncoder
 
-from .train_audio import WINDOW_FRAMES, window
+from .train_audio import WINDOW_FRAMES, encode_channels_last, window
 from .vae import NanoVAE
 
 
@@ -80,6 +80,6 @@ def cache_features(encoder: AudioEncoder, folder: Path, out: Path, first_end: in
     for index, waveform in enumerate(waveforms):
         waves = torch.from_numpy(np.stack([window(waveform, end) for end in ends]))
         with torch.autocast("cpu", torch.bfloat16):
-            features[index] = encoder.encode(waves).float().numpy().astype(np.float16)
+            features[index] = encode_channels_last(encoder, waves).float().numpy().astype(np.float16)
         if index % 100 == 0:
             print(f"features {index}/{len(waveforms)}", flush=True)

@@ -71,8 +71,10 @@ def build_cache(out: Path, data: Path) -> None:
     cache = out / "cache"
     if (cache / "done").exists():
         return
-    vae, _ = trained_vae(out, data)
-    cache_latents(vae, data / "train", cache)
+    if not (cache / "latents").exists():
+        vae, _ = trained_vae(out, data)
+        cache_latents(vae, data / "train", cache)
+        (cache / "latents").write_text("", encoding="utf-8")
     cache_features(trained_audio(out), data / "train", cache, SPEC.chunk_frames)
     (cache / "done").write_text("", encoding="utf-8")
 
