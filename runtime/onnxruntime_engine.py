@@ -85,6 +85,8 @@ class OnnxRuntimeEngine:
         options.log_severity_level = 3
         options.intra_op_num_threads = threads or available_cores()
         options.inter_op_num_threads = 1
+        # The graphs of a chunk run in turn: threads of the last one that still spin would slow the next one.
+        options.add_session_config_entry("session.force_spinning_stop", "1")
         try:
             self.session = ort.InferenceSession(str(path), options, providers=_providers())
         except _FAILURES as error:

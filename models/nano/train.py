@@ -8,7 +8,6 @@ Every stage writes its state every few minutes and goes on from it when the comm
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,7 +19,7 @@ from rap_edge.models.dit import DiT
 from rap_edge.models.networks import Networks, dit_config
 from rap_edge.models.own_checkpoint import save_networks
 from rap_edge.runtime.errors import OutputError, RapEdgeError
-from rap_edge.runtime.spec import NANO, ModelSpec, linear_alpha
+from rap_edge.runtime.spec import NANO, ModelSpec
 
 from . import train_audio, train_dit, train_vae
 from .cache import cache_features, cache_latents, latent_statistics
@@ -28,12 +27,7 @@ from .plot import plot_log
 from .training import load_trained
 from .vae import NanoVAE, NanoVAEConfig
 
-SPEC: ModelSpec = dataclasses.replace(
-    NANO,
-    feature_layers=train_audio.NANO_AUDIO.num_hidden_layers,
-    feature_width=train_audio.NANO_AUDIO.hidden_size,
-    alpha=linear_alpha(NANO.num_layers),
-).validate()
+SPEC: ModelSpec = NANO
 FFN_DIM = 768
 AUDIO_HIDDEN = 192
 TRAIN_SHIFT = 1.0
