@@ -34,6 +34,7 @@ from rap_edge.runtime.errors import ExportError
 from rap_edge.runtime.onnxruntime_engine import OnnxRuntimeEngine
 from rap_edge.runtime.spec import ModelSpec
 
+from .activations import ActivationPeaks, Peak
 from .channels_last import channels_last_norm, channels_last_shuffle
 from .conv3d import conv3d_to_conv2d
 from .flops import chunk_flops, count_flops
@@ -149,10 +150,11 @@ class _Written:
 
 @dataclass
 class _Reference:
-    """What PyTorch computed: recorded runs and the roll-out's frames."""
+    """What PyTorch computed: recorded runs, the roll-out's frames, and in fp16 the largest activations."""
 
     chunks: int
     cases: dict[str, list[Case]]
+    peaks: dict[str, Peak]
     frames: list[NDArray[np.uint8]]
     seconds: float
     why_fewer: str = ""
@@ -241,11 +243,11 @@ def _write_graphs(
 ) -> dict[str, _Written]:
     written = {}
     weights = {name: source.parameters + 1_000_000 for name, source in sources.items()}
-    with stages.stage("graphs", sum(weights.values())) as progress:
+    with stages.stage("graphs", sum(weights.values()) / 1e6, "M weights") as progress:
         for name, source in sources.items():
             progress.note(name)
             written[name] = write_graph(source, spec, settings, writer)
-            progress.advance(weights[name])
+            progress.advance(weights[name] / 1e6)
             gc.collect()
     return written
 
@@ -289,17 +291,21 @@ def _run_reference(
 ) -> _Reference:
     assert held.networks is not None
     chunks, why = _affordable_chunks(spec, settings, written)
-    recorder = Recorder()
+    recorder, peaks = Recorder(), ActivationPeaks()
     started = time.monotonic()
-    with stages.stage("PyTorch roll-out", chunks + 1) as progress:
+    with stages.stage("PyTorch roll-out", chunks + 1, "chunks") as progress:
 
         def before(index: int) -> None:
             recorder.active = index in (-1, chunks - 1)
             if index >= 0:
                 progress.advance(1)
 
-        frames = roll_out(spec, recorder.watch(torch_engines(held.networks)), inputs, chunks, before_chunk=before)
-    return _Reference(chunks, recorder.cases, frames, time.monotonic() - started, why)
+        engines = torch_engines(held.networks)
+        watched = {name: engine.module for name, engine in engines.items()} if _is_half(settings) else {}
+        with peaks.watch(watched):
+            frames = roll_out(spec, recorder.watch(engines), inputs, chunks, before_chunk=before)
+    peaks.require_half()
+    return _Reference(chunks, recorder.cases, peaks.peaks, frames, time.monotonic() - started, why)
 
 
 def _check(
@@ -314,8 +320,8 @@ def _check(
     gate = settings.gate or GATES[settings.precision]
     engines: dict[str, Engine] = {}
     reports = {}
-    work = {name: item.info.flops + 1 for name, item in written.items()}
-    with stages.stage("parity per graph", sum(work.values())) as progress:
+    work = {name: item.info.flops / 1e9 for name, item in written.items()}
+    with stages.stage("parity per graph", sum(work.values()), "GFLOP") as progress:
         for name, item in written.items():
             progress.note(name)
             engines[name] = OnnxRuntimeEngine(name, item.info, writer.root / item.info.file, settings.threads)
@@ -324,7 +330,7 @@ def _check(
             progress.advance(work[name])
     reference.cases.clear()
     started = time.monotonic()
-    with stages.stage("ONNX Runtime roll-out", reference.chunks + 1) as progress:
+    with stages.stage("ONNX Runtime roll-out", reference.chunks + 1, "chunks") as progress:
         frames = run_rollout(
             spec, engines, inputs, reference.chunks, lambda index: progress.advance(1 if index >= 0 else 0)
         )
@@ -346,6 +352,8 @@ def _check(
         "graphs": {name: Figures(item.report.max_abs, item.report.psnr).to_dict() for name, item in reports.items()},
         "rollout": rollout,
     }
+    if reference.peaks:
+        parity["largest_activations"] = {name: asdict(peak) for name, peak in reference.peaks.items()}
     golden = frames[: _golden_chunks(spec, reference.chunks)]
     parity["golden_psnr"] = compare(np.concatenate(reference.frames[: len(golden)]), np.concatenate(golden)).psnr
     return parity, reports

@@ -231,5 +231,5 @@ def _require(figures: Figures, least_psnr: float, what: str, where: str) -> None
         value = f"{figures.psnr:.1f} dB" if math.isfinite(figures.psnr) else "NaN or Inf"
         raise ExportError(
             f"{what} differs from PyTorch in {where}: PSNR {value}, at least {least_psnr:.0f} dB needed (largest "
-            f"difference {figures.max_abs:.3g}); export with --precision fp32, or report the checkpoint."
+            f"difference {figures.max_abs:.3g}); another precision may pass, else report the checkpoint's config."
         )

@@ -33,9 +33,9 @@ class Stages:
         self._stream = stream
 
     @contextmanager
-    def stage(self, name: str, total: float) -> Iterator[StageProgress]:
+    def stage(self, name: str, total: float, unit: str = "") -> Iterator[StageProgress]:
         """A stage of `total` units of work; it is complete when the block ends."""
-        with Progress(name.ljust(22), total, stream=self._stream) as bar:
+        with Progress(name.ljust(22), total, unit, stream=self._stream) as bar:
             progress = StageProgress(bar)
             yield progress
             bar.update(total)

@@ -222,3 +222,18 @@ def test_the_checkpoint_on_disk_exports_from_the_command_line(tmp_path, capsys) 
     assert report["bundle"] == str(target)
     assert report["graphs"]["dit"]["psnr"] > 80
     assert Bundle.open(target).manifest.provenance["checkpoint"] == str(tmp_path / "checkpoint")
+
+
+def test_an_activation_beyond_half_precision_is_named(tmp_path) -> None:
+    networks = small_networks(SMALL, NANO)
+    with torch.no_grad():
+        networks.vae.decoder.inlet.bias += 60000.0
+        networks.vae.decoder.inlet.weight *= 60000.0
+    with pytest.raises(ExportError, match=r"'vae_decoder' cannot run in fp16.*'vae\.decoder\.\w+"):
+        export(networks, tmp_path / "bundle", precision="fp16", chunks=2)
+
+
+def test_half_bundles_state_their_largest_activations(half) -> None:
+    peaks = half[0].manifest.parity["largest_activations"]
+    assert peaks.keys() == half[0].manifest.graphs.keys()
+    assert all(0 < peak["magnitude"] < 65504 for peak in peaks.values())

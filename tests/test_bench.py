@@ -1,0 +1,79 @@
+import io
+import json
+import sys
+
+import pytest
+from small import NANO, SMALL, small_networks
+
+from rap_edge.export.bench import BASE, bench, main, table
+from rap_edge.export.exporter import ExportSettings, export_bundle
+from rap_edge.export.flops import chunk_flops
+from rap_edge.export.inputs import RealInputs, drawn_portrait, drawn_speech, to_int16
+from rap_edge.export.source import NetworkSource
+from rap_edge.export.stages import Stages
+from rap_edge.models.own_checkpoint import save_networks
+from rap_edge.runtime.bundle import Bundle
+
+
+def drawn(spec) -> RealInputs:
+    return RealInputs(drawn_portrait(spec.image_size), to_int16(drawn_speech(spec.sample_rate)), "drawn")
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory) -> str:
+    folder = tmp_path_factory.mktemp("bench")
+    save_networks(small_networks(SMALL, NANO), folder / "checkpoint")
+    settings = ExportSettings(threads=1, chunks=2)
+    source = NetworkSource(folder / "checkpoint")
+    return export_bundle(source, folder / "bundle", settings, drawn, Stages(io.StringIO())).bundle
+
+
+def test_the_same_chunks_run_on_pytorch_and_on_the_graphs(bundle) -> None:
+    result = bench(bundle, ("torch",), chunks=1, rounds=2, threads=1)
+    flops = {name: graph.flops for name, graph in Bundle.open(bundle).manifest.graphs.items()}
+    assert result.chunk_gflop == pytest.approx(chunk_flops(SMALL, flops) / 1e9)
+    assert list(result.backends) == [BASE, "torch"]
+    for figures in result.backends.values():
+        assert figures.rtf == pytest.approx(figures.chunk_ms / 1e3 / SMALL.chunk_seconds)
+        assert figures.gflops == pytest.approx(result.chunk_gflop / figures.chunk_ms * 1e3)
+        assert 0 < figures.share_of_gemm < 1
+    assert result.backends[BASE].ratio == 1.0
+    assert result.backends["torch"].engine.startswith("torch ")
+    assert "time against ONNX Runtime" in table(result)
+
+
+def test_the_command_prints_json(bundle, capsys) -> None:
+    assert main(["--bundle", bundle, "--chunks", "1", "--rounds", "1", "--threads", "1", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["backends"][BASE]["chunk_ms"] > 0
+
+
+def test_a_folder_that_is_no_bundle_is_one_sentence_and_status_2(tmp_path, capsys) -> None:
+    assert main(["--bundle", str(tmp_path)]) == 2
+    assert "manifest" in capsys.readouterr().err
+
+
+def test_an_unknown_backend_is_refused(bundle, capsys) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        main(["--bundle", bundle, "--against", "tensorflow"])
+    assert stopped.value.code == 2
+    assert "tensorflow" in capsys.readouterr().err
+
+
+def test_missing_openvino_is_said_with_its_cure(bundle, capsys, monkeypatch) -> None:
+    monkeypatch.setitem(sys.modules, "openvino", None)
+    assert main(["--bundle", bundle, "--against", "openvino"]) == 2
+    assert "rap-edge[bench]" in capsys.readouterr().err
+
+
+def test_openvino_computes_the_same_frames(bundle) -> None:
+    pytest.importorskip("openvino")
+    from rap_edge.export.openvino_engine import load_openvino_engines
+    from rap_edge.export.parity import compare, roll_out
+    from rap_edge.runtime.onnxruntime_engine import load_engines
+
+    opened = Bundle.open(bundle)
+    frames = [
+        roll_out(SMALL, engines, drawn(SMALL), 2)
+        for engines in (load_engines(opened, 1), load_openvino_engines(opened, 1))
+    ]
+    assert all(compare(*pair).psnr > 50 for pair in zip(*frames, strict=True))
