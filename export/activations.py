@@ -12,48 +12,40 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
-from rap_edge.runtime.errors import ExportError
-
-from .precision import FP16_MAX
-
 
 @dataclass(frozen=True)
-class Peak:
-    """The largest magnitude that came out of a graph's modules, and which module gave it."""
+class Peaks:
+    """Largest magnitudes that went into and came out of every module of one graph, by the module's path."""
 
-    magnitude: float
-    module: str
+    inputs: dict[str, float] = field(default_factory=dict)
+    outputs: dict[str, float] = field(default_factory=dict)
+
+    def largest(self) -> dict[str, object]:
+        """The module with the largest output, and its magnitude, for the manifest."""
+        module, magnitude = max(self.outputs.items(), key=lambda item: item[1], default=("", 0.0))
+        return {"module": module, "magnitude": magnitude}
 
 
-@dataclass
 class ActivationPeaks:
     """Peaks by graph name, collected while `watch` is open."""
 
-    peaks: dict[str, Peak] = field(default_factory=dict)
-
-    _running: str = ""
+    def __init__(self) -> None:
+        self.graphs: dict[str, Peaks] = {}
+        self._paths: dict[str, dict[nn.Module, str]] = {}
+        self._running = ""
 
     @contextmanager
     def watch(self, graphs: Mapping[str, nn.Module]) -> Iterator[None]:
         """Look at the float outputs of every module below `graphs`; graphs may share modules."""
-        modules = {id(module): (module, name) for root in graphs.values() for name, module in root.named_modules()}
+        self._paths = {graph: {module: path for path, module in root.named_modules()} for graph, root in graphs.items()}
+        modules = {module for paths in self._paths.values() for module in paths}
         handles = [root.register_forward_pre_hook(self._begin(graph)) for graph, root in graphs.items()]
         try:
-            handles += [module.register_forward_hook(self._look_at(name)) for module, name in modules.values()]
+            handles += [module.register_forward_hook(self._look) for module in modules]
             yield
         finally:
             for handle in handles:
                 handle.remove()
-
-    def require_half(self) -> None:
-        """Raise `ExportError` if an activation is beyond fp16; names the graph and the module."""
-        for graph, peak in self.peaks.items():
-            if peak.magnitude > FP16_MAX:
-                raise ExportError(
-                    f"Graph {graph!r} cannot run in fp16: the output of {peak.module or 'the network'!r} reaches "
-                    f"{peak.magnitude:.3g} on real inputs and fp16 ends at {FP16_MAX:.0f}; export with "
-                    "--precision fp32."
-                )
 
     def _begin(self, graph: str) -> Callable[[nn.Module, object], None]:
         def begin(module: nn.Module, inputs: object) -> None:
@@ -61,14 +53,15 @@ class ActivationPeaks:
 
         return begin
 
-    def _look_at(self, name: str) -> Callable[[nn.Module, object, object], None]:
-        def look(module: nn.Module, inputs: object, output: object) -> None:
-            for tensor in output if isinstance(output, tuple) else (output,):
-                if isinstance(tensor, Tensor) and tensor.is_floating_point() and tensor.numel():
-                    low, high = torch.aminmax(tensor)
-                    magnitude = max(abs(float(low)), abs(float(high)))
-                    known = self.peaks.get(self._running)
-                    if known is None or magnitude > known.magnitude:
-                        self.peaks[self._running] = Peak(magnitude, name)
+    def _look(self, module: nn.Module, inputs: object, output: object) -> None:
+        path = self._paths[self._running][module]
+        peaks = self.graphs.setdefault(self._running, Peaks())
+        _raise_to(peaks.inputs, path, inputs)
+        _raise_to(peaks.outputs, path, output)
 
-        return look
+
+def _raise_to(peaks: dict[str, float], path: str, values: object) -> None:
+    for tensor in values if isinstance(values, tuple) else (values,):
+        if isinstance(tensor, Tensor) and tensor.is_floating_point() and tensor.numel():
+            low, high = torch.aminmax(tensor)
+            peaks[path] = max(peaks.get(path, 0.0), abs(float(low)), abs(float(high)))

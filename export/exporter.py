@@ -1,13 +1,12 @@
-"""From networks to a bundle: capture, passes, precision, reference, parity, golden clip, manifest.
+"""From networks to a bundle: reference, capture, passes, precision, parity, golden clip, manifest.
 
-Weights are held once in fp32 until the reference has run; graphs are converted while they are written. The networks
-are let go before ONNX Runtime loads the graphs, so the peak is the larger of the two, not their sum.
+Weights are held once, in fp32; graphs are converted while they are written. The networks are let go before ONNX
+Runtime loads the graphs, so the peak is the larger of the two, not their sum.
 """
 
 from __future__ import annotations
 
 import gc
-import io
 import platform
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -22,7 +21,6 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 import torch
-from numpy.typing import NDArray
 from onnx_ir.passes.common import LiftConstantsToInitializersPass, ShapeInferencePass
 from torch import nn
 
@@ -30,41 +28,36 @@ from rap_edge.models.networks import Networks
 from rap_edge.runtime.bundle import GraphInfo, Manifest
 from rap_edge.runtime.contract import FREE_FRAMES, FREE_LATENTS, contract
 from rap_edge.runtime.engine import Engine
-from rap_edge.runtime.errors import ExportError
+from rap_edge.runtime.errors import ExportError, NumericalError
 from rap_edge.runtime.onnxruntime_engine import OnnxRuntimeEngine
 from rap_edge.runtime.spec import ModelSpec
 
-from .activations import ActivationPeaks, Peak
+from .activations import Peaks
 from .channels_last import channels_last_norm, channels_last_shuffle
 from .conv3d import conv3d_to_conv2d
 from .flops import chunk_flops, count_flops
 from .graphs import OPSET, GraphSource, capture, graph_sources
 from .hybrid_attention import carry_definition
-from .inputs import RealInputs, png, write_wave
+from .inputs import RealInputs
 from .movement import merge_movement
 from .parity import (
     GATES,
     ROLLOUT_SEED,
-    Case,
     Figures,
     Gate,
-    Recorder,
     check_graph,
     check_rollout,
     compare,
     roll_out,
-    run_rollout,
 )
-from .precision import FP16_MAX, Island, check_finite, to_fp16
+from .precision import FP16_MAX, RULES, ActivationRange, Island, check_finite, to_fp16
+from .reference import Reference, golden_chunks, run_reference, write_golden
 from .source import NetworkSource
 from .stages import Stages
-from .torch_engine import torch_engines
 from .writer import EXTERNAL_DATA_LIMIT, BundleWriter, new_bundle, require_space
 
-ROLLOUT_CHUNKS, FEWEST_CHUNKS = 8, 2
+ROLLOUT_CHUNKS = 8
 ROLLOUT_BUDGET_SECONDS = 600.0
-GOLDEN_SECONDS = 3.0
-GOLDEN_FRAMES = 8
 
 Pass = Callable[[ir.Model], int]
 PASSES: Mapping[str, Pass] = MappingProxyType(
@@ -89,7 +82,7 @@ class ExportSettings:
         passes: names of `PASSES` to apply; None takes the precision's default.
         gate: what the graphs must reach; None takes the precision's default.
         data_limit: bytes of weights above which a graph keeps them in a file beside it.
-        budget_seconds: the roll-out is shortened, down to `FEWEST_CHUNKS`, if it would take longer.
+        budget_seconds: the roll-out is shortened, down to two chunks, if it would take longer.
         threads: threads of ONNX Runtime in the check; None takes every core.
     """
 
@@ -100,6 +93,11 @@ class ExportSettings:
     data_limit: int = EXTERNAL_DATA_LIMIT
     budget_seconds: float = ROLLOUT_BUDGET_SECONDS
     threads: int | None = None
+
+    @property
+    def half(self) -> bool:
+        """Whether the graphs compute in fp16."""
+        return self.precision == "fp16"
 
 
 @dataclass(frozen=True)
@@ -149,18 +147,6 @@ class _Written:
 
 
 @dataclass
-class _Reference:
-    """What PyTorch computed: recorded runs, the roll-out's frames, and in fp16 the largest activations."""
-
-    chunks: int
-    cases: dict[str, list[Case]]
-    peaks: dict[str, Peak]
-    frames: list[NDArray[np.uint8]]
-    seconds: float
-    why_fewer: str = ""
-
-
-@dataclass
 class _Held:
     """The networks, so that one place can let go of them."""
 
@@ -197,19 +183,19 @@ def export_bundle(
     started = time.monotonic()
     with stages.stage("weights", 1.0):
         held = _Held(source.load())
-    assert held.networks is not None
+    assert held.networks is not None  # it is let go of below
     spec = held.networks.spec
     folder = target or Path("build") / f"{spec.name}-{settings.precision}"
     inputs = make_inputs(spec)
-    _round_weights(held.networks, settings.precision)
+    _round_weights(held.networks, half=settings.half)
     held.sources = graph_sources(held.networks)
-    require_space(folder, sum(s.parameters for s in held.sources.values()) * (2 if settings.precision == "fp16" else 4))
+    require_space(folder, sum(s.parameters for s in held.sources.values()) * (2 if settings.half else 4))
     with new_bundle(folder) as writer:
-        written = _write_graphs(held.sources, spec, settings, writer, stages)
-        reference = _run_reference(held, spec, settings, inputs, written, stages)
-        held.release()
+        limits = (settings.chunks, settings.budget_seconds)
+        reference = run_reference(held.networks, inputs, limits, stages, watch=settings.half)
+        written = _write_graphs(held, spec, settings, reference.peaks, writer, stages)
         parity, written = _check(spec, settings, inputs, written, reference, writer, stages)
-        golden = _write_golden(spec, inputs, reference, parity, writer)
+        golden = write_golden(spec, inputs, reference, parity.pop("golden_psnr"), writer)
         with stages.stage("hashes", 1.0):
             manifest = Manifest(
                 spec=spec,
@@ -235,25 +221,36 @@ def export_bundle(
 
 
 def _write_graphs(
-    sources: Mapping[str, GraphSource],
+    held: _Held,
     spec: ModelSpec,
     settings: ExportSettings,
+    peaks: Mapping[str, Peaks],
     writer: BundleWriter,
     stages: Stages,
 ) -> dict[str, _Written]:
     written = {}
-    weights = {name: source.parameters + 1_000_000 for name, source in sources.items()}
-    with stages.stage("graphs", sum(weights.values()) / 1e6, "M weights") as progress:
-        for name, source in sources.items():
+    weights = {name: source.parameters / 1e6 + 1.0 for name, source in held.sources.items()}
+    with stages.stage("graphs", sum(weights.values()), "M weights") as progress:
+        for name, weight in weights.items():
             progress.note(name)
-            written[name] = write_graph(source, spec, settings, writer)
-            progress.advance(weights[name] / 1e6)
+            written[name] = write_graph(held.sources[name], spec, settings, writer, peaks.get(name))
+            progress.advance(weight)
             gc.collect()
+    held.release()
     return written
 
 
-def write_graph(source: GraphSource, spec: ModelSpec, settings: ExportSettings, writer: BundleWriter) -> _Written:
-    """Capture one graph, transform it and write it into the bundle; raises `ExportError`."""
+def write_graph(
+    source: GraphSource,
+    spec: ModelSpec,
+    settings: ExportSettings,
+    writer: BundleWriter,
+    peaks: Peaks | None = None,
+) -> _Written:
+    """Capture one graph, transform it and write it into the bundle; raises `ExportError`.
+
+    `peaks` are the activations that half precision has to hold.
+    """
     model = capture(source, spec)
     LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(model)
     rewritten = {}
@@ -265,10 +262,11 @@ def write_graph(source: GraphSource, spec: ModelSpec, settings: ExportSettings, 
         for value in model.graph.initializers.values()
         if value.const_value is not None and value.dtype == ir.DataType.FLOAT
     )
-    inputs, outputs = contract(spec, "float16" if settings.precision == "fp16" else "float32")[source.name]
+    inputs, outputs = contract(spec, "float16" if settings.half else "float32")[source.name]
     islands: tuple[Island, ...] = ()
-    if settings.precision == "fp16":
-        islands = to_fp16(model, {tensor.name: tensor.dtype for tensor in (*inputs, *outputs)})
+    if settings.half:
+        seen = () if peaks is None else (ActivationRange(peaks.inputs, peaks.outputs),)
+        islands = to_fp16(model, {tensor.name: tensor.dtype for tensor in (*inputs, *outputs)}, (*RULES, *seen))
     carry_definition(model)
     file, data = writer.save_graph(model, source.name, settings.data_limit)
     sizes = {FREE_FRAMES: spec.chunk_frames, FREE_LATENTS: spec.chunk_latents}
@@ -281,39 +279,12 @@ def write_graph(source: GraphSource, spec: ModelSpec, settings: ExportSettings, 
     )
 
 
-def _run_reference(
-    held: _Held,
-    spec: ModelSpec,
-    settings: ExportSettings,
-    inputs: RealInputs,
-    written: Mapping[str, _Written],
-    stages: Stages,
-) -> _Reference:
-    assert held.networks is not None
-    chunks, why = _affordable_chunks(spec, settings, written)
-    recorder, peaks = Recorder(), ActivationPeaks()
-    started = time.monotonic()
-    with stages.stage("PyTorch roll-out", chunks + 1, "chunks") as progress:
-
-        def before(index: int) -> None:
-            recorder.active = index in (-1, chunks - 1)
-            if index >= 0:
-                progress.advance(1)
-
-        engines = torch_engines(held.networks)
-        watched = {name: engine.module for name, engine in engines.items()} if _is_half(settings) else {}
-        with peaks.watch(watched):
-            frames = roll_out(spec, recorder.watch(engines), inputs, chunks, before_chunk=before)
-    peaks.require_half()
-    return _Reference(chunks, recorder.cases, peaks.peaks, frames, time.monotonic() - started, why)
-
-
 def _check(
     spec: ModelSpec,
     settings: ExportSettings,
     inputs: RealInputs,
     written: Mapping[str, _Written],
-    reference: _Reference,
+    reference: Reference,
     writer: BundleWriter,
     stages: Stages,
 ) -> tuple[dict[str, Any], dict[str, _Written]]:
@@ -330,10 +301,14 @@ def _check(
             progress.advance(work[name])
     reference.cases.clear()
     started = time.monotonic()
-    with stages.stage("ONNX Runtime roll-out", reference.chunks + 1, "chunks") as progress:
-        frames = run_rollout(
-            spec, engines, inputs, reference.chunks, lambda index: progress.advance(1 if index >= 0 else 0)
-        )
+    frames = []
+    with stages.stage("ONNX Runtime roll-out", reference.chunks, "chunks") as progress:
+        try:
+            for chunk in roll_out(spec, engines, inputs, reference.chunks):
+                frames.append(chunk)
+                progress.advance(1)
+        except NumericalError as error:
+            raise ExportError(f"The roll-out of the exported graphs failed: {error}") from error
     worst, per_chunk = check_rollout(reference.frames, frames, gate)
     rollout: dict[str, Any] = {
         "chunks": reference.chunks,
@@ -347,78 +322,26 @@ def _check(
     if reference.why_fewer:
         rollout["note"] = reference.why_fewer
     parity: dict[str, Any] = {
-        "against": f"torch {torch.__version__} fp32" + (" on weights rounded to fp16" if _is_half(settings) else ""),
+        "against": f"torch {torch.__version__} fp32" + (" on weights rounded to fp16" if settings.half else ""),
         "gate": asdict(gate),
         "graphs": {name: Figures(item.report.max_abs, item.report.psnr).to_dict() for name, item in reports.items()},
         "rollout": rollout,
     }
     if reference.peaks:
-        parity["largest_activations"] = {name: asdict(peak) for name, peak in reference.peaks.items()}
-    golden = frames[: _golden_chunks(spec, reference.chunks)]
+        parity["largest_activations"] = {name: peaks.largest() for name, peaks in reference.peaks.items()}
+    golden = frames[: golden_chunks(spec, reference.chunks)]
     parity["golden_psnr"] = compare(np.concatenate(reference.frames[: len(golden)]), np.concatenate(golden)).psnr
     return parity, reports
 
 
-def _write_golden(
-    spec: ModelSpec,
-    inputs: RealInputs,
-    reference: _Reference,
-    parity: dict[str, Any],
-    writer: BundleWriter,
-) -> dict[str, Any]:
-    chunks = _golden_chunks(spec, reference.chunks)
-    frames = np.concatenate(reference.frames[:chunks])
-    indices = np.unique(np.linspace(0, len(frames) - 1, GOLDEN_FRAMES).round().astype(np.int64))
-    packed = io.BytesIO()
-    np.savez_compressed(packed, frames=frames[indices], indices=indices)
-    audio = np.resize(inputs.speech, chunks * spec.chunk_samples)
-    portrait = writer.add("golden/portrait.png", png(inputs.portrait))
-    write_wave(writer.root / "golden" / "speech.wav", audio, spec.sample_rate)
-    return {
-        "portrait": portrait,
-        "audio": "golden/speech.wav",
-        "frames": writer.add("golden/frames.npz", packed.getvalue()),
-        "seed": ROLLOUT_SEED,
-        "psnr": parity.pop("golden_psnr"),
-    }
-
-
-def _golden_chunks(spec: ModelSpec, chunks: int) -> int:
-    return min(chunks, max(1, round(GOLDEN_SECONDS / spec.chunk_seconds)))
-
-
-def _affordable_chunks(spec: ModelSpec, settings: ExportSettings, written: Mapping[str, _Written]) -> tuple[int, str]:
-    """Chunks of the roll-out, and why they are fewer than asked for."""
-    work = chunk_flops(spec, {name: item.info.flops for name, item in written.items()})
-    # Eager PyTorch and ONNX Runtime each sustain about half of the matrix product's speed here.
-    seconds = 4.0 * work / _gemm_flops_per_second()
-    chunks = int(min(settings.chunks, max(FEWEST_CHUNKS, settings.budget_seconds // seconds)))
-    if chunks >= settings.chunks:
-        return settings.chunks, ""
-    return chunks, (
-        f"{chunks} chunks instead of {settings.chunks}: a chunk is {work / 1e12:.1f} TFLOP, so {settings.chunks} would "
-        f"take about {settings.chunks * seconds / 60:.0f} minutes on this machine"
-    )
-
-
-def _gemm_flops_per_second(size: int = 512) -> float:
-    matrix = torch.ones(size, size)
-    best = float("inf")
-    for _ in range(5):
-        started = time.perf_counter()
-        torch.mm(matrix, matrix)
-        best = min(best, time.perf_counter() - started)
-    return 2.0 * size**3 / best
-
-
-def _round_weights(networks: Networks, precision: str) -> None:
+def _round_weights(networks: Networks, *, half: bool) -> None:
     """Check every weight, and round it to fp16 if that is what the graphs will hold, so that both compute the same."""
     with torch.no_grad():
         for network in (networks.dit, networks.vae, networks.audio_encoder):
             assert isinstance(network, nn.Module)
             for name, parameter in network.named_parameters():
                 check_finite(name, parameter.numpy())
-                if precision == "fp16" and float(parameter.abs().amax()) <= FP16_MAX:
+                if half and float(parameter.abs().amax()) <= FP16_MAX:
                     parameter.copy_(parameter.half().float())
 
 
@@ -427,10 +350,6 @@ def _passes(settings: ExportSettings) -> Sequence[str]:
     if unknown := [name for name in names if name not in PASSES]:
         raise ExportError(f"There is no pass {unknown[0]!r}; choose among {', '.join(PASSES)}.")
     return names
-
-
-def _is_half(settings: ExportSettings) -> bool:
-    return settings.precision == "fp16"
 
 
 def _versions() -> dict[str, Any]:

@@ -7,7 +7,7 @@ answered, and the frames. Then every graph is run on the recorded inputs, and th
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from rap_edge.runtime.chunk_loop import ChunkLoop, encode_reference
 from rap_edge.runtime.engine import Array, Engine, Execution
-from rap_edge.runtime.errors import ExportError, NumericalError
+from rap_edge.runtime.errors import ExportError
 from rap_edge.runtime.sample_buffer import SampleBuffer
 from rap_edge.runtime.spec import ModelSpec
 
@@ -114,38 +114,22 @@ class _RecordedExecution:
 
 
 def roll_out(
-    spec: ModelSpec,
-    engines: Mapping[str, Engine],
-    inputs: RealInputs,
-    chunks: int,
-    *,
-    before_chunk: Callable[[int], None] = lambda index: None,
-) -> list[NDArray[np.uint8]]:
-    """New frames of every chunk, from the runtime's own loop with its state fed back.
-
-    Args:
-        spec: the model.
-        engines: one for every graph of the contract.
-        inputs: portrait and speech.
-        chunks: how many to render.
-        before_chunk: called with -1 before the portrait is encoded and with its index before every chunk.
+    spec: ModelSpec, engines: Mapping[str, Engine], inputs: RealInputs, chunks: int
+) -> Iterator[NDArray[np.uint8]]:
+    """Encode the portrait, then yield the new frames of chunk after chunk: the runtime's own loop, its state fed back.
 
     Raises:
         NumericalError: a stage gave NaN or Inf.
     """
-    before_chunk(-1)
     reference = encode_reference(spec, engines["vae_encoder"], inputs.portrait)
     loop = ChunkLoop(spec, engines, reference, ROLLOUT_SEED)
     buffer = SampleBuffer(spec.window_samples)
     buffer.append(inputs.waveform(chunks * spec.chunk_samples))
-    frames = []
     for index in range(chunks):
-        before_chunk(index)
         stop = (index + 1) * spec.chunk_samples
         buffer.read(stop - spec.window_samples, stop, loop.waveform)
-        frames.append(loop.render()[0])
+        yield loop.render()[0]
         buffer.drop_before(stop)
-    return frames
 
 
 def compare(reference: Array, got: Array, peak: float | None = None) -> Figures:
@@ -197,20 +181,6 @@ def check_rollout(
         _require(figures, gate.rollout_psnr, "The roll-out", f"chunk {index}")
     worst = Figures(max(figures.max_abs for figures in every), min(figures.psnr for figures in every))
     return worst, [figures.psnr for figures in every]
-
-
-def run_rollout(
-    spec: ModelSpec,
-    engines: Mapping[str, Engine],
-    inputs: RealInputs,
-    chunks: int,
-    before_chunk: Callable[[int], None],
-) -> list[NDArray[np.uint8]]:
-    """`roll_out` on exported graphs, where NaN or Inf means that the export is wrong; raises `ExportError`."""
-    try:
-        return roll_out(spec, engines, inputs, chunks, before_chunk=before_chunk)
-    except NumericalError as error:
-        raise ExportError(f"The roll-out of the exported graphs failed: {error}") from error
 
 
 def _run(engine: Engine, case: Case) -> Mapping[str, Array]:

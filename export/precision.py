@@ -67,7 +67,7 @@ class Rule(Protocol):
 
 @dataclass(frozen=True)
 class NormReduction:
-    """Normalisations: the square, the reduction, and everything up to the first full-size result."""
+    """Normalisations: the square, the reduction, and all up to where the result meets the activations again."""
 
     name: str = "norm-reduction"
     reason: str = "a square or a sum over many values leaves the range of fp16 (65504) or loses small terms"
@@ -86,13 +86,16 @@ class NormReduction:
                 yield from self._following(node)
 
     def _following(self, reduction: ir.Node) -> Iterable[ir.Node]:
-        pending, reduced = [reduction.outputs[0]], _size(reduction.outputs[0])
+        pending, derived = [reduction.outputs[0]], {reduction.outputs[0]}
         while pending:
             for node in pending.pop().consumers():
-                if node.op_type in _ARITHMETIC:
-                    yield node
-                    if reduced is not None and _size(node.outputs[0]) == reduced:
-                        pending.append(node.outputs[0])
+                if node.op_type not in _ARITHMETIC:
+                    continue
+                yield node
+                others = [value for value in node.inputs if value is not None and value.const_value is None]
+                if derived.issuperset(others) and node.outputs[0] not in derived:
+                    derived.add(node.outputs[0])
+                    pending.append(node.outputs[0])
 
 
 @dataclass(frozen=True)
@@ -182,6 +185,41 @@ class ConstantRange:
                 if unsafe[value]:
                     yield node
                     break
+
+
+@dataclass(frozen=True)
+class ActivationRange:
+    """What makes or reads an activation that was seen to leave fp16, with some headroom.
+
+    `inputs` and `outputs` hold the largest magnitude that went into and came out of every module on real inputs, by
+    the module's path, with which the names of its nodes begin.
+    """
+
+    inputs: Mapping[str, float]
+    outputs: Mapping[str, float]
+    limit: float = FP16_MAX / 4
+    name: str = "activation-range"
+    reason: str = "an activation came near the end of fp16 (65504) or past it on real inputs"
+
+    def select(self, graph: ir.Graph) -> Iterable[ir.Node]:
+        """See `Rule.select`."""
+        large: set[ir.Value] = set()
+        for node in graph:
+            module = _module(node)
+            if self.outputs.get(module, 0.0) > self.limit:
+                large.update(node.outputs)
+            if self.inputs.get(module, 0.0) > self.limit:
+                large.update(value for value in node.inputs if value is not None and _comes_from_outside(value, module))
+        # What only moves a large value holds it too.
+        for node in graph:
+            if node.op_type in _MOVEMENT and not large.isdisjoint(node.inputs):
+                large.update(node.outputs)
+        for node in reversed(graph):
+            if node.op_type in _MOVEMENT and not large.isdisjoint(node.outputs):
+                large.update(value for value in node.inputs if value is not None and value.const_value is None)
+        for node in graph:
+            if not large.isdisjoint(node.outputs) or not large.isdisjoint(node.inputs):
+                yield node
 
 
 @dataclass(frozen=True)
@@ -361,5 +399,15 @@ def _attributes(node: ir.Node) -> Iterable[ir.Attr]:
     return node.attributes.values()
 
 
-def _size(value: ir.Value) -> tuple[object, ...] | None:
-    return None if value.shape is None else tuple(value.shape.dims)
+def _module(node: ir.Node) -> str:
+    """Path of the module that the node was captured from."""
+    return str(node.name).rpartition("/")[0]
+
+
+def _comes_from_outside(value: ir.Value, module: str) -> bool:
+    """Whether `value` was computed by another module than `module` and those inside it."""
+    producer = value.producer()
+    if producer is None:
+        return value.const_value is None
+    source = _module(producer)
+    return source != module and not source.startswith(f"{module}.")
