@@ -160,7 +160,6 @@ def train(
         return average.dit.eval()
     clock = Clock(minutes * 60, elapsed, warmup=30)
     journal = Journal(out / "log.jsonl", "dit")
-    run = torch.compile(model, dynamic=False)
     step = optimiser.step_count
     generator = torch.Generator().manual_seed(step)
     running: dict[str, float] = {}
@@ -169,7 +168,7 @@ def train(
         noise = torch.randn(example["latents"].shape, generator=generator)
         time = sample_times(batch, shift, generator)
         with torch.autocast("cpu", torch.bfloat16):
-            velocity, motion = run(example["latents"], noise, time, example["features"], example["reference"])
+            velocity, motion = model(example["latents"], noise, time, example["features"], example["reference"])
         error = (velocity.float() - (noise - example["latents"])).square().mean((1, 2))
         weight = 1 + 2 * example["mask"]
         flow = (error * weight).mean() / weight.mean()
