@@ -70,7 +70,8 @@ def _rewrite(graph: ir.Graph, conv: ir.Node) -> None:
     def add(op_type: str, inputs: Sequence[ir.Value | None], suffix: str, **attrs: object) -> ir.Value:
         node = ir.node(op_type, inputs, attributes=attrs, name=f"{conv.name}.{suffix}")  # type: ignore[arg-type]
         node.outputs[0].name = f"{base}_{suffix}"
-        node.outputs[0].dtype = output.dtype
+        if output.dtype is not None:
+            node.outputs[0].dtype = output.dtype
         made.append(node)
         return node.outputs[0]
 
@@ -102,5 +103,5 @@ def _rewrite(graph: ir.Graph, conv: ir.Node) -> None:
     result = add("Unsqueeze", [channels, batch_axis], "result")
     result.shape = output.shape
     ir.convenience.replace_nodes_and_values(graph, conv, [conv], made, [output], [result])
-    if not weight_value.uses() and weight_value.name in graph.initializers:
-        del graph.initializers[weight_value.name]
+    if not weight_value.uses():
+        graph.initializers.pop(str(weight_value.name), None)

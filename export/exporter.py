@@ -21,6 +21,7 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 import torch
+from numpy.typing import NDArray
 from onnx_ir.passes.common import LiftConstantsToInitializersPass, ShapeInferencePass
 from torch import nn
 
@@ -45,10 +46,12 @@ from .parity import (
     ROLLOUT_SEED,
     Figures,
     Gate,
+    Recorder,
     check_graph,
     check_rollout,
     compare,
     roll_out,
+    runs_per_chunk,
 )
 from .precision import FP16_MAX, RULES, ActivationRange, Island, check_finite, to_fp16
 from .reference import Reference, golden_chunks, run_reference, write_golden
@@ -301,12 +304,12 @@ def _check(
             progress.advance(work[name])
     reference.cases.clear()
     started = time.monotonic()
-    frames = []
-    with stages.stage("ONNX Runtime roll-out", reference.chunks, "chunks") as progress:
+    frames: list[NDArray[np.uint8]] = []
+    runs = reference.chunks * runs_per_chunk(spec) + 1
+    with stages.stage("ONNX Runtime roll-out", runs, "runs") as progress:
+        counter = Recorder(on_run=lambda: progress.advance(1))
         try:
-            for chunk in roll_out(spec, engines, inputs, reference.chunks):
-                frames.append(chunk)
-                progress.advance(1)
+            frames += roll_out(spec, counter.watch(engines), inputs, reference.chunks)
         except NumericalError as error:
             raise ExportError(f"The roll-out of the exported graphs failed: {error}") from error
     worst, per_chunk = check_rollout(reference.frames, frames, gate)

@@ -61,7 +61,8 @@ def read_mono(path: str | Path, rate: int) -> NDArray[np.float32]:
 
 def to_int16(waveform: NDArray[np.float32]) -> NDArray[np.int16]:
     """float32 in -1..1 to int16, as a WAVE file holds it."""
-    return np.clip(np.rint(waveform * 32768.0), -32768, 32767).astype(np.int16)
+    pcm: NDArray[np.int16] = np.clip(np.rint(waveform * 32768.0), -32768, 32767).astype(np.int16)
+    return pcm
 
 
 def drawn_portrait(size: int) -> NDArray[np.uint8]:

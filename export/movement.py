@@ -65,7 +65,7 @@ def _hoist(model: ir.Model) -> int:
         rewriter = Rewriter(model.graph, node)
         inputs = [source if i == index else value for i, value in enumerate(node.inputs)]
         early = rewriter.add(node.op_type, inputs, **_attributes(node))
-        early.shape, early.dtype = source.shape, output.dtype
+        early.shape = source.shape
         late = rewriter.add(movement.op_type, [early, *movement.inputs[1:]], **_attributes(movement))
         rewriter.replace(output, late)
         model.graph.remove(node, safe=True)

@@ -7,7 +7,7 @@ answered, and the frames. Then every graph is run on the recorded inputs, and th
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
@@ -69,13 +69,14 @@ class Case:
 
 @dataclass
 class Recorder:
-    """Keeps the first and the last recorded run of every graph."""
+    """Keeps the first and the last recorded run of every graph; `on_run` is called after every run, kept or not."""
 
     active: bool = False
+    on_run: Callable[[], None] = lambda: None
     cases: dict[str, list[Case]] = field(default_factory=dict)
 
     def watch(self, engines: Mapping[str, Engine]) -> dict[str, Engine]:
-        """The same engines, recorded while `active`."""
+        """The same engines, counted, and recorded while `active`."""
         return {name: _RecordedEngine(name, engine, self) for name, engine in engines.items()}
 
     def keep(self, name: str, case: Case) -> None:
@@ -108,6 +109,7 @@ class _RecordedExecution:
         if self._recorder.active:
             outputs = {tensor.name: self.buffers[tensor.name].copy() for tensor in self._engine.graph.outputs}
             self._recorder.keep(self._engine.name, Case(inputs, outputs))
+        self._recorder.on_run()
 
     def capture(self) -> str:
         return self._execution.capture()
@@ -130,6 +132,11 @@ def roll_out(
         buffer.read(stop - spec.window_samples, stop, loop.waveform)
         yield loop.render()[0]
         buffer.drop_before(stop)
+
+
+def runs_per_chunk(spec: ModelSpec) -> int:
+    """How many network runs a chunk takes."""
+    return 3 + (len(spec.timesteps) - 1) + (spec.carry == "clean")
 
 
 def compare(reference: Array, got: Array, peak: float | None = None) -> Figures:

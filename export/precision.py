@@ -58,8 +58,13 @@ class Island:
 class Rule(Protocol):
     """Decides which nodes stay in fp32."""
 
-    name: str
-    reason: str
+    @property
+    def name(self) -> str:
+        """What the manifest calls it."""
+
+    @property
+    def reason(self) -> str:
+        """Why its nodes need fp32."""
 
     def select(self, graph: ir.Graph) -> Iterable[ir.Node]:
         """The nodes of `graph` that this rule keeps."""
@@ -372,17 +377,22 @@ class _Conversion:
                 name=name,
                 shape=value.shape,
                 type=ir.TensorType(ir.DataType.FLOAT16),
-                # Converted when the model is saved, so that both copies of all weights never lie in memory.
-                const_value=ir.LazyTensor(
-                    lambda tensor=tensor, name=name: ir.tensor(tensor.numpy().astype(np.float16), name=name),
-                    dtype=ir.DataType.FLOAT16,
-                    shape=tensor.shape,  # type: ignore[arg-type]
-                    name=name,
-                ),
+                const_value=_half_later(tensor, name),
             )
             self._graph.register_initializer(half)
             self._halves[value] = half
         return self._halves[value]
+
+
+def _half_later(tensor: ir.TensorProtocol, name: str) -> ir.LazyTensor:
+    """The tensor in fp16, converted when it is saved, so that both copies of all weights never lie in memory."""
+
+    def convert() -> ir.TensorProtocol:
+        return ir.tensor(tensor.numpy().astype(np.float16), name=name)
+
+    shape = tensor.shape
+    assert isinstance(shape, ir.Shape)
+    return ir.LazyTensor(convert, dtype=ir.DataType.FLOAT16, shape=shape, name=name)
 
 
 def check_finite(name: str, array: np.ndarray) -> None:

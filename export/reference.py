@@ -16,7 +16,7 @@ from rap_edge.runtime.spec import ModelSpec
 
 from .activations import ActivationPeaks, Peaks
 from .inputs import RealInputs, png, write_wave
-from .parity import ROLLOUT_SEED, Case, Recorder, roll_out
+from .parity import ROLLOUT_SEED, Case, Recorder, roll_out, runs_per_chunk
 from .precision import FP16_MAX
 from .stages import Stages
 from .torch_engine import torch_engines
@@ -33,7 +33,7 @@ class Reference:
 
     Attributes:
         chunks: how many were rendered.
-        cases: the first and the last recorded run of every network.
+        cases: the first and the last recorded run of every network, or the last alone if chunks were left out.
         peaks: the largest activations of every graph, if they were watched.
         frames: new frames of every chunk.
         seconds: how long it took.
@@ -66,13 +66,14 @@ def run_reference(
         ExportError: watched audio keys or values are beyond fp16, in which the graphs would exchange them.
     """
     spec, (most, budget) = networks.spec, limits
-    recorder, peaks, engines = Recorder(active=True), ActivationPeaks(), torch_engines(networks)
+    peaks, engines = ActivationPeaks(), torch_engines(networks)
     frames: list[NDArray[np.uint8]] = []
     chunks, why, started = most, "", time.monotonic()
     with (
-        stages.stage("PyTorch roll-out", most, "chunks") as progress,
+        stages.stage("PyTorch roll-out", most * runs_per_chunk(spec) + 1, "runs") as progress,
         peaks.watch({name: engine.module for name, engine in engines.items()} if watch else {}),
     ):
+        recorder = Recorder(active=True, on_run=lambda: progress.advance(most / chunks))
         for chunk in roll_out(spec, recorder.watch(engines), inputs, most):
             frames.append(chunk)
             if len(frames) == 1:
@@ -84,10 +85,12 @@ def run_reference(
                         f"{chunks} chunks instead of {most}: one takes {seconds:.0f} s in PyTorch here, so {most} "
                         f"would take about {2.0 * most * seconds / 60.0:.0f} minutes with the graphs"
                     )
-            progress.advance(most / chunks)
             recorder.active = len(frames) == chunks - 1
             if len(frames) == chunks:
                 break
+    if chunks < most:
+        # What is slow here is slow in the graphs too: one run of each has to do.
+        recorder.cases = {name: cases[-1:] for name, cases in recorder.cases.items()}
     if watch:
         _require_half(recorder.cases["conditioner"])
     return Reference(chunks, recorder.cases, peaks.graphs, frames, time.monotonic() - started, why)

@@ -26,7 +26,7 @@ class Rewriter:
         node = ir.node(op_type, inputs, attributes=attributes, name=name)  # type: ignore[arg-type]
         output = node.outputs[0]
         output.name = name
-        if inputs[0] is not None:
+        if inputs[0] is not None and inputs[0].dtype is not None:
             output.dtype = inputs[0].dtype
         self._graph.insert_before(self._old, node)
         return output
