@@ -34,12 +34,15 @@ from rap_edge.runtime.onnxruntime_engine import OnnxRuntimeEngine
 from rap_edge.runtime.spec import ModelSpec
 
 from .activations import Peaks
-from .channels_last import channels_last_norm, channels_last_shuffle
+from .attention_layout import attention_layout, rotary_embedding
+from .channels_last import channels_last_norm, channels_last_shuffle, channels_last_sum
+from .conv1d import conv1d_to_conv2d
 from .conv3d import conv3d_to_conv2d
 from .flops import chunk_flops, count_flops
 from .graphs import OPSET, GraphSource, capture, graph_sources
 from .hybrid_attention import carry_definition
 from .inputs import RealInputs
+from .modulated_norm import modulated_norm
 from .movement import merge_movement
 from .parity import (
     GATES,
@@ -53,10 +56,13 @@ from .parity import (
     roll_out,
     runs_per_chunk,
 )
+from .pixels import pixel_rounding
 from .precision import FP16_MAX, RULES, ActivationRange, Island, check_finite, to_fp16
 from .reference import Reference, golden_chunks, run_reference, write_golden
 from .source import NetworkSource
 from .stages import Stages
+from .token_rows import token_rows
+from .weights import fold_weights
 from .writer import EXTERNAL_DATA_LIMIT, BundleWriter, new_bundle, require_space
 
 ROLLOUT_CHUNKS = 8
@@ -65,10 +71,18 @@ ROLLOUT_BUDGET_SECONDS = 600.0
 Pass = Callable[[ir.Model], int]
 PASSES: Mapping[str, Pass] = MappingProxyType(
     {
+        "fold_weights": fold_weights,
         "conv3d_to_conv2d": conv3d_to_conv2d,
+        "conv1d_to_conv2d": conv1d_to_conv2d,
         "channels_last_shuffle": channels_last_shuffle,
         "channels_last_norm": channels_last_norm,
+        "channels_last_sum": channels_last_sum,
+        "rotary_embedding": rotary_embedding,
+        "attention_layout": attention_layout,
+        "modulated_norm": modulated_norm,
+        "token_rows": token_rows,
         "merge_movement": merge_movement,
+        "pixel_rounding": pixel_rounding,
     }
 )
 # All of them are for CPUs; TensorRT has kernels and layouts of its own for what they replace.

@@ -21,11 +21,19 @@ from rap_edge.models.attention import HybridAttention, hybrid_attention
 
 DOMAIN, OP_TYPE, VERSION = "rap", "HybridAttention", 1
 
-# 1 - alpha is computed in fp32 and only then cast, as the reference does.
+# 1 - alpha is computed in fp32 and only then cast, as the reference does. The branches are weighted by weighting their
+# values, which are far fewer than the video tokens.
 _DEFINITION = """
 <domain: "rap", opset_import: ["" : 23]>
 HybridAttention <num_heads, frames, alpha> (query, key, value, full_key, full_value) => (output)
 {
+    alpha_32 = Constant <value_float: float = @alpha> ()
+    one_32 = Constant <value_float: float = 1.0> ()
+    beta_32 = Sub (one_32, alpha_32)
+    window_weight = CastLike (alpha_32, query)
+    full_weight = CastLike (beta_32, query)
+    weighted_value = Mul (window_weight, value)
+    weighted_full_value = Mul (full_weight, full_value)
     one = Constant <value_ints: ints = [1]> ()
     k_scalar = Constant <value_int: int = @frames> ()
     k = Reshape (k_scalar, one)
@@ -39,19 +47,13 @@ HybridAttention <num_heads, frames, alpha> (query, key, value, full_key, full_va
     key_split = Div (key_rows, columns)
     frame_query = Reshape (query, query_split)
     frame_key = Reshape (key, key_split)
-    frame_value = Reshape (value, key_split)
+    frame_value = Reshape (weighted_value, key_split)
     frame_output = Attention <q_num_heads: int = @num_heads, kv_num_heads: int = @num_heads>
         (frame_query, frame_key, frame_value)
     window = Reshape (frame_output, query_shape)
-    full = Attention <q_num_heads: int = @num_heads, kv_num_heads: int = @num_heads> (query, full_key, full_value)
-    alpha_32 = Constant <value_float: float = @alpha> ()
-    one_32 = Constant <value_float: float = 1.0> ()
-    beta_32 = Sub (one_32, alpha_32)
-    window_weight = CastLike (alpha_32, query)
-    full_weight = CastLike (beta_32, query)
-    weighted_window = Mul (window_weight, window)
-    weighted_full = Mul (full_weight, full)
-    output = Add (weighted_window, weighted_full)
+    full = Attention <q_num_heads: int = @num_heads, kv_num_heads: int = @num_heads>
+        (query, full_key, weighted_full_value)
+    output = Add (window, full)
 }
 """
 

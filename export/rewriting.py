@@ -43,6 +43,10 @@ class Rewriter:
     def replace(self, old: ir.Value, new: ir.Value) -> None:
         """Readers of `old` read `new`; a graph output keeps its name."""
         new.shape = old.shape
+        if new.dtype is None:
+            new.dtype = old.dtype
+        if old.is_graph_output():
+            old.name, new.name = f"{old.name}:replaced", old.name
         ir.convenience.replace_all_uses_with(old, new, replace_graph_outputs=True)
 
 
@@ -94,6 +98,21 @@ def transposed(rewriter: Rewriter, value: ir.Value, perm: Sequence[int]) -> ir.V
     result = rewriter.add("Transpose", [value], perm=list(perm))
     if value.shape is not None:
         result.shape = ir.Shape([value.shape[axis] for axis in perm])
+    return result
+
+
+def reshaped(rewriter: Rewriter, value: ir.Value, shape: Sequence[int]) -> ir.Value:
+    """`value` in another static shape; looks through the reshapes that made it, and folds that of a constant."""
+    while (
+        (producer := value.producer()) is not None and producer.op_type == "Reshape" and producer.inputs[0] is not None
+    ):
+        value = producer.inputs[0]
+    if static_shape(value) == tuple(shape):
+        return value
+    if value.const_value is not None:
+        return rewriter.constant(value.const_value.numpy().reshape(shape))
+    result = rewriter.add("Reshape", [value, rewriter.constant(np.array(shape, np.int64))])
+    result.shape = ir.Shape(shape)
     return result
 
 
