@@ -53,6 +53,8 @@ __device__ __forceinline__ void multiply<Bfloat16>(float (&acc)[4], const uint32
         "{%0, %1, %2, %3};"
         : "+f"(acc[0]), "+f"(acc[1]), "+f"(acc[2]), "+f"(acc[3])
         : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
+#else
+    __trap(); // the library refuses the call before
 #endif
 }
 
