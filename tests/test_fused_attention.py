@@ -4,6 +4,7 @@ import ctypes
 import math
 import shutil
 import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -210,3 +211,22 @@ def test_the_emulator_notices(tmp_path: Path, name: str) -> None:
         said = complaint(mutant, inputs.params(), counts, seed)
         wrong = wrong or said != "" or inputs.error() > 1.0 or counts.conflicts > 0
     assert wrong
+
+
+def test_the_gpu_harness_skips_with_a_reason_where_there_is_no_gpu() -> None:
+    if torch.cuda.is_available():
+        pytest.skip("this machine has a GPU")
+    script = ROOT / "benchmarks" / "hybrid_attention.py"
+    done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith("skipped: ")
+
+
+def test_the_floors_count_what_must_be_moved_and_computed() -> None:
+    import hybrid_attention as harness
+
+    rap = harness.SPEED["rap-1.3b"]
+    query, keys = 2 * 12 * 128 * 11 * 256, 2 * 12 * 128 * 352
+    assert harness.moved_bytes(rap) == 2 * (2 * query + 2 * keys)
+    assert harness.operations(rap) == 4 * 352 * query
+    assert harness.operations(harness.SPEED["rap-1.3b, separate"]) == 4 * (352 + 32) * query

@@ -55,16 +55,18 @@ class Case:
     seed: int = 0
 
 
-def guarded(batch: int, tokens: int, width: int, dtype: torch.dtype, padding: int) -> tuple[torch.Tensor, torch.Tensor]:
+def guarded(
+    batch: int, tokens: int, width: int, dtype: torch.dtype, padding: int, device: str
+) -> tuple[torch.Tensor, torch.Tensor]:
     """A NaN-filled buffer and a view [batch, tokens, width] inside it, with strides longer than the view's sizes."""
-    whole = torch.full((batch + 2, tokens + 2, width + padding), float("nan"), dtype=dtype)
+    whole = torch.full((batch + 2, tokens + 2, width + padding), float("nan"), dtype=dtype, device=device)
     return whole, whole[1 : batch + 1, 1 : tokens + 1, :width]
 
 
 class Inputs:
     """Random inputs of a case in guarded buffers, and an output buffer full of NaN."""
 
-    def __init__(self, case: Case) -> None:
+    def __init__(self, case: Case, device: str = "cpu") -> None:
         self.case = case
         generator = torch.Generator().manual_seed(case.seed)
         width = case.heads * case.head_dim
@@ -75,7 +77,9 @@ class Inputs:
         if case.full_tokens:
             tokens["full_key"] = tokens["full_value"] = case.full_tokens
         for number, (name, count) in enumerate(tokens.items()):
-            self.buffers[name], self.views[name] = guarded(case.batch, count, width, case.dtype, 8 * (number % 3))
+            self.buffers[name], self.views[name] = guarded(
+                case.batch, count, width, case.dtype, 8 * (number % 3), device
+            )
             if name != "output":
                 gain = case.gain if name == "query" else 1.0
                 self.views[name].copy_(gain * torch.randn(case.batch, count, width, generator=generator))
