@@ -25,6 +25,7 @@ from .portrait import PortraitWarning
 from .progress import Progress
 from .render import render
 from .report import Report, RunMeter
+from .selftest_cli import main as selftest
 from .sink import Sink
 from .soundtrack import Soundtrack
 from .video import AAC_RATES, Mp4Writer
@@ -39,8 +40,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: arguments without the program's name; None takes the process's.
 
     Returns:
-        0 done; 2 something is wrong, said in one sentence on stderr; 130 stopped by Ctrl-C, the video so far is kept.
+        0 done; 1 the self-test failed; 2 something is wrong, said in one sentence on stderr; 130 stopped by Ctrl-C, the
+            video so far is kept.
     """
+    argv = sys.argv[1:] if argv is None else argv
+    if "--selftest" in argv:
+        return selftest(argv)
     arguments = _parser().parse_args(argv)
     try:
         return _run(arguments)
@@ -66,6 +71,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--portrait", metavar="IMG", help="PNG, JPEG, WebP or BMP (default: the bundle's own)")
     parser.add_argument("-o", "--output", metavar="MP4", help="the video (default: <audio's name>.mp4, here)")
     parser.add_argument("--report", metavar="JSON", help="write the report here too")
+    parser.add_argument(
+        "--selftest", action="store_true", help="play the bundle's golden clip and compare; see rap-run --selftest -h"
+    )
     parser.add_argument("--seed", type=int, default=0, help="of the noise; the same seed gives the same frames")
     parser.add_argument("--steps", type=int, metavar="N", help="denoise steps per chunk (default: the bundle's)")
     parser.add_argument("--threads", type=_positive, metavar="N", help="threads per engine (default: every core)")
