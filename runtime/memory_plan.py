@@ -147,6 +147,7 @@ def session_memory(manifest: Manifest) -> SessionMemory:
     if spec.carry == "clean":
         sizes = {FREE_FRAMES: spec.carried_frames, FREE_LATENTS: spec.carried_latents}
         frames += _bytes(graphs["vae_encoder"].inputs, sizes)
+        carried += _bytes(graphs["vae_encoder"].outputs, sizes)
     else:
         # One set of carried latents for every level of the schedule.
         carried *= len(spec.timesteps)
