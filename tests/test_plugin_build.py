@@ -9,6 +9,7 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -55,7 +56,8 @@ def find_nvcc() -> str | None:
 @pytest.fixture(scope="module")
 def built(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     """The build folder and the compiler's report."""
-    nvcc, cmake = find_nvcc(), shutil.which("cmake")
+    beside = Path(sys.executable).parent
+    nvcc, cmake = find_nvcc(), shutil.which("cmake", path=f"{beside}{os.pathsep}{os.environ.get('PATH', '')}")
     if nvcc is None or cmake is None:
         pytest.skip("the plugins are built by cmake and nvcc: pip install '.[plugins]'")
     folder = tmp_path_factory.mktemp("plugins")
