@@ -7,6 +7,7 @@ import ctypes
 import importlib.util
 import os
 import re
+import secrets
 import shutil
 import subprocess
 import sys
@@ -63,7 +64,7 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     folder = tmp_path_factory.mktemp("plugins")
     configure = [cmake, "-S", str(ROOT), "-B", str(folder), f"-DCMAKE_CUDA_COMPILER={nvcc}"]
     configure.append(f"-DTENSORRT_INCLUDE_DIR={HEADERS or ''}")
-    targets = ["all", "exercise_plugin"] if HEADERS else ["all"]
+    targets = ["all", "exercise_plugin", "enqueue_plugin"] if HEADERS else ["all"]
     report = ""
     for command in (configure, [cmake, "--build", str(folder), "--target", *targets]):
         done = subprocess.run(command, capture_output=True, text=True, check=False)
@@ -184,3 +185,17 @@ def test_enqueueing_without_a_gpu_fails_without_a_crash(exercised: Mapping[str, 
     if Path("/dev/nvidia0").exists():
         pytest.skip("this machine has a GPU")
     assert exercised["enqueue.without_gpu"] != ["0"]
+
+
+@pytest.mark.slow
+def test_enqueue_on_a_gpu_agrees_with_float64(built: tuple[Path, str]) -> None:
+    if not HEADERS:
+        pytest.skip("TENSORRT_INCLUDE_DIR names no folder with TensorRT's headers")
+    if not Path("/dev/nvidia0").exists():
+        pytest.skip("this machine has no GPU")
+    command = [built[0] / "enqueue_plugin", built[0] / "librap_tensorrt_plugin.so", secrets.randbelow(1 << 30)]
+    done = subprocess.run(list(map(str, command)), capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    errors = {name: float(error) for name, error in (line.split() for line in done.stdout.splitlines())}
+    assert len(errors) == 6
+    assert max(errors.values()) < 1.0, (command, errors)

@@ -125,7 +125,8 @@ template <class T, int HeadDim> struct RunningSoftmax {
     }
 
     // sum += weights V. Accumulator fragments of two neighbouring key octets are one operand fragment.
-    __device__ __forceinline__ void accumulate(const float (&weights)[kKeysPerTile / 8][4], const unsigned char* values) {
+    __device__ __forceinline__ void accumulate(const float (&weights)[kKeysPerTile / 8][4],
+                                               const unsigned char* values) {
         const int lane = threadIdx.x % 32;
 #pragma unroll
         for (int step = 0; step < kKeysPerTile / 16; ++step) {

@@ -1,9 +1,9 @@
 // Runs a CUDA kernel's own source on the CPU: one fiber per thread, warp-wide instructions as meeting points.
 //
-// Fragment layouts are those of the PTX ISA (warp-level matrix instructions), which CUTLASS's traits agree with. The scheduler is hostile: warps run in a
-// random order and change places at random instructions, an asynchronous copy arrives either at once or at the last
-// moment that its wait allows, and shared memory starts as NaN. So a missing barrier, wait or mask shows as a wrong
-// number. Fibers switch with setjmp, which is fast and works wherever glibc does.
+// Fragment layouts are those of the PTX ISA (warp-level matrix instructions), which CUTLASS's traits agree with. The
+// scheduler is hostile: warps run in a random order and change places at random instructions, an asynchronous copy
+// arrives either at once or at the last moment that its wait allows, and shared memory starts as NaN. So a missing
+// barrier, wait or mask shows as a wrong number. Fibers switch with setjmp, which is fast and works wherever glibc does.
 #pragma once
 
 #include <csetjmp>

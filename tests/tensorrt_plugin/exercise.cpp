@@ -1,4 +1,4 @@
-// Loads the plugin into a real TensorRT registry and calls everything that needs no GPU; prints one "name value" a line.
+// Loads the plugin into a real TensorRT registry and calls everything that needs no GPU; prints "name value" lines.
 //
 //   exercise LIBNVINFER PLUGIN
 #include <NvInferRuntime.h>
