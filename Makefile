@@ -24,7 +24,7 @@ bench: $(VENV)/.export
 
 # TENSORRT_INCLUDE_DIR=FOLDER adds the TensorRT plugin.
 plugins: $(BIN)/python
-	$(PIP) '.[plugins]'
+	$(PIP) --editable '.[plugins]'
 	$(BIN)/cmake -S . -B build/plugins -DTENSORRT_INCLUDE_DIR=$(TENSORRT_INCLUDE_DIR) \
 		-DCMAKE_CUDA_COMPILER=$$(ls -d $(CURDIR)/$(VENV)/lib/python*/site-packages/nvidia/cu13/bin/nvcc)
 	$(BIN)/cmake --build build/plugins --parallel

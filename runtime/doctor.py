@@ -22,7 +22,7 @@ from .cpu_features import FAST_INT8, cpu_features
 from .cuda_device import CudaDriver
 from .findings import Diagnosis, Finding, Section
 from .memory_plan import as_gib
-from .nvml import DriverState, driver_state
+from .nvml import DriverState, driver_state, free_memory
 from .onnxruntime_engine import available_cores, cpu_name
 from .preflight import Machine, this_machine
 from .tensorrt_module import LEAN, RTX, TENSORRT
@@ -54,12 +54,8 @@ class Facts:
 
     @property
     def free_bytes(self) -> int | None:
-        """Free memory of the GPU that engines run on; its whole memory if NVML counts other GPUs than CUDA."""
-        devices = self.machine.driver.devices
-        if not devices:
-            return None
-        free = self.management.free_bytes if self.management else ()
-        return free[0] if len(free) == len(devices) else devices[0].memory_bytes
+        """Free memory of the GPU that engines run on, see `free_memory`."""
+        return free_memory(self.management, self.machine.driver.devices)
 
 
 def find_facts() -> Facts:

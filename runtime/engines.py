@@ -12,6 +12,8 @@ from .bundle import Bundle, EngineInfo, Manifest
 from .cuda_memory import Cuda
 from .engine import Engine
 from .errors import BundleError, EngineError, PreflightError
+from .memory_plan import plan_memory
+from .nvml import driver_state, free_memory
 from .onnxruntime_engine import load_engines as load_onnxruntime
 from .preflight import Machine, check_engine, this_machine
 from .runtime_cache import cache_path
@@ -51,6 +53,7 @@ def load_engines(
 
     Raises:
         PreflightError: the plans cannot run here; names the fact and the command that mends it.
+        MemoryPlanError: the GPU's free memory does not even hold the weights and one session.
         EngineError: an engine cannot be loaded, or there is no such one.
         BundleError: a file is missing or changed, or a graph differs from the manifest.
     """
@@ -105,6 +108,8 @@ def _load_plans(
 ) -> Mapping[str, Engine]:
     # Every plan is checked before the first is deserialised.
     runs_in = {name: check_engine(bundle, name, plan, machine) for name, plan in plans.items()}
+    if (free := free_memory(driver_state(), machine.driver.devices)) is not None:
+        plan_memory(bundle.manifest, plans).certain().require(free)
     gpu, cuda = machine.driver.devices[0], Cuda()
     engines: dict[str, Engine] = {}
     for name, plan in plans.items():

@@ -7,6 +7,7 @@ exact: they follow from file sizes and the graph contract. Activations and the d
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -84,6 +85,10 @@ class MemoryPlan:
     def sessions(self, available: int) -> int:
         """How many sessions fit into `available` bytes; 0 if not one does."""
         return max(available - self.shared, 0) // self.session.total
+
+    def certain(self) -> MemoryPlan:
+        """What is needed at the very least: the plan without its estimates."""
+        return dataclasses.replace(self, activations=0, context=0)
 
     def require(self, available: int, sessions: int = 1) -> None:
         """Refuse what does not fit.

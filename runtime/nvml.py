@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import ctypes
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
+
+from .cuda_device import CudaDevice
 
 _LIBRARIES = {"win32": "nvml.dll"}
 _DEFAULT_LIBRARY = "libnvidia-ml.so.1"
@@ -53,6 +55,17 @@ def driver_state(load: Callable[[str], Any] | None = None) -> DriverState | None
         return DriverState(version.value.decode("ascii", errors="replace"), free)
     finally:
         library.nvmlShutdown()
+
+
+def free_memory(state: DriverState | None, devices: Sequence[CudaDevice]) -> int | None:
+    """Free bytes of the GPU that engines run on, the first; None without a GPU.
+
+    Where the management library counts other GPUs than CUDA, or is missing, it is the GPU's whole memory.
+    """
+    if not devices:
+        return None
+    free = state.free_bytes if state else ()
+    return free[0] if len(free) == len(devices) else devices[0].memory_bytes
 
 
 def _free(library: Any, index: int) -> int:

@@ -26,6 +26,8 @@ from rap_edge.runtime.doctor import (
 )
 from rap_edge.runtime.doctor_bundle import bundle_section
 from rap_edge.runtime.doctor_cli import main
+from rap_edge.runtime.engines import load_engines
+from rap_edge.runtime.errors import MemoryPlanError
 from rap_edge.runtime.findings import Diagnosis, Finding, Section
 from rap_edge.runtime.nvml import DriverState, driver_state
 from rap_edge.runtime.preflight import Machine, platform_name
@@ -275,6 +277,16 @@ def test_too_little_gpu_memory_is_a_problem_and_enough_is_counted_in_sessions(bu
     assert refused.state == "problem"
     assert "64 MiB are free; export with --precision fp16" in refused.text
     assert "would fit" in finding(bundle_section(Bundle.open(bundle), GPU), "GPU memory").text
+
+
+def test_plans_that_cannot_fit_are_refused_before_the_first_is_loaded(bundle: Path) -> None:
+    add_plans(bundle)
+    crowded = on_gpu(driver=CudaDriver("13.0", (replace(ADA, memory_bytes=4096),), "")).machine
+    with pytest.raises(MemoryPlanError, match=r"1 session of 'tiny' in fp32 needs about .* and 1 MiB are free"):
+        load_engines(Bundle.open(bundle), "tensorrt-rtx", machine=crowded)
+    loaded = load_engines(Bundle.open(bundle), "tensorrt-rtx", machine=crowded, fallback=True, threads=1)
+    assert loaded.notes[0].startswith("Fell back to ONNX Runtime: 1 session of 'tiny'")
+    assert loaded.engines["dit"].backend.startswith("onnxruntime")
 
 
 def test_a_damaged_file_is_named(bundle: Path) -> None:

@@ -106,6 +106,11 @@ def test_graphs_that_are_not_the_specs_are_refused() -> None:
         plan_memory(replace(described, graphs={**described.graphs, "dit": described.graphs["vae_encoder"]}))
 
 
+def test_what_is_certain_is_less_than_what_is_estimated() -> None:
+    planned = plan_memory(manifest(FLASHHEAD_LITE))
+    assert planned.certain().total(1) == planned.weights + planned.session.total < planned.total(1)
+
+
 def plan(weights: int, activations: int, session: int, precision: str = "fp16") -> MemoryPlan:
     return MemoryPlan("'x' in " + precision, precision, weights, activations, 0, SessionMemory(session, 0, 0, 0))
 

@@ -3,7 +3,7 @@
 // Fragment layouts are those of the PTX ISA (warp-level matrix instructions), which CUTLASS's traits agree with. The
 // scheduler is hostile: warps run in a random order and change places at random instructions, an asynchronous copy
 // arrives either at once or at the last moment that its wait allows, and shared memory starts as NaN. So a missing
-// barrier, wait or mask shows as a wrong number. Fibers switch with setjmp, which is fast and works wherever glibc does.
+// barrier, wait or mask shows as a wrong number. Fibers switch with setjmp: fast, and it works wherever glibc does.
 #pragma once
 
 #include <csetjmp>

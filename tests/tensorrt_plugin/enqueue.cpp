@@ -71,8 +71,8 @@ class Tensor {
 };
 
 // Adds weight * softmax(q k^T / sqrt(d)) v over keys [first, first + count) to `out` [head_dim].
-void attend(Case const& c, Tensor const& q, Tensor const& k, Tensor const& v, int64_t row, int64_t query, int64_t column,
-            int64_t first, int64_t count, double weight, std::vector<double>& out) {
+void attend(Case const& c, Tensor const& q, Tensor const& k, Tensor const& v, int64_t row, int64_t query,
+            int64_t column, int64_t first, int64_t count, double weight, std::vector<double>& out) {
     std::vector<double> scores(count);
     double top = -INFINITY, total = 0.0;
     for (int64_t j = 0; j < count; ++j) {
