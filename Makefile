@@ -3,7 +3,7 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 
-.PHONY: demo test lint train bench clean
+.PHONY: demo test lint train bench plugins clean
 
 demo: $(VENV)/.export
 	$(BIN)/rap-export -o build/nano-fp32
@@ -22,6 +22,13 @@ bench: $(VENV)/.export
 	$(PIP) '.[bench]'
 	$(BIN)/rap-bench --bundle build/nano-fp32 --against torch,openvino
 
+# TENSORRT_INCLUDE_DIR=FOLDER adds the TensorRT plugin.
+plugins: $(BIN)/python
+	$(PIP) --editable '.[plugins]'
+	$(BIN)/cmake -S . -B build/plugins -DTENSORRT_INCLUDE_DIR=$(TENSORRT_INCLUDE_DIR) \
+		-DCMAKE_CUDA_COMPILER=$$(ls -d $(CURDIR)/$(VENV)/lib/python*/site-packages/nvidia/cu13/bin/nvcc)
+	$(BIN)/cmake --build build/plugins --parallel
+
 train: $(VENV)/.test
 	$(BIN)/python -m rap_edge.models.nano.train --data build/nano-data --out build/nano-training
 
@@ -38,7 +45,7 @@ $(VENV)/.export: $(BIN)/python pyproject.toml
 	touch $@
 
 $(VENV)/.test: $(VENV)/.export
-	$(PIP) --editable '.[export,train,test]'
+	$(PIP) --editable '.[export,train,test,plugins]'
 	touch $@
 
 clean:

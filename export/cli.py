@@ -10,11 +10,15 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rap_edge.runtime.errors import RapEdgeError
+from rap_edge.runtime.bundle import Bundle
+from rap_edge.runtime.errors import ExportError, RapEdgeError
 from rap_edge.runtime.spec import PRESETS, load_spec
+from rap_edge.runtime.tensorrt_module import BACKENDS
 
 if TYPE_CHECKING:
+    from .engine_choice import EngineChoice
     from .exporter import ExportReport
+    from .plans import PlansReport
 
 EXIT_BAD_INPUT, EXIT_INTERRUPTED = 2, 130
 PRECISIONS = ("fp32", "fp16")
@@ -39,7 +43,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("rap-export: Stopped; nothing was written.", file=sys.stderr)
         return EXIT_INTERRUPTED
-    print(json.dumps(asdict(report), indent=2) if arguments.json else table(report))
+    print(json.dumps(asdict(report), indent=2) if arguments.json else _text(report))
     return 0
 
 
@@ -50,14 +54,23 @@ def _parser() -> argparse.ArgumentParser:
     weights = parser.add_mutually_exclusive_group()
     weights.add_argument("--checkpoint", metavar="DIR", help="safetensors checkpoint (default: the one that ships)")
     weights.add_argument("--random-weights", action="store_true", help="fresh weights of the spec's shapes")
+    weights.add_argument("--bundle", metavar="DIR", help="add engines to this bundle and leave its graphs as they are")
     parser.add_argument("--spec", metavar="NAME|FILE", help=f"{', '.join(PRESETS)}, or a JSON file")
-    parser.add_argument("--precision", choices=PRECISIONS, default="fp32", help="of the graphs (default fp32)")
+    parser.add_argument("--precision", choices=PRECISIONS, help="of the graphs (default fp32)")
+    parser.add_argument("--engine", choices=BACKENDS, help="build a plan of every graph too; tensorrt-rtx needs no GPU")
+    parser.add_argument(
+        "--target", metavar="SM[,SM]", help="tensorrt-rtx: compute capabilities or current (default 86,89,120,121)"
+    )
+    parser.add_argument("--profile", metavar="NAME", help="tensorrt: how far plans travel, see docs/engines.md")
     parser.add_argument("-o", "--output", metavar="BUNDLE", help="folder (default build/<spec>-<precision>)")
     parser.add_argument("--json", action="store_true", help="print the report as JSON")
     return parser
 
 
-def _run(arguments: argparse.Namespace) -> ExportReport:
+def _run(arguments: argparse.Namespace) -> ExportReport | PlansReport:
+    if arguments.bundle is not None:
+        return _add_engines(arguments)
+    precision = arguments.precision or "fp32"
     from .source import choose_source
     from .writer import refuse_to_replace
 
@@ -67,12 +80,49 @@ def _run(arguments: argparse.Namespace) -> ExportReport:
     if target is not None:
         # Minutes of work should not end in a refusal that could have come first.
         refuse_to_replace(target)
+    engines = _choose_engines(arguments, precision)
     # torch takes seconds to import: bad arguments and --help come before it.
     from .exporter import ExportSettings, export_bundle
     from .inputs import real_inputs
     from .stages import Stages
 
-    return export_bundle(source, target, ExportSettings(precision=arguments.precision), real_inputs, Stages())
+    settings = ExportSettings(precision=precision, engines=engines)
+    return export_bundle(source, target, settings, real_inputs, Stages())
+
+
+def _add_engines(arguments: argparse.Namespace) -> PlansReport:
+    if arguments.engine is None:
+        raise ExportError(f"--bundle adds engines; say which with --engine {' or '.join(BACKENDS)}.")
+    for option in ("spec", "precision", "output"):
+        if getattr(arguments, option) is not None:
+            raise ExportError(f"--bundle keeps the graphs of the bundle; leave --{option} out.")
+    bundle = Bundle.open(arguments.bundle)
+    choice = _choose_engines(arguments, bundle.manifest.precision)
+    assert choice is not None  # --engine is given
+    from .plans import add_plans
+    from .stages import Stages
+
+    return add_plans(bundle.root, choice, Stages())
+
+
+def _choose_engines(arguments: argparse.Namespace, precision: str) -> EngineChoice | None:
+    if arguments.engine is None:
+        for option in ("target", "profile"):
+            if getattr(arguments, option) is not None:
+                raise ExportError(f"--{option} is of an engine; say which with --engine.")
+        return None
+    from .engine_choice import choose_engines
+
+    return choose_engines(arguments.engine, arguments.target, arguments.profile, precision)
+
+
+def _text(report: ExportReport | PlansReport) -> str:
+    from .plan_table import table as plan_table
+    from .plans import PlansReport
+
+    if isinstance(report, PlansReport):
+        return plan_table(report)
+    return table(report) + ("" if report.engines is None else "\n" + plan_table(report.engines))
 
 
 def table(report: ExportReport) -> str:

@@ -38,6 +38,7 @@ from .attention_layout import attention_layout, rotary_embedding
 from .channels_last import channels_last_norm, channels_last_shuffle, channels_last_sum
 from .conv1d import conv1d_to_conv2d
 from .conv3d import conv3d_to_conv2d
+from .engine_choice import EngineChoice
 from .flops import chunk_flops, count_flops
 from .graphs import OPSET, GraphSource, capture, graph_sources
 from .hybrid_attention import carry_definition
@@ -57,6 +58,7 @@ from .parity import (
     runs_per_chunk,
 )
 from .pixels import pixel_rounding
+from .plans import PlansReport, build_plans, with_plans
 from .precision import FP16_MAX, RULES, ActivationRange, Island, check_finite, to_fp16
 from .reference import Reference, golden_chunks, run_reference, write_golden
 from .source import NetworkSource
@@ -101,6 +103,7 @@ class ExportSettings:
         data_limit: bytes of weights above which a graph keeps them in a file beside it.
         budget_seconds: the roll-out is shortened, down to two chunks, if it would take longer.
         threads: threads of ONNX Runtime in the check; None takes every core.
+        engines: plans to build once the graphs have been checked; None builds none.
     """
 
     precision: str = "fp32"
@@ -110,6 +113,7 @@ class ExportSettings:
     data_limit: int = EXTERNAL_DATA_LIMIT
     budget_seconds: float = ROLLOUT_BUDGET_SECONDS
     threads: int | None = None
+    engines: EngineChoice | None = None
 
     @property
     def half(self) -> bool:
@@ -154,6 +158,7 @@ class ExportReport:
     chunk_flops: int
     graphs: Mapping[str, GraphReport]
     rollout: Mapping[str, Any]
+    engines: PlansReport | None = None
 
 
 @dataclass(frozen=True)
@@ -206,7 +211,8 @@ def export_bundle(
     inputs = make_inputs(spec)
     _round_weights(held.networks, half=settings.half)
     held.sources = graph_sources(held.networks)
-    require_space(folder, sum(s.parameters for s in held.sources.values()) * (2 if settings.half else 4))
+    copies = 2 if settings.engines is not None else 1
+    require_space(folder, copies * sum(s.parameters for s in held.sources.values()) * (2 if settings.half else 4))
     with new_bundle(folder) as writer:
         limits = (settings.chunks, settings.budget_seconds)
         reference = run_reference(held.networks, inputs, limits, stages, watch=settings.half)
@@ -224,7 +230,11 @@ def export_bundle(
                 parity=parity,
                 golden=golden,
             )
-            writer.commit(manifest)
+        plans = None
+        if settings.engines is not None:
+            plans = build_plans(writer.root, manifest, settings.engines, stages, str(folder))
+            manifest = with_plans(manifest, plans)
+        writer.commit(manifest)
     return ExportReport(
         bundle=str(folder),
         spec=spec.name,
@@ -234,6 +244,7 @@ def export_bundle(
         chunk_flops=chunk_flops(spec, {name: item.info.flops for name, item in written.items()}),
         graphs={name: item.report for name, item in written.items()},
         rollout=parity["rollout"],
+        engines=None if plans is None else plans.report,
     )
 
 

@@ -14,8 +14,8 @@ from .bundle import Bundle
 from .chunk_loop import ChunkLoop, encode_reference
 from .contract import check_contract
 from .engine import Engine
+from .engines import load_engines
 from .errors import BundleError, SessionError
-from .onnxruntime_engine import load_engines
 from .portrait import load_portrait
 from .session import Session
 from .spec import ModelSpec
@@ -40,6 +40,7 @@ class Avatar:
             NumericalError: the portrait's latents hold NaN or Inf.
         """
         self.spec, self.precision = spec, precision
+        self.notes: tuple[str, ...] = ()
         self.engine, self.device = engines["dit"].backend, engines["dit"].device
         self._engines: Mapping[str, Engine] = engines
         self._reference = encode_reference(spec, engines["vae_encoder"], portrait)
@@ -53,18 +54,22 @@ class Avatar:
         *,
         steps: int | None = None,
         threads: int | None = None,
+        engine: str | None = None,
+        fallback: bool = False,
     ) -> Avatar:
-        """Check a bundle, load its graphs into ONNX Runtime and encode the portrait.
+        """Check a bundle, load its graphs and encode the portrait.
 
         Args:
             bundle: the folder that `rap-export` wrote.
             portrait: a picture file or uint8 [H, W, 3] RGB array; None takes the bundle's golden portrait.
             steps: denoise steps per chunk; None takes the spec's.
             threads: threads per engine; None takes every core that the process may use.
+            engine: "tensorrt-rtx", "tensorrt" or the path inside the bundle of a plan; None takes ONNX Runtime.
+            fallback: go on with ONNX Runtime where the plans cannot run; `notes` then says why.
 
         Raises:
             BundleError: the bundle is incomplete, changed, too new or not to be trusted.
-            EngineError: an engine cannot be loaded.
+            EngineError: an engine cannot be loaded; a `PreflightError` if a plan cannot run here.
             PortraitError: the picture cannot be read.
             SpecError: `steps` is less than 1.
         """
@@ -79,7 +84,10 @@ class Avatar:
             bundle.verify([golden])
             portrait = bundle.path(golden)
         picture = load_portrait(portrait, spec.image_size)
-        return cls(spec, load_engines(bundle, threads), picture, bundle.manifest.precision)
+        loaded = load_engines(bundle, engine, fallback=fallback, threads=threads)
+        avatar = cls(spec, loaded.engines, picture, bundle.manifest.precision)
+        avatar.notes = loaded.notes
+        return avatar
 
     def session(self, *, seed: int = 0, sample_rate: int | None = None) -> Session:
         """Open a stream.

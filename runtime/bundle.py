@@ -18,7 +18,7 @@ from typing import Any
 from .errors import BundleError
 from .spec import ModelSpec
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 MANIFEST_NAME = "manifest.json"
 GRAPH_NAMES = ("audio_encoder", "conditioner", "dit", "vae_encoder", "vae_decoder")
 PRECISIONS = ("fp32", "fp16", "int8", "fp8")
@@ -65,13 +65,32 @@ class GraphInfo:
 
 @dataclass(frozen=True)
 class EngineInfo:
-    """One built engine of a graph and where it can run."""
+    """One built engine of a graph, what it was built from, and where it can run.
+
+    Attributes:
+        file: path inside the bundle.
+        backend: "tensorrt-rtx" or "tensorrt".
+        version: of the backend, "1.7.1.116".
+        platform: operating system and machine, "linux-x86_64".
+        compute_capabilities: of the GPUs that can run it, "8.9"; "8.0+" stands for 8.0 and later.
+        profile: name of the build profile, which says how far the engine travels.
+        graph_sha256: `graph_hash` of the ONNX graph that it was built from.
+        evidence: what the check of the built engine found: fused attention and the precision of its products.
+    """
 
     file: str
     backend: str
     version: str
     platform: str
     compute_capabilities: tuple[str, ...]
+    profile: str
+    graph_sha256: str
+    evidence: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def build(self) -> tuple[str, ...]:
+        """What the engines of all graphs that were built together have in common."""
+        return (self.backend, self.version, self.platform, self.profile, *self.compute_capabilities)
 
 
 @dataclass(frozen=True)
@@ -83,7 +102,7 @@ class Manifest:
         precision: one of `PRECISIONS`.
         graphs: the five graphs of the contract by name.
         files: every file of the bundle but the manifest, by path inside the bundle.
-        engines: built engines by graph name.
+        engines: built engines by graph name; several where they were built for different places.
         provenance: where the weights came from and which versions exported them.
         islands: nodes kept in a higher precision, each with graph, node, rule and reason.
         parity: figures of the comparison with PyTorch.
@@ -125,6 +144,9 @@ class Manifest:
                             "version": engine.version,
                             "platform": engine.platform,
                             "compute_capabilities": list(engine.compute_capabilities),
+                            "profile": engine.profile,
+                            "graph_sha256": engine.graph_sha256,
+                            "evidence": dict(engine.evidence),
                         }
                         for engine in engines
                     ]
@@ -275,6 +297,16 @@ class Bundle:
         return (graph.file, *graph.data)
 
 
+def graph_hash(files: Mapping[str, FileInfo], graph: GraphInfo) -> str:
+    """sha256 (hex) over the hashes of a graph's file and of its external data, in order: what an engine is built from.
+
+    Args:
+        files: the manifest's, by path inside the bundle.
+        graph: lists the paths.
+    """
+    return hashlib.sha256("\n".join(files[path].sha256 for path in (graph.file, *graph.data)).encode()).hexdigest()
+
+
 def hash_file(path: Path) -> FileInfo:
     """Size and sha256 of a file.
 
@@ -361,10 +393,14 @@ def _tensor_dict(tensor: TensorInfo) -> dict[str, Any]:
 
 def _file(path: str, entry: object) -> FileInfo:
     reader = _Reader(entry, f"file {path!r}")
-    sha256 = reader.get("sha256", str)
+    return FileInfo(reader.get("bytes", int), _sha256(reader, f"file {path!r}", "sha256"))
+
+
+def _sha256(reader: _Reader, where: str, key: str = "graph_sha256") -> str:
+    sha256: str = reader.get(key, str)
     if not re.fullmatch(r"[0-9a-f]{64}", sha256):
-        raise BundleError(f"file {path!r} has no valid sha256; export the bundle again.")
-    return FileInfo(reader.get("bytes", int), sha256)
+        raise BundleError(f"{where} has no valid {key}; export the bundle again.")
+    return sha256
 
 
 def _engine(name: str, entry: object) -> EngineInfo:
@@ -378,6 +414,9 @@ def _engine(name: str, entry: object) -> EngineInfo:
         version=reader.get("version", str),
         platform=reader.get("platform", str),
         compute_capabilities=tuple(capabilities),
+        profile=reader.get("profile", str),
+        graph_sha256=_sha256(reader, f"engine of {name!r}"),
+        evidence=reader.get("evidence", dict),
     )
 
 

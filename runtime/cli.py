@@ -18,13 +18,14 @@ from numpy.typing import NDArray
 from .audio import AudioFile, AudioWarning, read_audio
 from .avatar import Avatar
 from .bundle import Bundle
-from .errors import BundleError, OutputError, RapEdgeError
+from .errors import OutputError, RapEdgeError
 from .interrupt import held_interrupt
 from .pending_file import PendingFile
 from .portrait import PortraitWarning
 from .progress import Progress
 from .render import render
 from .report import Report, RunMeter
+from .selftest_cli import main as selftest
 from .sink import Sink
 from .soundtrack import Soundtrack
 from .video import AAC_RATES, Mp4Writer
@@ -39,8 +40,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: arguments without the program's name; None takes the process's.
 
     Returns:
-        0 done; 2 something is wrong, said in one sentence on stderr; 130 stopped by Ctrl-C, the video so far is kept.
+        0 done; 1 the self-test failed; 2 something is wrong, said in one sentence on stderr; 130 stopped by Ctrl-C, the
+            video so far is kept.
     """
+    argv = sys.argv[1:] if argv is None else argv
+    if "--selftest" in argv:
+        return selftest(argv)
     arguments = _parser().parse_args(argv)
     try:
         return _run(arguments)
@@ -58,11 +63,17 @@ def _parser() -> argparse.ArgumentParser:
     )
     model = parser.add_mutually_exclusive_group(required=True)
     model.add_argument("--bundle", metavar="DIR", help="folder that rap-export wrote")
-    model.add_argument("--engine", metavar="FILE", help="a graph inside such a folder; its whole bundle is used")
+    model.add_argument(
+        "--engine", metavar="FILE", help="a plan or graph inside such a folder; its whole bundle is used"
+    )
+    parser.add_argument("--fallback", action="store_true", help="go on with ONNX Runtime where the plans cannot run")
     parser.add_argument("--audio", metavar="FILE", required=True, help="speech in any format, 1 kHz to 768 kHz")
     parser.add_argument("--portrait", metavar="IMG", help="PNG, JPEG, WebP or BMP (default: the bundle's own)")
     parser.add_argument("-o", "--output", metavar="MP4", help="the video (default: <audio's name>.mp4, here)")
     parser.add_argument("--report", metavar="JSON", help="write the report here too")
+    parser.add_argument(
+        "--selftest", action="store_true", help="play the bundle's golden clip and compare; see rap-run --selftest -h"
+    )
     parser.add_argument("--seed", type=int, default=0, help="of the noise; the same seed gives the same frames")
     parser.add_argument("--steps", type=int, metavar="N", help="denoise steps per chunk (default: the bundle's)")
     parser.add_argument("--threads", type=_positive, metavar="N", help="threads per engine (default: every core)")
@@ -76,7 +87,7 @@ def _positive(text: str) -> int:
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    bundle = _open_bundle(arguments)
+    bundle, engine = _open_bundle(arguments)
     output = Path(arguments.output or f"{Path(arguments.audio).stem}.mp4")
     _refuse_to_overwrite(output, arguments.audio, arguments.portrait, arguments.report)
     if arguments.report:
@@ -91,8 +102,16 @@ def _run(arguments: argparse.Namespace) -> int:
         soundtrack = Soundtrack(source.rate, source.channels, AAC_RATES)
         with Mp4Writer(output, spec.image_size, spec.fps, soundtrack.rate, soundtrack.channels) as writer:
             started = perf_counter()
-            with Avatar.open(bundle, arguments.portrait, steps=arguments.steps, threads=arguments.threads) as avatar:
+            with Avatar.open(
+                bundle,
+                arguments.portrait,
+                steps=arguments.steps,
+                threads=arguments.threads,
+                engine=engine,
+                fallback=arguments.fallback,
+            ) as avatar:
                 load_seconds = perf_counter() - started
+                found += avatar.notes
                 meter = RunMeter(spec.chunk_seconds)
                 complete = _render(avatar, source, soundtrack, writer, meter, arguments.seed)
                 try:
@@ -114,13 +133,10 @@ def _run(arguments: argparse.Namespace) -> int:
     return 0 if complete else EXIT_INTERRUPTED
 
 
-def _open_bundle(arguments: argparse.Namespace) -> Bundle:
+def _open_bundle(arguments: argparse.Namespace) -> tuple[Bundle, str | None]:
     if arguments.bundle is not None:
-        return Bundle.open(arguments.bundle)
-    bundle, inside = Bundle.containing(arguments.engine)
-    if inside not in {graph.file for graph in bundle.manifest.graphs.values()}:
-        raise BundleError(f"{inside!r} is no graph of its bundle that this version can run; pass --bundle instead.")
-    return bundle
+        return Bundle.open(arguments.bundle), None
+    return Bundle.containing(arguments.engine)
 
 
 def _refuse_to_overwrite(output: Path, *others: str | None) -> None:

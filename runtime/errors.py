@@ -29,6 +29,14 @@ class EngineError(RapEdgeError):
     """An inference engine could not be created or does not match its graph contract."""
 
 
+class PreflightError(EngineError):
+    """An engine of a bundle cannot run here; the message names the fact that is wrong and the command that mends it."""
+
+
+class MemoryPlanError(EngineError):
+    """A bundle needs more memory than a device has; the message says what would fit."""
+
+
 class NumericalError(RapEdgeError):
     """A stage of the chunk loop produced NaN or Inf."""
 

@@ -1,0 +1,44 @@
+// The library's one entry that needs a GPU.
+#include <cuda_runtime.h>
+
+#include "tile_ops.cuh"
+
+#include "hybrid_attention_kernel.cuh"
+
+namespace {
+
+template <class T, int HeadDim> void launch(const rap::LaunchPlan& plan, cudaStream_t stream) {
+    const dim3 grid(plan.grid[0], plan.grid[1], plan.grid[2]);
+    if (plan.warps == 8) {
+        rap::hybrid_attention_kernel<T, HeadDim, 8><<<grid, 256, 0, stream>>>(plan.arguments);
+    } else {
+        rap::hybrid_attention_kernel<T, HeadDim, 4><<<grid, 128, 0, stream>>>(plan.arguments);
+    }
+}
+
+} // namespace
+
+extern "C" rap_status rap_hybrid_attention(const rap_hybrid_attention_params* params, CUstream_st* stream) {
+    rap::LaunchPlan plan;
+    const rap_status status = rap::make_plan(params, &plan);
+    if (status != RAP_OK) {
+        return status;
+    }
+    int device = 0, major = 0, minor = 0;
+    if (cudaGetDevice(&device) != cudaSuccess ||
+        cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device) != cudaSuccess ||
+        cudaDeviceGetAttribute(&minor, cudaDevAttrComputeCapabilityMinor, device) != cudaSuccess) {
+        return RAP_CUDA_ERROR;
+    }
+    const bool half = plan.dtype == RAP_FLOAT16;
+    if (10 * major + minor < (half ? 75 : 80)) {
+        return RAP_UNSUPPORTED_DEVICE;
+    }
+    if (half) {
+        plan.head_dim == 64 ? launch<rap::tile::Half, 64>(plan, stream) : launch<rap::tile::Half, 128>(plan, stream);
+    } else {
+        plan.head_dim == 64 ? launch<rap::tile::Bfloat16, 64>(plan, stream)
+                            : launch<rap::tile::Bfloat16, 128>(plan, stream);
+    }
+    return cudaPeekAtLastError() == cudaSuccess ? RAP_OK : RAP_CUDA_ERROR;
+}

@@ -1,0 +1,162 @@
+"""A CUDA context, streams, memory and captured work, through `cuda.bindings`, which is imported when it is needed.
+
+Every call is checked: a failure is an `EngineError` with the call's name and the driver's own name of the error.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import weakref
+from importlib import import_module
+from typing import Any
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+from .errors import EngineError
+
+_INSTALL = "pip install 'rap-edge[cuda]'"
+
+
+class Cuda:
+    """The primary context of one GPU; every object that is made from it keeps it alive."""
+
+    def __init__(self, driver: Any = None, index: int = 0) -> None:
+        """Open GPU number `index`.
+
+        Args:
+            driver: `cuda.bindings.driver`; None imports it.
+            index: ordinal of the GPU.
+
+        Raises:
+            EngineError: the bindings are missing, or the driver refuses.
+        """
+        self.driver = _bindings() if driver is None else driver
+        self._pinned: set[int] = set()
+        self.call("cuInit", 0)
+        device = self.call("cuDeviceGet", index)
+        self.context = self.call("cuDevicePrimaryCtxRetain", device)
+        weakref.finalize(self, self.driver.cuDevicePrimaryCtxRelease, device)
+
+    def activate(self) -> None:
+        """Make the context current in the calling thread."""
+        self.call("cuCtxSetCurrent", self.context)
+
+    def stream(self) -> CudaStream:
+        """A new stream that does not wait for the default one."""
+        return CudaStream(self, self.call("cuStreamCreate", self.driver.CUstream_flags.CU_STREAM_NON_BLOCKING))
+
+    def device_memory(self, size: int) -> DeviceMemory:
+        """`size` bytes on the GPU."""
+        return DeviceMemory(self, int(self.call("cuMemAlloc", size)))
+
+    def pinned(self, shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:
+        """A zeroed array in page-locked host memory, which copies asynchronously and can be captured."""
+        size = int(np.prod(shape)) * np.dtype(dtype).itemsize
+        address = int(self.call("cuMemAllocHost", max(size, 1)))
+        block = (ctypes.c_ubyte * size).from_address(address)
+        # The array holds the block, and the block's end frees the memory.
+        weakref.finalize(block, _free, self, "cuMemFreeHost", address)
+        weakref.finalize(block, self._pinned.discard, address)
+        self._pinned.add(address)
+        array: NDArray[Any] = np.frombuffer(memoryview(block), dtype=dtype).reshape(shape)
+        array[...] = 0
+        return array
+
+    def is_pinned(self, array: NDArray[Any]) -> bool:
+        """Whether the array lies in page-locked memory that this context allocated."""
+        return array.ctypes.data in self._pinned
+
+    def call(self, name: str, *arguments: Any) -> Any:
+        """The result of the driver's function `name`; raises `EngineError` unless it succeeds."""
+        try:
+            status, *values = getattr(self.driver, name)(*arguments)
+        except RuntimeError as error:  # the bindings' own, when they find no driver library
+            raise EngineError(f"The CUDA driver cannot be used ({_first_line(error)}); install the driver.") from None
+        if int(status) != 0:
+            label = getattr(status, "name", str(status))
+            raise EngineError(f"The GPU failed in {name} ({label}); free GPU memory, or restart the program.")
+        return values[0] if values else None
+
+
+class DeviceMemory:
+    """Memory on the GPU, freed with its last reference."""
+
+    def __init__(self, cuda: Cuda, address: int) -> None:
+        """Made by `Cuda.device_memory`."""
+        self.address = address
+        weakref.finalize(self, _free, cuda, "cuMemFree", address)
+
+
+class CudaStream:
+    """Work in order on the GPU."""
+
+    def __init__(self, cuda: Cuda, handle: Any) -> None:
+        """Made by `Cuda.stream`."""
+        self._cuda, self._handle = cuda, handle
+        weakref.finalize(self, cuda.driver.cuStreamDestroy, handle)
+
+    @property
+    def handle(self) -> int:
+        """The `CUstream` as a number, as TensorRT takes it."""
+        return int(self._handle)
+
+    def upload(self, target: DeviceMemory, source: NDArray[Any]) -> None:
+        """Copy a contiguous array to the GPU."""
+        self._cuda.call("cuMemcpyHtoDAsync", target.address, source.ctypes.data, source.nbytes, self._handle)
+
+    def download(self, target: NDArray[Any], source: DeviceMemory) -> None:
+        """Copy from the GPU into a contiguous array."""
+        self._cuda.call("cuMemcpyDtoHAsync", target.ctypes.data, source.address, target.nbytes, self._handle)
+
+    def synchronize(self) -> None:
+        """Wait until all work is done."""
+        self._cuda.call("cuStreamSynchronize", self._handle)
+
+    def begin_capture(self) -> None:
+        """Record the work of this thread from here on instead of doing it."""
+        mode = self._cuda.driver.CUstreamCaptureMode.CU_STREAM_CAPTURE_MODE_THREAD_LOCAL
+        self._cuda.call("cuStreamBeginCapture", self._handle, mode)
+
+    def end_capture(self) -> CudaGraph:
+        """The recorded work, ready to be replayed; raises `EngineError` if it cannot be."""
+        graph = self._cuda.call("cuStreamEndCapture", self._handle)
+        try:
+            executable = self._cuda.call("cuGraphInstantiate", graph, 0)
+        finally:
+            self._cuda.call("cuGraphDestroy", graph)
+        self._cuda.call("cuGraphUpload", executable, self._handle)
+        return CudaGraph(self._cuda, executable)
+
+
+class CudaGraph:
+    """Captured work."""
+
+    def __init__(self, cuda: Cuda, executable: Any) -> None:
+        """Made by `CudaStream.end_capture`."""
+        self._cuda, self._executable = cuda, executable
+        weakref.finalize(self, cuda.driver.cuGraphExecDestroy, executable)
+
+    def launch(self, stream: CudaStream) -> None:
+        """Do the work again, in `stream`."""
+        self._cuda.call("cuGraphLaunch", self._executable, stream._handle)
+
+
+def _free(cuda: Cuda, function: str, address: int) -> None:
+    # The garbage collector may run in a thread that has no context yet; a failure here leaks, and that is all.
+    cuda.driver.cuCtxSetCurrent(cuda.context)
+    getattr(cuda.driver, function)(address)
+
+
+def _bindings() -> Any:
+    try:
+        return import_module("cuda.bindings.driver")
+    except ImportError:
+        raise EngineError(
+            f"GPU engines need the package 'cuda-bindings', which is not installed; run {_INSTALL}."
+        ) from None
+
+
+def _first_line(error: Exception) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0].rstrip(".")[:200] if lines else type(error).__name__

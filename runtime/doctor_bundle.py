@@ -1,0 +1,126 @@
+"""What a bundle needs, which of its engines run on this machine, and how many sessions its memory allows.
+
+In: a bundle and the machine's facts. Out: a section of findings; nothing is loaded into an engine.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from shlex import quote
+
+from .bundle import Bundle, EngineInfo, Manifest
+from .contract import check_contract
+from .cpu_features import FAST_INT8
+from .doctor import Facts
+from .errors import BundleError, MemoryPlanError, PreflightError
+from .findings import Finding, Section, State
+from .golden import read_golden
+from .memory_plan import MemoryPlan, as_gib, plan_memory
+from .preflight import check_engine
+
+
+def bundle_section(bundle: Bundle, facts: Facts) -> Section:
+    """Findings about a bundle whose manifest has been read."""
+    manifest, findings = bundle.manifest, [_model(bundle.manifest)]
+    try:
+        check_contract(manifest)
+        bundle.verify()
+    except BundleError as error:
+        findings.append(Finding("files", "problem", str(error)))
+        return Section(f"Bundle {bundle.root}", tuple(findings))
+    count, size = len(manifest.files), sum(info.bytes for info in manifest.files.values())
+    findings.append(Finding("files", "ok", f"all {count} have their size and hash, {as_gib(size)}"))
+    findings.append(_onnxruntime(bundle, facts))
+    for plans in builds(manifest):
+        findings.append(_plans(bundle, plans, facts))
+    findings.append(_memory(manifest, facts))
+    findings.append(_selftest(bundle))
+    return Section(f"Bundle {bundle.root}", tuple(findings))
+
+
+def builds(manifest: Manifest) -> tuple[Mapping[str, EngineInfo], ...]:
+    """The manifest's plans by graph name, those that were built together as one."""
+    result: dict[tuple[str, ...], dict[str, EngineInfo]] = {}
+    for name, engines in manifest.engines.items():
+        for engine in engines:
+            result.setdefault(engine.build, {})[name] = engine
+    return tuple(result.values())
+
+
+def _model(manifest: Manifest) -> Finding:
+    spec = manifest.spec
+    size = f"{spec.image_size}x{spec.image_size} at {spec.fps} fps"
+    return Finding("model", "ok", f"{spec.name}, {manifest.precision}, {size}, chunks of {spec.chunk_seconds:.2f} s")
+
+
+def _onnxruntime(bundle: Bundle, facts: Facts) -> Finding:
+    precision, features = bundle.manifest.precision, facts.features
+    gpu = "CUDAExecutionProvider" in facts.providers and bool(facts.machine.driver.devices)
+    text = "runs on the GPU" if gpu else "runs on the processor"
+    if precision == "fp16" and not gpu:
+        text += "; half precision is for GPUs, and fp32 is as fast or faster here"
+    elif precision == "int8" and not gpu and features is not None and not FAST_INT8.intersection(features):
+        text += "; this processor has no fast int8, so fp32 may be faster"
+    elif precision == "fp8" and not gpu:
+        text += "; fp8 is for GPUs, and fp32 is faster here"
+    return Finding(
+        "onnxruntime", "ok", text, f"rap-run --bundle {quote(str(bundle.root))} --audio speech.wav -o out.mp4"
+    )
+
+
+def _plans(bundle: Bundle, plans: Mapping[str, EngineInfo], facts: Facts) -> Finding:
+    any_plan = next(iter(plans.values()))
+    capabilities = ", ".join(any_plan.compute_capabilities)
+    needs = (
+        f"{any_plan.backend} {any_plan.version}, {any_plan.profile}, for {any_plan.platform} and compute "
+        f"capability {capabilities}"
+    )
+    if lacking := [name for name in bundle.manifest.graphs if name not in plans]:
+        return Finding(any_plan.backend, "problem", f"{needs}: the graph {lacking[0]!r} has no plan in this build")
+    try:
+        for name, plan in plans.items():
+            check_engine(bundle, name, plan, facts.machine)
+    except PreflightError as error:
+        # What cannot run on a machine without a GPU is not a fault of the machine.
+        state: State = "problem" if facts.machine.driver.devices else "absent"
+        return Finding(any_plan.backend, state, f"{needs}: does not run here. {error}")
+    path = bundle.root / plans["dit"].file
+    return Finding(
+        any_plan.backend, "ok", f"{needs}: runs", f"rap-run --engine {quote(str(path))} --audio speech.wav -o out.mp4"
+    )
+
+
+def _memory(manifest: Manifest, facts: Facts) -> Finding:
+    every = builds(manifest)
+    plan = plan_memory(manifest, every[0] if every else None)
+    parts = _parts(plan)
+    if facts.free_bytes is None:
+        return Finding("GPU memory", "absent", f"would take about {as_gib(plan.total(1))} for one session: {parts}")
+    try:
+        plan.require(facts.free_bytes)
+    except MemoryPlanError as error:
+        return Finding("GPU memory", "problem", f"{error} {parts}")
+    fit = plan.sessions(facts.free_bytes)
+    return Finding(
+        "GPU memory",
+        "ok",
+        f"about {as_gib(plan.total(1))} for one session of {as_gib(facts.free_bytes)} free, {fit} would fit: {parts}",
+    )
+
+
+def _parts(plan: MemoryPlan) -> str:
+    return (
+        f"weights {as_gib(plan.weights)}, activations about {as_gib(plan.activations)}, driver about "
+        f"{as_gib(plan.context)}, each session {as_gib(plan.session.total)}"
+    )
+
+
+def _selftest(bundle: Bundle) -> Finding:
+    if "frames" not in bundle.manifest.golden:
+        return Finding("self-test", "absent", "the bundle has no golden clip")
+    try:
+        read_golden(bundle)
+    except BundleError as error:
+        return Finding("self-test", "problem", str(error))
+    command = f"rap-run --selftest --bundle {quote(str(bundle.root))}"
+    return Finding("self-test", "ok", "compares this machine's frames with PyTorch's", command)

@@ -1,0 +1,129 @@
+"""Which engines run a bundle: ONNX Runtime, or the plans that were built into it, with a way back.
+
+In: a bundle and a choice. Out: an engine for every graph, and notes for the report where it is not what was asked for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from .bundle import Bundle, EngineInfo, Manifest
+from .cuda_memory import Cuda
+from .engine import Engine
+from .errors import BundleError, EngineError, PreflightError
+from .memory_plan import plan_memory
+from .nvml import driver_state, free_memory
+from .onnxruntime_engine import load_engines as load_onnxruntime
+from .preflight import Machine, check_engine, this_machine
+from .runtime_cache import cache_path
+from .tensorrt_engine import TensorRtEngine
+from .tensorrt_module import BACKENDS, load_module
+
+ONNX_RUNTIME = "onnxruntime"
+
+
+@dataclass(frozen=True)
+class LoadedEngines:
+    """Engines by graph name, and what the report should say about the choice."""
+
+    engines: Mapping[str, Engine]
+    notes: tuple[str, ...] = ()
+
+
+def load_engines(
+    bundle: Bundle,
+    engine: str | None = None,
+    *,
+    fallback: bool = False,
+    threads: int | None = None,
+    allow_host_code: bool = False,
+    machine: Machine | None = None,
+) -> LoadedEngines:
+    """Load an engine for every graph of a bundle.
+
+    Args:
+        bundle: where the graphs and plans are.
+        engine: "onnxruntime", a backend that the bundle has plans of, or the path inside the bundle of one of its plans
+            or graphs; None takes ONNX Runtime. The plans of all graphs come from the same build.
+        fallback: go on with ONNX Runtime, and note it, where the plans cannot run.
+        threads: per ONNX Runtime engine; None takes every core.
+        allow_host_code: let plans bring code for the CPU.
+        machine: the facts to check plans against; None finds them out.
+
+    Raises:
+        PreflightError: the plans cannot run here; names the fact and the command that mends it.
+        MemoryPlanError: the GPU's free memory does not even hold the weights and one session.
+        EngineError: an engine cannot be loaded, or there is no such one.
+        BundleError: a file is missing or changed, or a graph differs from the manifest.
+    """
+    plans = _chosen_plans(bundle.manifest, engine)
+    if not plans:
+        return LoadedEngines(load_onnxruntime(bundle, threads))
+    try:
+        return LoadedEngines(_load_plans(bundle, plans, machine or this_machine(), allow_host_code))
+    except EngineError as error:
+        if not fallback:
+            raise
+        return LoadedEngines(load_onnxruntime(bundle, threads), (f"Fell back to ONNX Runtime: {error}",))
+
+
+def plans_of(manifest: Manifest, first: EngineInfo) -> Mapping[str, EngineInfo]:
+    """The plans of all graphs that were built together with `first`.
+
+    Raises:
+        PreflightError: a graph has none.
+    """
+    result = {}
+    for name in manifest.graphs:
+        same = [item for item in manifest.engines.get(name, ()) if item.build == first.build]
+        if not same:
+            raise PreflightError(
+                f"The graph {name!r} has no plan from the build of {first.file!r}; build them again with "
+                f"'rap-export --bundle DIR --engine {first.backend}'."
+            )
+        result[name] = same[-1]
+    return result
+
+
+def _chosen_plans(manifest: Manifest, engine: str | None) -> Mapping[str, EngineInfo]:
+    if engine is None or engine == ONNX_RUNTIME or engine in {graph.file for graph in manifest.graphs.values()}:
+        return {}
+    every = [item for engines in manifest.engines.values() for item in engines]
+    named = [item for item in every if engine in (item.file, item.backend)]
+    if named:
+        return plans_of(manifest, named[-1])
+    if engine in BACKENDS:
+        raise PreflightError(
+            f"The bundle has no plans of {engine!r}; build them with 'rap-export --bundle DIR --engine {engine}'."
+        )
+    raise BundleError(
+        f"{engine!r} is no graph or plan of its bundle that this version can run; choose "
+        f"{', '.join(item.file for item in every) or 'one of its ONNX graphs'}."
+    )
+
+
+def _load_plans(
+    bundle: Bundle, plans: Mapping[str, EngineInfo], machine: Machine, allow_host_code: bool
+) -> Mapping[str, Engine]:
+    # Every plan is checked before the first is deserialised.
+    runs_in = {name: check_engine(bundle, name, plan, machine) for name, plan in plans.items()}
+    if (free := free_memory(driver_state(), machine.driver.devices)) is not None:
+        plan_memory(bundle.manifest, plans).certain().require(free)
+    gpu, cuda = machine.driver.devices[0], Cuda()
+    engines: dict[str, Engine] = {}
+    for name, plan in plans.items():
+        module = load_module(runs_in[name])
+        if module is None:
+            raise PreflightError(f"The module {runs_in[name].module!r} does not load; run {runs_in[name].install}.")
+        engines[name] = TensorRtEngine(
+            name,
+            bundle.manifest.graphs[name],
+            bundle.path(plan.file),
+            module,
+            cuda,
+            device=gpu.name,
+            cache=cache_path(bundle, name, plan, gpu.compute_capability),
+            allow_host_code=allow_host_code,
+        )
+    return engines

@@ -1,0 +1,126 @@
+"""The golden clip of a bundle: portrait, speech, and frames that PyTorch rendered from them.
+
+In: a bundle that may come from a stranger. Out: frames whose number, size and dtype have been checked before they were
+unpacked; nothing is unpickled.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+import zipfile
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .bundle import Bundle
+from .errors import BundleError
+from .spec import ModelSpec
+
+MAX_FRAMES = 256
+MAX_INDEX = 1 << 20
+_HEADER_BYTES = 4096
+_CURE = "export the bundle again"
+
+
+@dataclass(frozen=True)
+class GoldenClip:
+    """What the self-test plays and compares.
+
+    Attributes:
+        portrait: picture file.
+        audio: speech file.
+        frames: uint8 [N, H, W, 3], the expected ones.
+        indices: int64 [N], their numbers in the video, rising.
+        seed: of the noise.
+        psnr: in dB, what the bundle reached when it was exported; None if the bundle does not say.
+    """
+
+    portrait: Path
+    audio: Path
+    frames: NDArray[np.uint8]
+    indices: NDArray[np.int64]
+    seed: int
+    psnr: float | None
+
+
+def read_golden(bundle: Bundle) -> GoldenClip:
+    """Verify and read the golden clip of a bundle.
+
+    Raises:
+        BundleError: the bundle has none, or a file of it is missing, changed, or not what it must be.
+    """
+    golden = bundle.manifest.golden
+    if missing := [key for key in ("portrait", "audio", "frames") if key not in golden]:
+        raise BundleError(f"The bundle has no golden {missing[0]} for a self-test; {_CURE}.")
+    bundle.verify([golden["portrait"], golden["audio"], golden["frames"]])
+    frames, indices = read_frames(bundle.path(golden["frames"]), bundle.manifest.spec)
+    return GoldenClip(
+        portrait=bundle.path(golden["portrait"]),
+        audio=bundle.path(golden["audio"]),
+        frames=frames,
+        indices=indices,
+        seed=_seed(golden),
+        psnr=_psnr(golden),
+    )
+
+
+def read_frames(path: Path, spec: ModelSpec) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+    """The arrays `frames` uint8 [N, H, W, 3] and `indices` int64 [N] of an npz file, N at most `MAX_FRAMES`.
+
+    Raises:
+        BundleError: the file is no such thing.
+    """
+    picture = (spec.image_size, spec.image_size, 3)
+    try:
+        with zipfile.ZipFile(path) as archive:
+            indices = _array(archive, "indices", np.dtype("<i8"), ())
+            frames = _array(archive, "frames", np.dtype("u1"), picture)
+    except (OSError, ValueError, KeyError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
+        raise BundleError(f"The golden frames {path.name!r} cannot be read ({_first_line(error)}); {_CURE}.") from None
+    rising = len(indices) == len(frames) > 0 and indices[0] >= 0 and bool((np.diff(indices) > 0).all())
+    if not rising or indices[-1] > MAX_INDEX:
+        raise BundleError(f"The golden frames {path.name!r} are not numbered in rising order; {_CURE}.")
+    return frames, indices
+
+
+def _array(archive: zipfile.ZipFile, name: str, dtype: np.dtype[Any], item: tuple[int, ...]) -> NDArray[Any]:
+    """One member, [N, *item]; raises ValueError unless dtype, shape and length are as they must be."""
+    limit = _HEADER_BYTES + MAX_FRAMES * math.prod(item) * dtype.itemsize
+    with archive.open(f"{name}.npy") as member:
+        # A short file can unpack to any length; the limit holds whatever its directory says.
+        content = member.read(limit + 1)
+    if len(content) > limit:
+        raise ValueError(f"{name!r} is too long")
+    stream = io.BytesIO(content)
+    if np.lib.format.read_magic(stream) != (1, 0):
+        raise ValueError(f"{name!r} has another format version")
+    shape, fortran, found = np.lib.format.read_array_header_1_0(stream, max_header_size=_HEADER_BYTES)
+    if fortran or found != dtype or shape[1:] != item or len(shape) != 1 + len(item) or shape[0] > MAX_FRAMES:
+        raise ValueError(f"{name!r} is {found}{list(shape)}")
+    values = np.frombuffer(content, dtype, offset=stream.tell())
+    if values.size != math.prod(shape):
+        raise ValueError(f"{name!r} is cut short or too long")
+    return values.reshape(shape)
+
+
+def _seed(golden: Mapping[str, Any]) -> int:
+    seed = golden.get("seed")
+    if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 1 << 63:
+        raise BundleError(f"The golden clip has no valid seed; {_CURE}.")
+    return seed
+
+
+def _psnr(golden: Mapping[str, Any]) -> float | None:
+    psnr = golden.get("psnr")
+    return float(psnr) if isinstance(psnr, float | int) and not isinstance(psnr, bool) else None
+
+
+def _first_line(error: Exception) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0].rstrip(".")[:200] if lines else type(error).__name__

@@ -1,0 +1,75 @@
+"""The version of NVIDIA's driver and the free memory of its GPUs, from the driver's management library (NVML).
+
+The library is loaded when it is asked for, never at import; a machine without it is a fact, not an error.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from .cuda_device import CudaDevice
+
+_LIBRARIES = {"win32": "nvml.dll"}
+_DEFAULT_LIBRARY = "libnvidia-ml.so.1"
+
+
+class _Memory(ctypes.Structure):
+    _fields_ = (("total", ctypes.c_ulonglong), ("free", ctypes.c_ulonglong), ("used", ctypes.c_ulonglong))
+
+
+@dataclass(frozen=True)
+class DriverState:
+    """The driver's version, such as "580.65.06", and the free bytes of every GPU that it manages.
+
+    NVML counts all GPUs of the machine, also those that CUDA_VISIBLE_DEVICES hides from CUDA.
+    """
+
+    version: str
+    free_bytes: tuple[int, ...]
+
+
+def driver_state(load: Callable[[str], Any] | None = None) -> DriverState | None:
+    """Ask the management library; None where there is none or it does not start.
+
+    Args:
+        load: opens a shared library by name and raises OSError without it; None takes ctypes'.
+    """
+    default: Callable[[str], Any] = getattr(ctypes, "WinDLL", ctypes.CDLL)
+    try:
+        library = (load or default)(_LIBRARIES.get(sys.platform, _DEFAULT_LIBRARY))
+    except OSError:
+        return None
+    if library.nvmlInit_v2() != 0:
+        return None
+    try:
+        version = ctypes.create_string_buffer(80)
+        if library.nvmlSystemGetDriverVersion(version, len(version)) != 0:
+            return None
+        count = ctypes.c_uint(0)
+        library.nvmlDeviceGetCount_v2(ctypes.byref(count))
+        free = tuple(_free(library, index) for index in range(count.value))
+        return DriverState(version.value.decode("ascii", errors="replace"), free)
+    finally:
+        library.nvmlShutdown()
+
+
+def free_memory(state: DriverState | None, devices: Sequence[CudaDevice]) -> int | None:
+    """Free bytes of the GPU that engines run on, the first; None without a GPU.
+
+    Where the management library counts other GPUs than CUDA, or is missing, it is the GPU's whole memory.
+    """
+    if not devices:
+        return None
+    free = state.free_bytes if state else ()
+    return free[0] if len(free) == len(devices) else devices[0].memory_bytes
+
+
+def _free(library: Any, index: int) -> int:
+    handle, memory = ctypes.c_void_p(), _Memory()
+    if library.nvmlDeviceGetHandleByIndex_v2(index, ctypes.byref(handle)) != 0:
+        return 0
+    return memory.free if library.nvmlDeviceGetMemoryInfo(handle, ctypes.byref(memory)) == 0 else 0

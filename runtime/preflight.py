@@ -1,0 +1,170 @@
+"""Whether a built engine can run here, settled fact by fact before anything of it is deserialised.
+
+In: an engine as the manifest states it, and the machine's facts. Out: the module that will run it, or an error that
+names the one fact that is wrong and the command that mends it.
+"""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+
+from .bundle import Bundle, EngineInfo, graph_hash
+from .cuda_device import CudaDriver, query_driver
+from .errors import BundleError, PreflightError
+from .tensorrt_module import (
+    LEAN,
+    RTX,
+    RTX_CAPABILITIES,
+    TENSORRT,
+    VERSION_COMPATIBLE,
+    TensorRtModule,
+    load_module,
+    modules_for,
+)
+
+_MACHINES = {"amd64": "x86_64", "arm64": "aarch64"}
+
+
+@dataclass(frozen=True)
+class Machine:
+    """The facts that decide whether an engine runs.
+
+    Attributes:
+        platform: as `EngineInfo.platform`.
+        driver: the CUDA driver and its GPUs.
+        versions: by import name, of the TensorRT modules that are installed and load.
+    """
+
+    platform: str
+    driver: CudaDriver
+    versions: Mapping[str, str]
+
+
+def this_machine() -> Machine:
+    """The facts of the machine that this process runs on; imports whichever TensorRT modules are installed."""
+    found = {item.module: load_module(item) for item in (RTX, TENSORRT, LEAN)}
+    versions = {name: str(module.__version__) for name, module in found.items() if module is not None}
+    return Machine(platform_name(), query_driver(), versions)
+
+
+def platform_name() -> str:
+    """Operating system and machine as manifests state them, "linux-x86_64"."""
+    machine = platform.machine().lower()
+    return f"{platform.system().lower()}-{_MACHINES.get(machine, machine)}"
+
+
+def check_engine(bundle: Bundle, name: str, engine: EngineInfo, machine: Machine) -> TensorRtModule:
+    """Compare what an engine needs with what is here.
+
+    Args:
+        bundle: that lists the engine.
+        name: of the graph that it was built from.
+        engine: the manifest's entry.
+        machine: the facts, usually `this_machine()`.
+
+    Returns:
+        The module that runs it.
+
+    Raises:
+        PreflightError: names the first fact that is wrong and the command that mends it. In turn: the plan's size and
+            hash, the graph that it was built from, platform, module, version, GPU, compute capability.
+    """
+    fail = partial(_failure, engine.file)
+    _check_files(bundle, name, engine, fail)
+    if machine.platform != engine.platform:
+        raise fail(
+            f"was built for {engine.platform} and this is {machine.platform}",
+            f"build it here with {rebuild_command(bundle, engine)}",
+        )
+    candidates = modules_for(engine.backend, engine.profile)
+    if not candidates:
+        raise fail(f"needs the backend {engine.backend!r}, which this version does not know", "upgrade rap-edge")
+    present = [item for item in candidates if item.module in machine.versions]
+    if not present:
+        raise fail(
+            f"needs the module {candidates[-1].module!r}, which is not installed", f"run {candidates[-1].install}"
+        )
+    fitting = [item for item in present if _runs(engine, machine.versions[item.module])]
+    if not fitting:
+        raise fail(
+            f"was built by {engine.backend} {engine.version} and {machine.versions[present[0].module]} is installed",
+            f"build it again with {rebuild_command(bundle, engine)}",
+        )
+    _check_gpu(bundle, engine, machine.driver, fail)
+    return fitting[0]
+
+
+def covers(capabilities: tuple[str, ...], present: str) -> bool:
+    """Whether a GPU of compute capability `present`, "8.9", is among `capabilities`; "8.0+" takes later ones too."""
+    return any(
+        item == present or (item.endswith("+") and _numbers(item[:-1]) <= _numbers(present)) for item in capabilities
+    )
+
+
+def rebuild_command(bundle: Bundle, engine: EngineInfo, target: str = "") -> str:
+    """The command that builds the bundle's engines again, for the compute capability `target` if one is given."""
+    options = f" --target {target}" if target else ""
+    if engine.backend == TENSORRT.backend and engine.profile != "native":
+        options += f" --profile {engine.profile}"
+    return f"'rap-export --bundle {bundle.root} --engine {engine.backend}{options}'"
+
+
+def _check_files(bundle: Bundle, name: str, engine: EngineInfo, fail: Callable[[str, str], PreflightError]) -> None:
+    graph, files = bundle.manifest.graphs[name], bundle.manifest.files
+    try:
+        bundle.verify([engine.file])
+    except BundleError as error:
+        raise fail(f"is damaged ({_inner(error)})", f"copy it again or run {rebuild_command(bundle, engine)}") from None
+    try:
+        bundle.verify(bundle.graph_files(name))
+    except BundleError as error:
+        raise fail(
+            f"belongs to a graph that is damaged ({_inner(error)})", "copy the bundle again or export it again"
+        ) from None
+    if graph_hash(files, graph) != engine.graph_sha256:
+        raise fail(
+            f"was built from another {graph.file!r} than the bundle holds now",
+            f"build it again with {rebuild_command(bundle, engine)}",
+        )
+
+
+def _check_gpu(
+    bundle: Bundle, engine: EngineInfo, driver: CudaDriver, fail: Callable[[str, str], PreflightError]
+) -> None:
+    if not driver.devices:
+        raise fail(
+            f"needs an NVIDIA GPU and {driver.problem}",
+            f"install its driver, or run on the CPU with 'rap-run --bundle {bundle.root}' or --fallback",
+        )
+    gpu = driver.devices[0]
+    if covers(engine.compute_capabilities, gpu.compute_capability):
+        return
+    wanted = ", ".join(engine.compute_capabilities)
+    fact = f"was built for compute capability {wanted} and the {gpu.name} here has {gpu.compute_capability}"
+    if engine.backend == RTX.backend and gpu.compute_capability not in RTX_CAPABILITIES:
+        raise fail(fact, f"TensorRT-RTX does not list this GPU, so run 'rap-run --bundle {bundle.root}'")
+    target = gpu.compute_capability.replace(".", "") if engine.backend == RTX.backend else ""
+    raise fail(fact, f"build it for this GPU with {rebuild_command(bundle, engine, target)}")
+
+
+def _runs(engine: EngineInfo, version: str) -> bool:
+    if engine.profile in VERSION_COMPATIBLE:
+        built, present = _numbers(engine.version), _numbers(version)
+        return built[:1] == present[:1] and present >= built
+    return version == engine.version
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    return tuple(int(part) if part.isdecimal() else 0 for part in version.split("."))
+
+
+def _failure(file: str, fact: str, cure: str) -> PreflightError:
+    return PreflightError(f"The engine {file!r} {fact}; {cure}.")
+
+
+def _inner(error: BundleError) -> str:
+    """The fact in another error's sentence, without its cure."""
+    return str(error).partition(";")[0]

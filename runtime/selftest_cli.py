@@ -1,0 +1,74 @@
+"""`rap-run --selftest`: does this bundle run rightly here, and how fast?"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from contextlib import nullcontext
+
+from .bundle import Bundle
+from .errors import RapEdgeError
+from .pending_file import PendingFile
+from .progress import Progress
+from .selftest import SelfTest, run_selftest
+
+EXIT_FAILED, EXIT_BAD_INPUT, EXIT_INTERRUPTED = 1, 2, 130
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run the command.
+
+    Args:
+        argv: the arguments of `rap-run`, `--selftest` among them.
+
+    Returns:
+        0 passed; 1 the frames differ; 2 something is wrong, said in one sentence on stderr; 130 stopped by Ctrl-C.
+    """
+    arguments = _parser().parse_args(argv)
+    try:
+        result = _run(arguments)
+    except RapEdgeError as error:
+        print(f"rap-run: {error}", file=sys.stderr)
+        return EXIT_BAD_INPUT
+    except KeyboardInterrupt:
+        print("rap-run: The self-test was stopped.", file=sys.stderr)
+        return EXIT_INTERRUPTED
+    print(result.to_markdown())
+    return 0 if result.passed else EXIT_FAILED
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="rap-run --selftest",
+        description="Play the bundle's golden clip, compare it with the expected frames, and print one card.",
+    )
+    parser.add_argument("--selftest", action="store_true", required=True, help=argparse.SUPPRESS)
+    model = parser.add_mutually_exclusive_group(required=True)
+    model.add_argument("--bundle", metavar="DIR", help="folder that rap-export wrote")
+    model.add_argument(
+        "--engine", metavar="FILE", help="a plan or graph inside such a folder; its whole bundle is used"
+    )
+    parser.add_argument("--fallback", action="store_true", help="go on with ONNX Runtime where the plans cannot run")
+    parser.add_argument("--report", metavar="JSON", help="write the result here too")
+    parser.add_argument("--threads", type=int, metavar="N", help="threads per engine (default: every core)")
+    return parser
+
+
+def _run(arguments: argparse.Namespace) -> SelfTest:
+    bundle, engine = (Bundle.open(arguments.bundle), None) if arguments.bundle else Bundle.containing(arguments.engine)
+    with (
+        PendingFile(arguments.report) if arguments.report else nullcontext() as report,
+        Progress("self-test", None, "s") as progress,
+    ):
+        result = run_selftest(
+            bundle,
+            engine=engine,
+            fallback=arguments.fallback,
+            threads=arguments.threads,
+            on_progress=progress.update,
+        )
+        if report is not None:
+            report.write(result.to_json().encode() + b"\n")
+            report.commit()
+    return result

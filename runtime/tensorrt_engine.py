@@ -1,0 +1,224 @@
+"""The TensorRT backend: one file for plans of `tensorrt_rtx`, `tensorrt` and `tensorrt_lean`.
+
+`prepare` allocates and runs once, which compiles kernels where the module does that late; `run` copies in, enqueues,
+copies out and waits, without allocating; `capture` freezes those into a CUDA graph. The modules are imported by the
+caller, after the pre-flight.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+from .bundle import GraphInfo, TensorInfo
+from .contract import check_signature
+from .cuda_memory import Cuda, CudaGraph
+from .engine import Array, allocate
+from .errors import EngineError
+from .runtime_cache import RuntimeCacheFile
+
+_DTYPES = {
+    "FLOAT": "float32",
+    "HALF": "float16",
+    "UINT8": "uint8",
+    "INT8": "int8",
+    "INT32": "int32",
+    "INT64": "int64",
+}
+
+
+class TensorRtExecution:
+    """One session's buffers, stream and execution context of a shared `TensorRtEngine`."""
+
+    def __init__(self, engine: TensorRtEngine, buffers: dict[str, Array], pinned: frozenset[str]) -> None:
+        self.buffers: Mapping[str, Array] = MappingProxyType(buffers)
+        self._engine, self._pinned = engine, pinned
+        self._inputs = tuple(tensor.name for tensor in engine.graph.inputs)
+        self._outputs = tuple(tensor.name for tensor in engine.graph.outputs)
+        self._cuda = engine.cuda
+        self._stream = self._cuda.stream()
+        self._context = engine.new_context()
+        self._memory = {name: self._cuda.device_memory(max(array.nbytes, 1)) for name, array in buffers.items()}
+        self._graph: CudaGraph | None = None
+        self._captured: tuple[Any, ...] = ()
+        for name in self._inputs:
+            if not self._context.set_input_shape(name, buffers[name].shape):
+                raise EngineError(
+                    f"The plan of {engine.name!r} does not take {name!r} as {list(buffers[name].shape)}; build it "
+                    "again with rap-export."
+                )
+        for name, memory in self._memory.items():
+            if not self._context.set_tensor_address(name, memory.address):
+                raise EngineError(f"The plan of {engine.name!r} refuses a buffer for {name!r}; build it again.")
+        # The first run compiles and loads kernels: seconds that must not fall into the first chunk.
+        self._work()
+        self._stream.synchronize()
+
+    def run(self) -> None:
+        """Copy in, compute, copy out and wait; raises `EngineError` if the GPU fails."""
+        self._cuda.activate()
+        if self._graph is not None and self._captured == self._bound():
+            self._graph.launch(self._stream)
+        else:
+            self._work()
+        self._stream.synchronize()
+
+    def capture(self) -> str:
+        """Freeze the work into a CUDA graph; returns "" or the reason why it runs without."""
+        if loose := [name for name in self.buffers if name not in self._pinned]:
+            return f"the buffer of {loose[0]!r} is not page-locked, so its copy cannot be captured"
+        if not self._context.is_stream_capturable(self._stream.handle):
+            return f"TensorRT says that {self._engine.name!r} cannot be captured"
+        self._cuda.activate()
+        try:
+            self._stream.begin_capture()
+            try:
+                self._work()
+            finally:
+                graph = self._stream.end_capture()
+        except EngineError as error:
+            return str(error)
+        self._graph, self._captured = graph, self._bound()
+        return ""
+
+    def _work(self) -> None:
+        for name in self._inputs:
+            self._stream.upload(self._memory[name], self.buffers[name])
+        if not self._context.execute_async_v3(self._stream.handle):
+            raise EngineError(
+                f"The plan of {self._engine.name!r} failed on the GPU ({self._engine.last_error()}); build it again."
+            )
+        for name in self._outputs:
+            self._stream.download(self.buffers[name], self._memory[name])
+
+    def _bound(self) -> tuple[Any, ...]:
+        """What a captured graph has frozen: addresses on both sides, and shapes."""
+        return tuple(
+            (name, array.ctypes.data, array.shape, self._memory[name].address) for name, array in self.buffers.items()
+        )
+
+
+class TensorRtEngine:
+    """One plan of a bundle, deserialised on the GPU."""
+
+    def __init__(
+        self,
+        name: str,
+        graph: GraphInfo,
+        plan: Path,
+        module: Any,
+        cuda: Cuda,
+        *,
+        device: str = "GPU",
+        cache: Path | None = None,
+        allow_host_code: bool = False,
+    ) -> None:
+        """Deserialise a plan that has passed the pre-flight, and check it against `graph`.
+
+        Args:
+            name: the graph's name, for messages.
+            graph: the contract as the manifest states it.
+            plan: the file.
+            module: `tensorrt_rtx`, `tensorrt` or `tensorrt_lean`, imported.
+            cuda: the GPU's context.
+            device: the GPU's name, for reports.
+            cache: where TensorRT-RTX keeps the kernels that it compiled here; None keeps none.
+            allow_host_code: run code of the CPU that the plan may carry. It has the rights of this process.
+
+        Raises:
+            EngineError: TensorRT refuses the plan.
+            BundleError: inputs or outputs differ from the manifest.
+        """
+        self.name, self.graph, self.cuda, self.device = name, graph, cuda, device
+        self.backend = f"{module.__name__.replace('_', '-')} {module.__version__}"
+        self._messages: list[str] = []
+        self._lock = threading.Lock()
+        cuda.activate()
+        self._logger = _logger(module, self._messages)
+        self._runtime = module.Runtime(self._logger)
+        self._runtime.engine_host_code_allowed = allow_host_code
+        self._engine = self._runtime.deserialize_cuda_engine(plan.read_bytes())
+        if self._engine is None:
+            raise EngineError(
+                f"{self.backend} cannot load {plan.name!r} ({self.last_error()}); build it again with rap-export."
+            )
+        found = engine_signature(self._engine, graph)
+        check_signature(name, found, graph.inputs, graph.outputs)
+        self._cache_file = RuntimeCacheFile(cache) if cache is not None and hasattr(module, "IRuntimeCache") else None
+        self._config = self._runtime_config()
+
+    def prepare(
+        self, buffers: Mapping[str, Array] | None = None, sizes: Mapping[str, int] | None = None
+    ) -> TensorRtExecution:
+        """Bind buffers and run once; see `Engine.prepare`. New buffers are page-locked."""
+        given = dict(buffers or {})
+        self.cuda.activate()
+        bound = allocate(self.graph, given, sizes)
+        for name, array in bound.items():
+            if name not in given:
+                bound[name] = self.cuda.pinned(array.shape, array.dtype)
+        pinned = frozenset(name for name in bound if name not in given or self.cuda.is_pinned(bound[name]))
+        execution = TensorRtExecution(self, bound, pinned)
+        if self._cache_file is not None:
+            with self._lock:
+                self._cache_file.save(self._config.get_runtime_cache())
+        return execution
+
+    def new_context(self) -> Any:
+        """An execution context with the shared runtime cache."""
+        with self._lock:
+            context = self._engine.create_execution_context(*([] if self._config is None else [self._config]))
+        if context is None:
+            raise EngineError(
+                f"The GPU has no room for the activations of {self.name!r} ({self.last_error()}); free GPU memory."
+            )
+        return context
+
+    def last_error(self) -> str:
+        """What TensorRT last complained about."""
+        return self._messages[-1] if self._messages else "TensorRT gave no reason"
+
+    def _runtime_config(self) -> Any:
+        if self._cache_file is None:
+            return None
+        config = self._engine.create_runtime_config()
+        cache = config.create_runtime_cache()
+        self._cache_file.load(cache)
+        config.set_runtime_cache(cache)
+        return config
+
+
+def engine_signature(engine: Any, graph: GraphInfo) -> GraphInfo:
+    """Inputs and outputs of a deserialised engine; a dimension that the contract leaves free gets its name there."""
+    names = {tensor.name: tensor for tensor in (*graph.inputs, *graph.outputs)}
+    inputs: list[TensorInfo] = []
+    outputs: list[TensorInfo] = []
+    for index in range(engine.num_io_tensors):
+        name = engine.get_tensor_name(index)
+        contract = names[name].shape if name in names else ()
+        shape: list[int | str] = []
+        for axis, size in enumerate(engine.get_tensor_shape(name)):
+            free = axis < len(contract) and isinstance(contract[axis], str)
+            shape.append(contract[axis] if free else int(size))
+        dtype = engine.get_tensor_dtype(name).name
+        tensor = TensorInfo(name, _DTYPES.get(dtype, dtype.lower()), tuple(shape))
+        (inputs if engine.get_tensor_mode(name).name == "INPUT" else outputs).append(tensor)
+    return GraphInfo(graph.file, tuple(inputs), tuple(outputs))
+
+
+def _logger(module: Any, messages: list[str]) -> Any:
+    """A logger of `module` that keeps errors for our own sentences and prints nothing."""
+
+    class Logger(module.ILogger):  # type: ignore[misc]
+        def __init__(self) -> None:
+            module.ILogger.__init__(self)
+
+        def log(self, severity: Any, message: str) -> None:
+            if severity.name in ("ERROR", "INTERNAL_ERROR"):
+                del messages[:-8]
+                messages.append(" ".join(message.split()).rstrip(".")[:300])
+
+    return Logger()

@@ -1,0 +1,44 @@
+"""Reads what `nvcc -Xptxas=-v` says about every kernel."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class KernelUse:
+    """What one kernel takes on one architecture."""
+
+    name: str
+    architecture: str
+    registers: int
+    shared_bytes: int
+    stack_bytes: int
+    spill_bytes: int
+
+
+_KERNEL = re.compile(
+    r"Compiling entry function '(?P<name>\w+)' for '(?P<architecture>sm_\w+)'.*?"
+    r"(?P<stack>\d+) bytes stack frame, (?P<stores>\d+) bytes spill stores, (?P<loads>\d+) bytes spill loads.*?"
+    r"Used (?P<registers>\d+) registers(?P<rest>[^\n]*)",
+    re.DOTALL,
+)
+
+
+def kernels(report: str) -> list[KernelUse]:
+    """Every kernel of the report, in order."""
+    found = []
+    for match in _KERNEL.finditer(report):
+        shared = re.search(r"(\d+) bytes smem", match["rest"])
+        found.append(
+            KernelUse(
+                name=match["name"],
+                architecture=match["architecture"],
+                registers=int(match["registers"]),
+                shared_bytes=int(shared[1]) if shared else 0,
+                stack_bytes=int(match["stack"]),
+                spill_bytes=int(match["stores"]) + int(match["loads"]),
+            )
+        )
+    return found
