@@ -26,7 +26,9 @@ def absorb_bias(model: ir.Model) -> int:
         if move is None or tuple(move.attributes.get_ints("perm", [])) != TO_LAST:
             continue
         add = only_reader(move.outputs[0], "Add")
-        bias = None if add is None else next((v for v in add.inputs if v is not None and v.const_value is not None), None)
+        bias = (
+            None if add is None else next((v for v in add.inputs if v is not None and v.const_value is not None), None)
+        )
         channels = static_shape(conv.inputs[1])
         if add is None or bias is None or channels is None or static_shape(bias) != channels[:1]:
             continue
@@ -68,7 +70,11 @@ def pixels_from_quantized(model: ir.Model) -> int:
     reads the unrounded pixels (their mean magnitude) reads the quantised ones.
     """
     for cast in list(model.graph):
-        if cast.op_type != "Cast" or not cast.outputs[0].is_graph_output() or cast.outputs[0].dtype != ir.DataType.UINT8:
+        if (
+            cast.op_type != "Cast"
+            or not cast.outputs[0].is_graph_output()
+            or cast.outputs[0].dtype != ir.DataType.UINT8
+        ):
             continue
         chain, node = [], cast.inputs[0].producer() if cast.inputs[0] is not None else None
         while node is not None and node.op_type in (*_MOVEMENT, "Round", "Clip"):
@@ -95,9 +101,7 @@ def _requantize(model: ir.Model, quantizer: ir.Node, restore: ir.Node) -> None:
         node.replace_input_with(2, zero)
 
 
-def _move_bytes(
-    model: ir.Model, cast: ir.Node, chain: list[ir.Node], value: ir.Value, restored: ir.Value
-) -> None:
+def _move_bytes(model: ir.Model, cast: ir.Node, chain: list[ir.Node], value: ir.Value, restored: ir.Value) -> None:
     rewriter = Rewriter(model.graph, cast)
     # Pixels without a sign are their own magnitude.
     for node in list(restored.consumers()):

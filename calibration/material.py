@@ -97,8 +97,8 @@ def drawn_material(spec: ModelSpec, amounts: Amounts) -> Material:
         ) from None
     if (spec.sample_rate, spec.fps) != (SAMPLE_RATE, FRAME_RATE):
         raise CalibrationError(
-            f"The shipped voices have {SAMPLE_RATE} Hz and {FRAME_RATE} frames per second, the model {spec.sample_rate} "
-            f"and {spec.fps}; pass --audio."
+            f"The shipped voices have {SAMPLE_RATE} Hz and {FRAME_RATE} frames per second, the model "
+            f"{spec.sample_rate} and {spec.fps}; pass --audio."
         )
     frames = round(amounts.record_seconds * FRAME_RATE)
     sounds = [

@@ -7,7 +7,6 @@ TensorRT's parser refuses them as int32 with Q/DQ.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 
 import ml_dtypes
 import numpy as np
@@ -21,13 +20,6 @@ from .targets import Target
 
 _TINY = 1e-12
 _DTYPES = {"int8": np.dtype(np.int8), "uint8": np.dtype(np.uint8), "float8e4m3": np.dtype(ml_dtypes.float8_e4m3fn)}
-
-
-@dataclass(frozen=True)
-class Scales:
-    """Largest magnitudes that activations are quantised for, by value name."""
-
-    limits: Mapping[str, float]
 
 
 def quantize(model: ir.Model, layers: Iterable[Layer], limits: Mapping[str, float], target: Target) -> int:
@@ -101,12 +93,12 @@ class _Pairs:
                     self._graph.outputs[index] = result
 
     def _pair(self, value: ir.Value, node: ir.Node, *, after: bool) -> ir.Value:
-        assert value.dtype is not None and value.name is not None  # shapes and types were inferred
+        # Types were inferred and every value has a name.
+        assert value.dtype is not None
+        assert value.name is not None
         largest = max(self._limits[value.name], _TINY)
         floats = value.dtype.numpy()
-        scale = constant(
-            self._graph, f"{value.name}_scale", np.array(largest / self._target.activation_limit, floats)
-        )
+        scale = constant(self._graph, f"{value.name}_scale", np.array(largest / self._target.activation_limit, floats))
         zero = constant(self._graph, f"{value.name}_zero", np.array(128 if self._dtype == np.uint8 else 0, self._dtype))
         quantized = ir.node("QuantizeLinear", [value, scale, zero], name=f"{value.name}/QuantizeLinear")
         restored = ir.node(
@@ -126,7 +118,9 @@ class _Pairs:
 
     def weight(self, layer: Layer, node: ir.Node) -> ir.Value:
         value = node.inputs[1]
-        assert value is not None and value.const_value is not None and value.dtype is not None
+        assert value is not None
+        assert value.const_value is not None
+        assert value.dtype is not None
         if value not in self._made:
             array, scale = quantize_weight(
                 value.const_value.numpy(), layer.axis, self._target.dtype, self._target.weight_limit

@@ -48,6 +48,25 @@ class Activation:
             largest = np.abs(floats).max(axis=others)
             self.channels = largest if self.channels is None else np.maximum(self.channels, largest)
 
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-able."""
+        return {
+            "counts": [int(count) for count in self.histogram.counts],
+            "width": self.histogram.width,
+            "largest": self.histogram.largest,
+            "levels": [[level, value] for level, value in self.levels.items()],
+            "channels": None if self.channels is None else [float(value) for value in self.channels],
+        }
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Activation:
+        """What `to_dict` gave."""
+        histogram = Histogram()
+        histogram.counts = np.asarray(data["counts"], np.float64)
+        histogram.width, histogram.largest = float(data["width"]), float(data["largest"])
+        channels = None if data["channels"] is None else np.asarray(data["channels"], np.float32)
+        return cls(histogram, {level: float(value) for level, value in data["levels"]}, channels)
+
     @property
     def level_ratio(self) -> float:
         """How much larger the largest level is than the median one; 1 with fewer than two levels."""

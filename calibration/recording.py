@@ -276,8 +276,7 @@ def _write_index(recorded: CalibrationSet, manifest: Manifest) -> None:
         "graphs": _graph_hashes(manifest),
         "origin": recorded.origin,
         "entries": [
-            {"graph": e.graph, "stratum": vars(e.stratum), "file": e.file, "sha256": e.sha256}
-            for e in recorded.entries
+            {"graph": e.graph, "stratum": vars(e.stratum), "file": e.file, "sha256": e.sha256} for e in recorded.entries
         ],
     }
     # Written last: a set without it was cut off.

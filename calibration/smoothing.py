@@ -52,7 +52,8 @@ def smooth(model: ir.Model, layers: Sequence[Layer], channels: NDArray[np.float3
     factors = smoothing_factors(channels, weights)
     for node, layer in zip(nodes, layers, strict=True):
         value = node.inputs[1]
-        assert value is not None and value.const_value is not None
+        assert value is not None
+        assert value.const_value is not None
         array = value.const_value.numpy()
         shape = [1] * array.ndim
         shape[layer.input_axis] = -1
@@ -66,7 +67,9 @@ def smooth(model: ir.Model, layers: Sequence[Layer], channels: NDArray[np.float3
             if gain is not None and gain.const_value is not None:
                 array = gain.const_value.numpy()
                 folded = (np.broadcast_to(array, factors.shape) / factors).astype(array.dtype)
-                producer.replace_input_with(index, constant(model.graph, f"{gain.name}_{producer.name}_smoothed", folded))
+                producer.replace_input_with(
+                    index, constant(model.graph, f"{gain.name}_{producer.name}_smoothed", folded)
+                )
         return Smoothed(str(source.name), limit, folded=True)
     rank = len(static_shape(source) or ()) or 4
     shape = [1, -1] + [1] * (rank - 2) if first.op == "Conv" else [-1]
@@ -91,7 +94,8 @@ def smoothing_factors(activations: NDArray[np.float32], weights: NDArray[np.floa
 
 def _channel_maxima(node: ir.Node, layer: Layer) -> NDArray[np.float32]:
     value = node.inputs[1]
-    assert value is not None and value.const_value is not None
+    assert value is not None
+    assert value.const_value is not None
     array = np.abs(value.const_value.numpy().astype(np.float32))
     return array.max(axis=tuple(axis for axis in range(array.ndim) if axis != layer.input_axis))
 

@@ -11,9 +11,11 @@ from pathlib import Path
 import onnx_ir as ir
 from onnx_ir.passes.common import ShapeInferencePass
 
+from rap_edge.export.rewriting import static_shape
 from rap_edge.export.writer import EXTERNAL_DATA_LIMIT
 from rap_edge.runtime.bundle import Bundle, GraphInfo
 from rap_edge.runtime.onnxruntime_engine import OnnxRuntimeEngine
+from rap_edge.runtime.spec import ModelSpec
 
 from .cpu_passes import absorb_bias, keep_bias_apart, pixels_from_quantized
 from .layers import Layer, layers_of
@@ -105,9 +107,19 @@ def build(
 class Variants:
     """Engines of graphs with chosen layers in 8 bits; files live as long as it takes to load them."""
 
-    def __init__(self, plans: Mapping[str, GraphPlan], target: Target, folder: Path, threads: int | None) -> None:
-        self.plans, self.target, self.threads = plans, target, threads
+    def __init__(
+        self, spec: ModelSpec, plans: Mapping[str, GraphPlan], target: Target, folder: Path, threads: int | None
+    ) -> None:
+        self.spec, self.plans, self.target, self.threads = spec, dict(plans), target, threads
         self._folder = folder
+
+    def with_plan(self, plan: GraphPlan) -> Variants:
+        """The same with another plan of one graph."""
+        return Variants(self.spec, {**self.plans, plan.name: plan}, self.target, self._folder, self.threads)
+
+    def with_threads(self, threads: int) -> Variants:
+        """The same on another number of threads."""
+        return Variants(self.spec, self.plans, self.target, self._folder, threads)
 
     def engine(
         self,
@@ -135,6 +147,13 @@ class Variants:
             if nodes:
                 result[graph] = self.engine(graph, nodes)
         return result
+
+
+def shapes_of(path: Path) -> dict[str, tuple[int, ...] | None]:
+    """Shape of every value of a graph by name, None where a dimension is free."""
+    graph = ir.load(path).graph
+    values = [*graph.inputs, *graph.initializers.values(), *(value for node in graph for value in node.outputs)]
+    return {str(value.name): static_shape(value) for value in values}
 
 
 def nodes_of(layers: Sequence[Layer], keys: Collection[str]) -> set[str]:
