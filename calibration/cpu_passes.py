@@ -46,6 +46,7 @@ def keep_bias_apart(model: ir.Model) -> int:
     ONNX Runtime would merge a bias of rank 1 and the product into a Gemm in fp32, whose weights it restores in every
     run.
     """
+    made: dict[tuple[ir.Value, int], ir.Value] = {}
     count = 0
     for node in model.graph:
         add = only_reader(node.outputs[0], "Add") if node.op_type == "MatMul" else None
@@ -55,9 +56,10 @@ def keep_bias_apart(model: ir.Model) -> int:
         rank = len(static_shape(node.outputs[0]) or ())
         for index, bias in enumerate(add.inputs):
             if bias is not None and bias.const_value is not None and rank > 2 and len(static_shape(bias) or ()) == 1:
-                array = bias.const_value.numpy()
-                lifted = constant(model.graph, f"{bias.name}_rank_{rank}", array.reshape((1,) * (rank - 1) + (-1,)))
-                add.replace_input_with(index, lifted)
+                if (bias, rank) not in made:
+                    array = bias.const_value.numpy().reshape((1,) * (rank - 1) + (-1,))
+                    made[bias, rank] = constant(model.graph, f"{bias.name}_rank_{rank}", array)
+                add.replace_input_with(index, made[bias, rank])
                 count += 1
     remove_unused(model)
     return count
@@ -104,9 +106,10 @@ def _requantize(model: ir.Model, quantizer: ir.Node, restore: ir.Node) -> None:
 def _move_bytes(model: ir.Model, cast: ir.Node, chain: list[ir.Node], value: ir.Value, restored: ir.Value) -> None:
     rewriter = Rewriter(model.graph, cast)
     # Pixels without a sign are their own magnitude.
-    for node in list(restored.consumers()):
-        if node.op_type == "Abs":
-            ir.convenience.replace_all_uses_with(node.outputs[0], restored)
+    for pixels in (restored, *(node.outputs[0] for node in chain)):
+        for node in list(pixels.consumers()):
+            if node.op_type == "Abs":
+                ir.convenience.replace_all_uses_with(node.outputs[0], pixels)
     for node in chain:
         if node.op_type in _MOVEMENT:
             attributes = {name: attribute.value for name, attribute in node.attributes.items()}

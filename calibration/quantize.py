@@ -96,9 +96,9 @@ class _Pairs:
         # Types were inferred and every value has a name.
         assert value.dtype is not None
         assert value.name is not None
-        largest = max(self._limits[value.name], _TINY)
         floats = value.dtype.numpy()
-        scale = constant(self._graph, f"{value.name}_scale", np.array(largest / self._target.activation_limit, floats))
+        step = max(self._limits[value.name] / self._target.activation_limit, float(np.finfo(floats).tiny))
+        scale = constant(self._graph, f"{value.name}_scale", np.array(step, floats))
         zero = constant(self._graph, f"{value.name}_zero", np.array(128 if self._dtype == np.uint8 else 0, self._dtype))
         quantized = ir.node("QuantizeLinear", [value, scale, zero], name=f"{value.name}/QuantizeLinear")
         restored = ir.node(
@@ -128,7 +128,8 @@ class _Pairs:
             floats = value.dtype.numpy()
             name = str(value.name)
             stored = constant(self._graph, f"{name}_quantized", array)
-            scales = constant(self._graph, f"{name}_scale", scale.astype(floats))
+            steps = np.maximum(scale, np.finfo(floats).tiny).astype(floats)
+            scales = constant(self._graph, f"{name}_scale", steps)
             zeros = constant(self._graph, f"{name}_zero", np.zeros(scale.shape, self._weight_dtype))
             restore = ir.node(
                 "DequantizeLinear",

@@ -42,10 +42,11 @@ class Activation:
         """See one run's values."""
         floats = np.asarray(values, np.float32)
         self.histogram.add(floats)
-        self.levels[level] = max(self.levels.get(level, 0.0), float(np.abs(floats).max(initial=0.0)))
+        seen = max(float(floats.max(initial=0.0)), -float(floats.min(initial=0.0)))
+        self.levels[level] = max(self.levels.get(level, 0.0), seen)
         if channel_axis is not None:
             others = tuple(i for i in range(floats.ndim) if i != channel_axis % floats.ndim)
-            largest = np.abs(floats).max(axis=others)
+            largest = np.maximum(floats.max(axis=others), -floats.min(axis=others))
             self.channels = largest if self.channels is None else np.maximum(self.channels, largest)
 
     def to_dict(self) -> dict[str, Any]:
