@@ -88,7 +88,14 @@ def calibrate(request: Request, settings: Settings, stages: Stages) -> Calibrati
     work = output.with_name(f".{output.name}.calibration")
     audio = None if request.audio is None else _audio_hashes(request.audio)
     graphs = {name: manifest.files[graph.file].sha256 for name, graph in manifest.graphs.items()}
-    key = key_of(manifest.spec.to_dict(), graphs, asdict(target), asdict(settings), audio, str(request.recorded))
+    key = key_of(
+        manifest.spec.to_dict(),
+        graphs,
+        asdict(target),
+        asdict(settings) | {"gates": None},
+        audio,
+        str(request.recorded),
+    )
     with stages.stage("portraits and voices", 1.0):
         material = _material(request, bundle, settings)
     folder = work / key
@@ -128,8 +135,8 @@ def _run(context: Context, request: Request, output: Path, started: float) -> tu
     expected, frames, figures = _judge(context, found.chosen, reference)
     speed = _race(context, found.chosen) if context.target.measured else None
     if speed is None:
-        points = {point.layers: point.seconds for point in found.points}
-        ratio = max(points.values()) / points[len(found.chosen)]
+        (chosen,) = (point for point in found.points if point.layers == len(found.chosen))
+        ratio = 1.0 / chosen.time
     else:
         ratio = speed["cpu_ratio"]
     figures["speedup"] = speed_figure(ratio, context.settings.gates, measured=context.target.measured)
@@ -194,7 +201,7 @@ def _race(context: Context, chosen: tuple[str, ...]) -> dict[str, Any]:
         return base, nodes.engines(chosen, base)
 
     def run() -> dict[str, Any]:
-        with context.stages.stage("time against the base", 4 * (chunks + 1), "chunks") as progress:
+        with context.stages.stage("time against the base", 2 * chunks, "chunks") as progress:
             return race(
                 context.spec, engines, context.material.short, chunks, threads, lambda: progress.advance(1)
             ).to_dict()

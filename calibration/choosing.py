@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
+from time import thread_time
 
 import numpy as np
 
-from rap_edge.export.inputs import RealInputs, to_int16
-from rap_edge.export.parity import roll_out
 from rap_edge.runtime.engine import Engine
 
 from .context import Context
@@ -19,6 +17,7 @@ from .journal import key_of
 from .layers import Layer
 from .observing import sample_cases
 from .quality import Bytes, psnr, talk_chunks, talk_frames
+from .race import side_by_side
 from .recording import CalibrationSet
 from .search import Candidate, Found, search
 from .sensitivity import Sensitivity
@@ -78,9 +77,9 @@ def find_layers(
 
         def evaluate(keys: Sequence[str]) -> tuple[float, float]:
             progress.note(f"{len(keys)} layers")
-            quality, seconds = context.journal.get(f"search {key_of(sorted(keys))}", partial(trial.of, keys))
+            quality, share = context.journal.get(f"search {key_of(sorted(keys))}", partial(trial.of, keys))
             progress.advance(1)
-            return quality, seconds
+            return quality, share
 
         candidates = [Candidate(key, gains[key].seconds, damage) for key, damage in damages.items()]
         return search(candidates, evaluate, context.settings.gates.psnr)
@@ -98,29 +97,26 @@ class _Trial:
         context = self._context
         if self._expected is None:
             self._expected = talk_frames(context.spec, self._reference, context.material.short, self._chunks)
-        frames, seconds = self._frames(keys)
-        if not context.target.measured:
-            seconds = modelled_seconds(context) - sum(self._gains[key].seconds for key in keys)
-        return [psnr(frames, self._expected), seconds]
-
-    def _frames(self, keys: Sequence[str]) -> tuple[Bytes, float]:
-        """Frames, and least CPU seconds of a chunk on one thread where times are measured."""
-        context, talk = self._context, self._context.material.short
-        engines: dict[str, Engine] = dict(context.single if context.target.measured else context.base)
+        measured = context.target.measured
+        base: Mapping[str, Engine] = context.single if measured else context.base
+        engines = dict(base)
         for name, plan in context.plans.items():
             if nodes := nodes_of(plan.layers, keys):
-                engines[name] = context.variants.engine(name, nodes, threads=1 if context.target.measured else None)
-        frames, least = [], float("inf")
-        started = time.thread_time()
-        for chunk in roll_out(
-            context.spec, engines, RealInputs(talk.portrait, to_int16(talk.waveform), ""), self._chunks
-        ):
-            frames.append(chunk)
-            # The first chunk encodes the portrait too.
-            if len(frames) > 1 or self._chunks == 1:
-                least = min(least, time.thread_time() - started)
-            started = time.thread_time()
-        return np.concatenate(frames), least
+                engines[name] = context.variants.engine(name, nodes, threads=1 if measured else None)
+        if measured:
+            frames, time = self._beside(base, engines)
+        else:
+            frames = talk_frames(context.spec, engines, context.material.short, self._chunks)
+            total = modelled_seconds(context)
+            time = (total - sum(self._gains[key].seconds for key in keys)) / total
+        return [psnr(frames, self._expected), time]
+
+    def _beside(self, base: Mapping[str, Engine], engines: Mapping[str, Engine]) -> tuple[Bytes, float]:
+        """Frames, and the CPU time of a chunk as a share of the base's, which is rendered in turn."""
+        talk = self._context.material.short
+        frames: list[Bytes] = []
+        laps = side_by_side(self._context.spec, (base, engines), talk, self._chunks, thread_time, frames.append)
+        return np.concatenate(frames), min(laps[1]) / min(laps[0])
 
 
 def modelled_seconds(context: Context) -> float:

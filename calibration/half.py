@@ -30,6 +30,10 @@ def half_frames(context: Context, chunks: int) -> Bytes | None:
     engines: dict[str, Engine] = {}
     try:
         for name, (inputs, outputs) in contract(spec, "float16").items():
+            if name == "vae_encoder":
+                # It encodes the portrait once, before any frame; every precision shown starts from the same latents.
+                engines[name] = context.base[name]
+                continue
             plan = context.plans[name]
             model = ir.load(plan.path)
             ShapeInferencePass()(model)

@@ -14,8 +14,7 @@ from rap_edge.runtime.engine import Engine
 from rap_edge.runtime.spec import ModelSpec
 
 from .material import Talk
-
-WARM_UP = 1
+from .quality import Bytes
 
 
 @dataclass(frozen=True)
@@ -62,31 +61,43 @@ def race(
         talk: the clip.
         chunks: of each.
         threads: of the second part.
-        advance: is called after every chunk.
+        advance: is called after every pair of chunks.
     """
-    single = _laps(spec, engines(1), talk, chunks, time.thread_time, advance)
-    several = _laps(spec, engines(threads), talk, chunks, time.perf_counter, advance)
+    single = side_by_side(spec, engines(1), talk, chunks, time.thread_time, lambda frames: advance())
+    several = side_by_side(spec, engines(threads), talk, chunks, time.perf_counter, lambda frames: advance())
     return Race(
         min(single[0]), min(single[1]), statistics.median(several[0]), statistics.median(several[1]), threads, chunks
     )
 
 
-def _laps(
+def side_by_side(
     spec: ModelSpec,
     pair: tuple[Mapping[str, Engine], Mapping[str, Engine]],
     talk: Talk,
     chunks: int,
     clock: Callable[[], float],
-    advance: Callable[[], None],
+    rendered: Callable[[Bytes], None],
 ) -> tuple[list[float], list[float]]:
+    """Render the clip on two sets of engines, a chunk of each in turn.
+
+    Args:
+        spec: the model.
+        pair: base and calibrated engines.
+        talk: the clip.
+        chunks: of each.
+        clock: seconds.
+        rendered: is given every chunk of the calibrated engines.
+
+    Returns:
+        Seconds of every chunk of both; the first one, which encodes the portrait too, is left out if there are more.
+    """
     inputs = RealInputs(talk.portrait, to_int16(talk.waveform), talk.origin)
-    loops = [roll_out(spec, engines, inputs, chunks + WARM_UP) for engines in pair]
+    loops = [roll_out(spec, engines, inputs, chunks) for engines in pair]
     laps: tuple[list[float], list[float]] = ([], [])
-    for index in range(chunks + WARM_UP):
+    for _ in range(chunks):
         for loop, taken in zip(loops, laps, strict=True):
             started = clock()
-            next(loop)
-            if index >= WARM_UP:
-                taken.append(clock() - started)
-            advance()
-    return laps
+            frames = next(loop)
+            taken.append(clock() - started)
+        rendered(frames)
+    return (laps[0][1:], laps[1][1:]) if chunks > 1 else laps

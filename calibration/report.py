@@ -140,34 +140,33 @@ def _speed(result: Calibration) -> str:
 
 
 def _pareto_note(result: Calibration) -> str:
-    how = "CPU time of one thread" if result.target.measured else "time of the layers by the cost model"
-    return f"Sets of layers, the least harmful first, on the search's clip; {how} per chunk."
+    how = "CPU time of one thread, in turn with the base" if result.target.measured else "by the cost model"
+    return f"Sets of layers, the least harmful for what they save first, on the search's clip; time {how}."
 
 
 def _pareto(result: Calibration) -> str:
-    plot = Plot(figsize=(8.6, 3.6), layout="constrained")
+    plot = Plot(figsize=(8.6, 3.8), layout="constrained")
     axes = plot.subplots()
     points = [point for point in result.found.points if point.layers]
-    axes.plot([1e3 * p.seconds for p in points], [p.psnr for p in points], "-", color=COLOURS["line"], zorder=1)
+    axes.plot([100 * p.time for p in points], [p.psnr for p in points], "-", color=COLOURS["line"], zorder=1)
     for point in points:
         chosen = point.layers == len(result.found.chosen)
+        place = (100 * point.time, point.psnr)
         colour = COLOURS["accent"] if chosen else COLOURS["ink"]
-        axes.scatter([1e3 * point.seconds], [point.psnr], s=90 if chosen else 36, color=colour, zorder=2)
-        label = f"{point.layers} layers" + (", chosen" if chosen else "")
-        axes.annotate(label, (1e3 * point.seconds, point.psnr), (8, 6), textcoords="offset points", fontsize=9)
-    base = next((p for p in result.found.points if p.layers == 0), None)
-    if base is not None:
-        axes.axvline(1e3 * base.seconds, color=COLOURS["ink"], lw=1, ls=":")
+        axes.scatter([place[0]], [place[1]], s=90 if chosen else 36, color=colour, zorder=2)
+        label, offset = (f"{point.layers} layers, chosen", (0, -20)) if chosen else (f"{point.layers}", (0, 8))
+        weight = "bold" if chosen else "normal"
         axes.annotate(
-            f"{result.base}, no layer", (1e3 * base.seconds, axes.get_ylim()[1]), (-6, -12),
-            textcoords="offset points", ha="right", fontsize=9,
-        )  # fmt: skip
+            label, place, offset, textcoords="offset points", fontsize=9, color=colour, ha="center", weight=weight
+        )
     limit = result.figures["psnr"].limit
     axes.axhline(limit, color=COLOURS["bad"], lw=1, ls="--")
-    axes.annotate(f"gate, {limit:g} dB", (axes.get_xlim()[0], limit), (6, 5), textcoords="offset points", fontsize=9)
-    axes.set_xlabel("ms per chunk")
+    axes.axvline(100.0, color=COLOURS["ink"], lw=1, ls=":")
+    axes.margins(0.15)
+    axes.text(0.01, limit, f"gate, {limit:g} dB", transform=axes.get_yaxis_transform(), va="bottom", fontsize=9)
+    axes.text(100.0, 0.04, f" {result.base}", transform=axes.get_xaxis_transform(), fontsize=9)
+    axes.set_xlabel(f"time per chunk, per cent of {result.base}")
     axes.set_ylabel("PSNR to fp32, dB")
-    axes.margins(0.12)
     return _svg(plot, axes)
 
 

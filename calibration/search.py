@@ -30,12 +30,12 @@ class Point:
     Attributes:
         layers: how many are in 8 bits.
         psnr: in dB on the search's clip.
-        seconds: per chunk.
+        time: of a chunk, as a share of the base's.
     """
 
     layers: int
     psnr: float
-    seconds: float
+    time: float
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ def search(candidates: Sequence[Candidate], evaluate: Evaluate, least_psnr: floa
 
     Args:
         candidates: layers that pay.
-        evaluate: gives PSNR in dB and seconds per chunk of a set.
+        evaluate: gives PSNR in dB of a set and its time as a share of the base's.
         least_psnr: gate; the search asks for `MARGIN_DB` more, because its clip is short.
 
     Raises:
@@ -75,8 +75,7 @@ def search(candidates: Sequence[Candidate], evaluate: Evaluate, least_psnr: floa
 
     def holds(count: int) -> bool:
         if count not in tried:
-            psnr, seconds = evaluate(ranked[:count])
-            tried[count] = Point(count, psnr, seconds)
+            tried[count] = Point(count, *evaluate(ranked[:count]))
         return tried[count].psnr >= wanted
 
     for count in sorted({round(share * len(ranked)) for share in SHARES}):

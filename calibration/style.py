@@ -33,7 +33,8 @@ table { border-collapse: collapse; width: 100%; margin: 6px 0 14px; font-size: 1
 th { text-align: left; font-weight: 600; color: var(--dim); }
 th, td { padding: 6px 14px 6px 0; border-bottom: 1px solid var(--line); vertical-align: top; }
 .n { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap; }
-.mono, code { font: 12.5px/1.5 ui-monospace, "DejaVu Sans Mono", monospace; overflow-wrap: anywhere; }
+.mono, code { font: 12.5px/1.6 ui-monospace, "DejaVu Sans Mono", monospace; overflow-wrap: anywhere; }
+td.mono { min-width: 250px; }
 .ok { color: var(--good); font-weight: 600; } .bad { color: var(--bad); font-weight: 600; }
 .pick { color: var(--accent); font-weight: 700; }
 .q, .f { display: inline-block; padding: 0 8px; border-radius: 999px; font-size: 12.5px; font-weight: 600; }

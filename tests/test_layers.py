@@ -30,7 +30,10 @@ def imports(file: Path) -> set[str]:
 @pytest.mark.parametrize(
     ("package", "forbidden"),
     [
-        ("runtime", {"torch", "onnx", "onnxscript", "safetensors", "rap_edge.models", "rap_edge.export"} | ABOVE | GPU_ONLY),
+        (
+            "runtime",
+            {"torch", "onnx", "onnxscript", "safetensors", "rap_edge.models", "rap_edge.export"} | ABOVE | GPU_ONLY,
+        ),
         ("models", {"onnx", "onnxscript", "onnxruntime", "rap_edge.export"} | ABOVE | GPU_ONLY),
         ("export", ABOVE | GPU_ONLY),
         ("calibration", {"torch", "rap_edge.models.load", "rap_edge.models.networks"} | GPU_ONLY),
