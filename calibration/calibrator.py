@@ -121,6 +121,8 @@ def calibrate(request: Request, settings: Settings, stages: Stages) -> Calibrati
             "another output folder."
         ) from error
     shutil.rmtree(folder / "graphs", ignore_errors=True)
+    for frames in folder.glob("frames-*.npy"):
+        frames.unlink()
     return result
 
 

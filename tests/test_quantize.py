@@ -286,3 +286,23 @@ def test_smoothing_changes_no_number_and_evens_the_channels_out(normed: bool) ->
     assert result.folded == (normed and any(node.op_type == "RMSNormalization" for node in model.graph))
     (got,) = run(model, {str(model.graph.inputs[0].name): x.numpy()})
     np.testing.assert_allclose(got, module(x).detach().numpy(), rtol=2e-4, atol=2e-4)
+
+
+@pytest.mark.parametrize("target", [TENSORRT_INT8, TENSORRT_FP8], ids=["int8", "fp8"])
+def test_tensorrt_rtx_builds_a_plan_of_the_half_precision_graph_without_a_gpu(target) -> None:
+    trt = pytest.importorskip("tensorrt_rtx", reason="TensorRT-RTX is not installed")
+    model = lifted(nn.Sequential(nn.Linear(64, 64), nn.GELU(), nn.Linear(64, 64)), torch.randn(1, 8, 64))
+    to_fp16(model)
+    layers = layers_of("dit", model)
+    quantize(model, layers, {layer.input: 4.0 for layer in layers}, target)
+    logger = trt.Logger(trt.Logger.ERROR)
+    builder = trt.Builder(logger)
+    network = builder.create_network(0)
+    parser = trt.OnnxParser(network, logger)
+    assert parser.parse(ir.serde.serialize_model(model).SerializeToString()), str(parser.get_error(0))
+    kinds = [network.get_layer(index).type for index in range(network.num_layers)]
+    assert kinds.count(trt.LayerType.QUANTIZE) == 2
+    config = builder.create_builder_config()
+    config.num_compute_capabilities = 1
+    config.set_compute_capability(trt.ComputeCapability.SM89, 0)
+    assert builder.build_serialized_network(network, config) is not None
