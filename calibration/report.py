@@ -68,7 +68,7 @@ def _head(result: Calibration, title: str) -> str:
     tiles = [
         (
             f"{result.figures['speedup'].value:.2f}x",
-            "less CPU time" if result.speed else "less time, by the cost model",
+            "faster, in CPU time" if result.speed else "faster, by the cost model",
         ),
         (f"{result.figures['psnr'].value:.1f} dB", "PSNR to fp32"),
         (f"{counts[0]} of {counts[1]}", f"layers in {result.precision}"),
