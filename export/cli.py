@@ -34,7 +34,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         0 done; 2 something is wrong, said in one sentence on stderr; 130 stopped by Ctrl-C. Unless it returns 0 an
         older bundle is as it was.
     """
-    arguments = _parser().parse_args(argv)
+    words = sys.argv[1:] if argv is None else list(argv)
+    if words[:1] == ["explain"]:
+        return _explain(words[1:])
+    arguments = _parser().parse_args(words)
     try:
         report = _run(arguments)
     except RapEdgeError as error:
@@ -49,7 +52,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="rap-export", description="Export a model to five ONNX graphs and compare them with PyTorch."
+        prog="rap-export",
+        description="Export a model to five ONNX graphs and compare them with PyTorch.",
+        epilog="rap-export explain BUNDLE LAYER says why a layer of a calibrated bundle has its precision.",
     )
     weights = parser.add_mutually_exclusive_group()
     weights.add_argument("--checkpoint", metavar="DIR", help="safetensors checkpoint (default: the one that ships)")
@@ -65,6 +70,21 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("-o", "--output", metavar="BUNDLE", help="folder (default build/<spec>-<precision>)")
     parser.add_argument("--json", action="store_true", help="print the report as JSON")
     return parser
+
+
+def _explain(words: Sequence[str]) -> int:
+    from .explain import explain
+
+    parser = argparse.ArgumentParser(prog="rap-export explain", description="Why a layer has its precision.")
+    parser.add_argument("bundle", metavar="BUNDLE", help="folder that rap-calibrate wrote")
+    parser.add_argument("layer", metavar="LAYER", help="name of a node or of a module, as the report lists them")
+    arguments = parser.parse_args(words)
+    try:
+        print(explain(arguments.bundle, arguments.layer))
+    except RapEdgeError as error:
+        print(f"rap-export: {error}", file=sys.stderr)
+        return EXIT_BAD_INPUT
+    return 0
 
 
 def _run(arguments: argparse.Namespace) -> ExportReport | PlansReport:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
+from onnx_ir.passes.common import RemoveUnusedNodesPass
 
 _COUNT = "rap_edge.rewriting.count"
 TO_LAST = (0, 2, 3, 1)
@@ -118,4 +119,4 @@ def reshaped(rewriter: Rewriter, value: ir.Value, shape: Sequence[int]) -> ir.Va
 
 def remove_unused(model: ir.Model) -> None:
     """Drop nodes and initialisers that nothing reads any more."""
-    ir.passes.common.RemoveUnusedNodesPass()(model)
+    RemoveUnusedNodesPass()(model)

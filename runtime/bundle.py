@@ -107,6 +107,7 @@ class Manifest:
         islands: nodes kept in a higher precision, each with graph, node, rule and reason.
         parity: figures of the comparison with PyTorch.
         golden: paths of the golden clip: `portrait`, `audio`, `frames`, with `seed` and the expected PSNR.
+        calibration: how a bundle in 8 bits was calibrated and what it reached; empty in others.
     """
 
     spec: ModelSpec
@@ -118,6 +119,7 @@ class Manifest:
     islands: tuple[Mapping[str, str], ...] = ()
     parity: Mapping[str, Any] = field(default_factory=dict)
     golden: Mapping[str, Any] = field(default_factory=dict)
+    calibration: Mapping[str, Any] = field(default_factory=dict)
 
     def to_json(self) -> str:
         """The manifest as JSON text, without NaN or Infinity."""
@@ -157,6 +159,7 @@ class Manifest:
                 "islands": [dict(island) for island in self.islands],
                 "parity": dict(self.parity),
                 "golden": dict(self.golden),
+                "calibration": dict(self.calibration),
             },
             indent=2,
             allow_nan=False,
@@ -196,6 +199,7 @@ class Manifest:
             islands=tuple(_island(entry) for entry in reader.get("islands", list)),
             parity=reader.get("parity", dict),
             golden=reader.get("golden", dict),
+            calibration=reader.get("calibration", dict),
         )
         manifest._check()
         return manifest

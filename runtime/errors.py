@@ -25,6 +25,10 @@ class ExportError(RapEdgeError):
     """A graph could not be exported or does not compute what the PyTorch network computes."""
 
 
+class CalibrationError(RapEdgeError):
+    """A bundle could not be calibrated: its data, its target or what it reached is not what is needed."""
+
+
 class EngineError(RapEdgeError):
     """An inference engine could not be created or does not match its graph contract."""
 

@@ -87,6 +87,8 @@ class OnnxRuntimeEngine:
         options.inter_op_num_threads = 1
         # The graphs of a chunk run in turn: threads of the last one that still spin would slow the next one.
         options.add_session_config_entry("session.force_spinning_stop", "1")
+        # Its change of int8 Q/DQ to uint8 fails on Q/DQ that ONNX Runtime has moved itself; ours are uint8 for CPUs.
+        options.add_session_config_entry("session.qdqisint8allowed", "1")
         try:
             self.session = ort.InferenceSession(str(path), options, providers=_providers())
         except _FAILURES as error:

@@ -1,4 +1,5 @@
-"""Who may import whom: everything may import runtime; models only runtime's spec and errors; export models."""
+"""Who may import whom: everything may import runtime; models only runtime's spec and errors; export models;
+calibration export, and of models nano's renderer and voices."""
 
 import ast
 import subprocess
@@ -8,6 +9,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
+ABOVE = {"rap_edge.calibration"}
 GPU_ONLY = {"tensorrt", "tensorrt_rtx", "tensorrt_lean", "pycuda", "cuda", "cupy", "polygraphy"}
 
 
@@ -28,9 +30,13 @@ def imports(file: Path) -> set[str]:
 @pytest.mark.parametrize(
     ("package", "forbidden"),
     [
-        ("runtime", {"torch", "onnx", "onnxscript", "safetensors", "rap_edge.models", "rap_edge.export"} | GPU_ONLY),
-        ("models", {"onnx", "onnxscript", "onnxruntime", "rap_edge.export"} | GPU_ONLY),
-        ("export", GPU_ONLY),
+        (
+            "runtime",
+            {"torch", "onnx", "onnxscript", "safetensors", "rap_edge.models", "rap_edge.export"} | ABOVE | GPU_ONLY,
+        ),
+        ("models", {"onnx", "onnxscript", "onnxruntime", "rap_edge.export"} | ABOVE | GPU_ONLY),
+        ("export", ABOVE | GPU_ONLY),
+        ("calibration", {"torch", "rap_edge.models.load", "rap_edge.models.networks"} | GPU_ONLY),
     ],
 )
 def test_a_package_imports_only_from_below(package: str, forbidden: set[str]) -> None:

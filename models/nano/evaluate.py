@@ -68,18 +68,7 @@ class Subject:
         """Subject `index` of the held-out split, `frames` long; a silent one hears nothing, or noise if odd."""
         rng = np.random.default_rng([SEED, index])
         identity = Identity.sample(rng)
-        waveform = np.zeros(frames * FRAME_SAMPLES, np.float32)
-        mouth = np.zeros((frames, 5), np.float32)
-        filled = LEAD_FRAMES
-        while not silent and filled < frames - FRAME_RATE:
-            utterance = synthesize(sample_text(rng, "held-out"), sample_voice(rng, "held-out"))
-            length = min(len(utterance.mouth), frames - filled)
-            spoken = utterance.waveform[: length * FRAME_SAMPLES]
-            level = rng.uniform(0.04, 0.12) / max(float(np.sqrt(np.mean(spoken**2))), 1e-6)
-            first = filled * FRAME_SAMPLES
-            waveform[first : first + len(spoken)] = spoken * level
-            mouth[filled : filled + length] = utterance.mouth[:length]
-            filled += length + int(rng.integers(3, 12))
+        waveform, mouth = speech_track(rng, frames, 0 if silent else frames - FRAME_RATE)
         if silent and index % 2:
             waveform += noise(rng, len(waveform)) * np.float32(0.005)
         portrait = render(identity, neutral_motion(), size)
@@ -89,6 +78,32 @@ class Subject:
         boxes = np.array([mouth_box(identity, row, size) for row in motion])
         gauge = MouthGauge.calibrate(portrait, mouth_box(identity, neutral_motion(), size))
         return cls(portrait, np.clip(waveform, -1, 1), mouth, still, boxes, gauge)
+
+
+def speech_track(rng: np.random.Generator, frames: int, last: int) -> tuple[Floats, Floats]:
+    """Held-out sentences by held-out voices, one after the other, after a silence of `LEAD_FRAMES`.
+
+    Args:
+        rng: chooses sentences, voices, loudness and pauses.
+        frames: length.
+        last: no sentence begins at this frame or later.
+
+    Returns:
+        float32 [frames * 640] and the mouth's motion, float32 [frames, 5].
+    """
+    waveform = np.zeros(frames * FRAME_SAMPLES, np.float32)
+    mouth = np.zeros((frames, 5), np.float32)
+    filled = LEAD_FRAMES
+    while filled < last:
+        utterance = synthesize(sample_text(rng, "held-out"), sample_voice(rng, "held-out"))
+        length = min(len(utterance.mouth), frames - filled)
+        spoken = utterance.waveform[: length * FRAME_SAMPLES]
+        level = rng.uniform(0.04, 0.12) / max(float(np.sqrt(np.mean(spoken**2))), 1e-6)
+        first = filled * FRAME_SAMPLES
+        waveform[first : first + len(spoken)] = spoken * level
+        mouth[filled : filled + length] = utterance.mouth[:length]
+        filled += length + int(rng.integers(3, 12))
+    return waveform, mouth
 
 
 def torch_talker(networks: Networks) -> Talker:

@@ -1,0 +1,297 @@
+"""States of the real chunk loop: what every graph was given at every denoise level, chunk, sound and portrait.
+
+A recorded set is a folder: `set.json` and one .npz per run of a graph, listed with its sha256.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import shutil
+import zipfile
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from rap_edge.export.parity import runs_per_chunk
+from rap_edge.export.stages import Stages
+from rap_edge.runtime.bundle import Manifest, hash_file
+from rap_edge.runtime.chunk_loop import ChunkLoop, encode_reference
+from rap_edge.runtime.engine import Array, Engine, Execution
+from rap_edge.runtime.errors import BundleError, CalibrationError
+from rap_edge.runtime.sample_buffer import SampleBuffer
+from rap_edge.runtime.spec import ModelSpec
+
+from .material import Material
+
+SET_NAME = "set.json"
+SET_LIMIT = 1 << 30
+MAX_INDEX_BYTES = 16 << 20
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Stratum:
+    """Where in the loop a run happened.
+
+    Attributes:
+        portrait: index.
+        sound: name.
+        chunk: index; 0 starts from the portrait's latent, later ones from carried latents.
+        level: timestep of a DiT's run, else None.
+    """
+
+    portrait: int
+    sound: str
+    chunk: int
+    level: float | None
+
+    @property
+    def name(self) -> str:
+        """The class of states that it belongs to."""
+        level = "" if self.level is None else f", level {self.level:g}"
+        sound = "silence" if self.sound.startswith("silence") else "speech"
+        return f"{'first' if self.chunk == 0 else 'later'} chunk, {sound}{level}"
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One recorded run: its graph, where it happened, its file inside the set and that file's sha256."""
+
+    graph: str
+    stratum: Stratum
+    file: str
+    sha256: str
+
+
+@dataclass(frozen=True)
+class CalibrationSet:
+    """Recorded states on disk.
+
+    Attributes:
+        folder: where.
+        entries: every run.
+        origin: of the portraits and sounds.
+    """
+
+    folder: Path
+    entries: tuple[Entry, ...]
+    origin: str
+
+    @property
+    def sha256(self) -> str:
+        """Identifies the set: hash over what was recorded where."""
+        lines = [f"{e.graph} {e.stratum} {e.sha256}" for e in self.entries]
+        return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+
+    def of(self, graph: str) -> tuple[Entry, ...]:
+        """The runs of one graph."""
+        return tuple(entry for entry in self.entries if entry.graph == graph)
+
+    def load(self, entry: Entry) -> dict[str, Array]:
+        """Inputs of a run by name.
+
+        Raises:
+            CalibrationError: the file is missing, changed or cannot be read.
+        """
+        path = self.folder / entry.file
+        try:
+            if hash_file(path).sha256 != entry.sha256:
+                raise CalibrationError(f"{str(path)!r} has been changed since it was recorded; record the set again.")
+            with np.load(path, allow_pickle=False) as arrays:
+                return {name: arrays[name] for name in arrays.files}
+        except (OSError, ValueError, zipfile.BadZipFile, BundleError) as error:
+            raise CalibrationError(f"{str(path)!r} cannot be read ({error}); record the set again.") from error
+
+    def strata(self) -> dict[str, int]:
+        """How many runs there are of every graph and class of states."""
+        counts: dict[str, int] = {}
+        for entry in self.entries:
+            key = f"{entry.graph}: {entry.stratum.name}"
+            counts[key] = counts.get(key, 0) + 1
+        return counts
+
+
+def record(
+    manifest: Manifest, engines: Mapping[str, Engine], material: Material, folder: Path, stages: Stages
+) -> CalibrationSet:
+    """Run the chunk loop for every portrait and sound, and keep what every graph is given.
+
+    Every third portrait-and-sound pair is kept whole if all of them would pass `SET_LIMIT`, and so on.
+
+    Args:
+        manifest: of the bundle that the engines come from.
+        engines: by graph name.
+        material: portraits and sounds.
+        folder: is made, or replaced if an earlier recording was cut off.
+        stages: is told how far it is.
+
+    Raises:
+        CalibrationError: there is no portrait or no sound of a chunk's length.
+        NumericalError: a stage gave NaN or Inf.
+    """
+    spec = manifest.spec
+    pairs = [(index, sound) for index in range(len(material.portraits)) for sound in material.sounds]
+    chunks = {sound.name: len(sound.waveform) // spec.chunk_samples for _, sound in pairs}
+    if not pairs or not any(chunks.values()):
+        raise CalibrationError("The calibration set is empty: no sound is as long as a chunk; pass longer audio.")
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    total = sum(chunks[sound.name] for _, sound in pairs)
+    keep_one_in = max(1, math.ceil(total * _chunk_bytes(manifest) / SET_LIMIT))
+    tape = _Tape(folder)
+    watched = {name: _TapedEngine(name, engine, tape) for name, engine in engines.items()}
+    with stages.stage("recording", total, "chunks") as progress:
+        for number, (portrait, sound) in enumerate(pairs):
+            tape.recording = number % keep_one_in == 0
+            for chunk in _chunks(spec, watched, material.portraits[portrait], sound.waveform, portrait):
+                tape.portrait, tape.sound, tape.chunk = portrait, sound.name, chunk
+                progress.advance(1)
+    recorded = CalibrationSet(folder, tuple(tape.entries), material.origin)
+    _write_index(recorded, manifest)
+    return recorded
+
+
+def open_set(folder: Path, manifest: Manifest) -> CalibrationSet:
+    """Open a recorded set for a bundle.
+
+    Raises:
+        CalibrationError: there is none, it cannot be read or is empty, or it was recorded from another spec or from
+            graphs with other hashes.
+    """
+    path = folder / SET_NAME
+    try:
+        if path.stat().st_size > MAX_INDEX_BYTES:
+            raise CalibrationError(f"{str(path)!r} is too large for the index of a set; record the set again.")
+        data = json.loads(path.read_text(encoding="utf-8"))
+        found = {key: data[key] for key in ("format", "spec", "graphs", "entries", "origin")}
+        entries = tuple(
+            Entry(item["graph"], Stratum(**item["stratum"]), _inside(item["file"]), item["sha256"])
+            for item in found["entries"]
+        )
+    except (OSError, UnicodeDecodeError, ValueError, KeyError, TypeError, RecursionError):
+        raise CalibrationError(
+            f"{str(folder)!r} holds no readable calibration set; pass a folder that rap-calibrate recorded, or none."
+        ) from None
+    if found["format"] != FORMAT:
+        raise CalibrationError(f"The set {str(folder)!r} has another format than {FORMAT}; record the set again.")
+    if found["spec"] != _plain(manifest.spec):
+        name = found["spec"].get("name") if isinstance(found["spec"], dict) else None
+        raise CalibrationError(
+            f"The set {str(folder)!r} was recorded from another spec ({name!r}) than the bundle's "
+            f"({manifest.spec.name!r}); record it from this bundle."
+        )
+    for name, sha256 in _graph_hashes(manifest).items():
+        if not isinstance(found["graphs"], dict) or found["graphs"].get(name) != sha256:
+            raise CalibrationError(
+                f"The set {str(folder)!r} was recorded from another graph {name!r} than the bundle's (the hashes "
+                "differ); record it from this bundle."
+            )
+    if not entries:
+        raise CalibrationError(f"The calibration set {str(folder)!r} is empty; record it again.")
+    return CalibrationSet(folder, entries, str(found["origin"]))
+
+
+def _chunks(
+    spec: ModelSpec, engines: Mapping[str, Engine], portrait: Array, waveform: Array, seed: int
+) -> Iterator[int]:
+    """Yield the index of every chunk before it is rendered; the portrait is encoded before the first."""
+    count = len(waveform) // spec.chunk_samples
+    buffer = SampleBuffer(spec.window_samples)
+    buffer.append(waveform[: count * spec.chunk_samples])
+    loop: ChunkLoop | None = None
+    for index in range(count):
+        yield index
+        if loop is None:
+            loop = ChunkLoop(spec, engines, encode_reference(spec, engines["vae_encoder"], portrait), seed)
+        stop = (index + 1) * spec.chunk_samples
+        buffer.read(stop - spec.window_samples, stop, loop.waveform)
+        loop.render()
+        buffer.drop_before(stop)
+
+
+@dataclass
+class _Tape:
+    """Writes the inputs of every run while `recording`."""
+
+    folder: Path
+    recording: bool = True
+    portrait: int = 0
+    sound: str = ""
+    chunk: int = 0
+    entries: list[Entry] = field(default_factory=list)
+
+    def keep(self, graph: str, inputs: Mapping[str, Array]) -> None:
+        level = float(inputs["timestep"][0]) if "timestep" in inputs else None
+        file = f"{graph}-{len(self.entries):05d}.npz"
+        np.savez(self.folder / file, **inputs)  # type: ignore[arg-type]
+        stratum = Stratum(self.portrait, self.sound, self.chunk, level)
+        self.entries.append(Entry(graph, stratum, file, hash_file(self.folder / file).sha256))
+
+
+class _TapedEngine:
+    def __init__(self, name: str, engine: Engine, tape: _Tape) -> None:
+        self.name, self._engine, self._tape = name, engine, tape
+        self.backend, self.device, self.graph = engine.backend, engine.device, engine.graph
+
+    def prepare(self, buffers: Mapping[str, Array] | None = None, sizes: Mapping[str, int] | None = None) -> Execution:
+        return _TapedExecution(self, self._engine.prepare(buffers, sizes), self._tape)
+
+
+class _TapedExecution:
+    def __init__(self, engine: _TapedEngine, execution: Execution, tape: _Tape) -> None:
+        self._engine, self._execution, self._tape = engine, execution, tape
+        self.buffers = execution.buffers
+
+    def run(self) -> None:
+        if self._tape.recording:
+            self._tape.keep(self._engine.name, {t.name: self.buffers[t.name] for t in self._engine.graph.inputs})
+        self._execution.run()
+
+    def capture(self) -> str:
+        return self._execution.capture()
+
+
+def _chunk_bytes(manifest: Manifest) -> int:
+    """About how large one chunk's recorded inputs are."""
+    sizes = {
+        name: sum(
+            np.dtype(t.dtype).itemsize * math.prod(d if isinstance(d, int) else 1 for d in t.shape)
+            for t in graph.inputs
+        )
+        for name, graph in manifest.graphs.items()
+    }
+    steps = runs_per_chunk(manifest.spec) - 3
+    return sum(sizes.values()) + steps * sizes["dit"]
+
+
+def _write_index(recorded: CalibrationSet, manifest: Manifest) -> None:
+    data: dict[str, Any] = {
+        "format": FORMAT,
+        "spec": _plain(manifest.spec),
+        "graphs": _graph_hashes(manifest),
+        "origin": recorded.origin,
+        "entries": [
+            {"graph": e.graph, "stratum": vars(e.stratum), "file": e.file, "sha256": e.sha256} for e in recorded.entries
+        ],
+    }
+    # Written last: a set without it was cut off.
+    (recorded.folder / SET_NAME).write_text(json.dumps(data), encoding="utf-8")
+
+
+def _graph_hashes(manifest: Manifest) -> dict[str, str]:
+    return {name: manifest.files[graph.file].sha256 for name, graph in manifest.graphs.items()}
+
+
+def _plain(spec: ModelSpec) -> Any:
+    return json.loads(json.dumps(spec.to_dict()))
+
+
+def _inside(file: object) -> str:
+    if not isinstance(file, str) or Path(file).name != file or not file.endswith(".npz"):
+        raise ValueError(file)
+    return file
