@@ -5,7 +5,6 @@ The speaker is the master clock: a frame is shown when its own sound is heard, n
 
 from __future__ import annotations
 
-import enum
 from collections.abc import Callable
 from dataclasses import dataclass
 from time import monotonic
@@ -14,15 +13,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-
-class Mark(enum.StrEnum):
-    """How good a shown frame is; a display may tell the viewer, and must not hide it from tests and reports."""
-
-    GOOD = "good"
-    REDUCED = "reduced"
-    """Rendered for this moment with fewer denoise steps or at a lower frame rate, because the machine is busy."""
-    HELD = "held"
-    """The last good frame, because this moment's chunk is late, failed or was dropped; its sound goes on."""
+from .marks import Mark
 
 
 @dataclass(frozen=True)

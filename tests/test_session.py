@@ -8,8 +8,9 @@ from hypothesis import strategies as st
 from tiny import TINY, TINY_CLEAN, TINY_GUIDED, tiny_engines
 
 from rap_edge.runtime.avatar import Avatar
+from rap_edge.runtime.chunk import Chunk
 from rap_edge.runtime.errors import AudioError, NumericalError, SessionError
-from rap_edge.runtime.session import Chunk, Session
+from rap_edge.runtime.session import Session
 
 SPECS = [TINY, TINY_CLEAN, TINY_GUIDED]
 
