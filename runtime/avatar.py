@@ -98,6 +98,13 @@ class Avatar:
         at_once = max(available_cores() // threads, 1) if threads else 1
         return cls(spec, load_engines(bundle, threads), picture, bundle.manifest.precision, at_once=at_once)
 
+    @property
+    def portrait(self) -> NDArray[np.uint8]:
+        """The portrait as the model sees it, uint8 [image_size, image_size, 3] RGB, read-only."""
+        picture = self._reference.portrait.view()
+        picture.flags.writeable = False
+        return picture
+
     def session(
         self,
         *,

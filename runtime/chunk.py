@@ -59,6 +59,18 @@ class Chunk:
             return Mark.HELD
         return Mark.REDUCED if self.reduced else Mark.GOOD
 
+    def at_full_rate(self, fps: int, held: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """One frame for every 1/fps seconds, uint8 [T, H, W, 3], for a sink that knows no other rate.
+
+        Args:
+            fps: of the spec.
+            held: uint8 [H, W, 3], the last good frame, which fills a chunk without frames.
+        """
+        count = round(self.duration * fps)
+        if not len(self.frames):
+            return np.broadcast_to(held, (count, *held.shape))
+        return self.frames if self.frame_step == 1 else self.frames.repeat(self.frame_step, axis=0)[:count]
+
     @classmethod
     def without_frames(
         cls, spec: ModelSpec, index: int, audio: NDArray[np.float32], *, silent: bool, captured: float

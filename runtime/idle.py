@@ -24,8 +24,9 @@ def is_silent(samples: NDArray[np.float32], rate: int) -> bool:
     size = max(rate // _BLOCKS_PER_SECOND, 1)
     padded = np.zeros(-(-samples.size // size) * size, np.float32)
     padded[: samples.size] = samples
-    loudness = np.sqrt(np.square(padded.reshape(-1, size)).mean(1))
-    return bool((loudness <= LOUDEST_SILENCE).all())
+    blocks = padded.reshape(-1, size)
+    power = np.einsum("ij,ij->i", blocks, blocks)
+    return bool(power.max(initial=0.0) <= size * LOUDEST_SILENCE**2)
 
 
 class IdleReplay:

@@ -13,7 +13,10 @@ from rap_edge.runtime.chunk import Chunk
 from rap_edge.runtime.errors import NumericalError, SessionError
 from rap_edge.runtime.marks import Mark
 from rap_edge.runtime.overload import Overload, Rung, State
+from rap_edge.runtime.render import render
+from rap_edge.runtime.report import RunMeter
 from rap_edge.runtime.session import Session
+from rap_edge.runtime.soundtrack import Soundtrack
 
 SPEC = TINY.with_steps(4)
 SECONDS = SPEC.chunk_seconds
@@ -259,3 +262,46 @@ def test_the_state_is_a_value() -> None:
     assert isinstance(state, State)
     with pytest.raises(dataclasses.FrozenInstanceError):
         state.level = 3  # type: ignore[misc]
+
+
+def test_a_sink_is_given_every_frame_and_the_last_good_one_where_a_chunk_is_missing() -> None:
+    calls = []
+
+    def denoise(b) -> None:
+        calls.append(1)
+        b["velocity"][...] = np.nan if len(calls) == 3 else 0.0
+
+    class Kept:
+        def __init__(self) -> None:
+            self.frames, self.sound = [], []
+
+        def write(self, frames, audio) -> None:
+            self.frames.append(frames.copy())
+            self.sound.append(audio)
+
+        def close(self) -> None:
+            pass
+
+    class Source:
+        rate, channels, duration = TINY.sample_rate, 1, None
+
+        def __iter__(self):
+            yield speech(4 * TINY.chunk_seconds)[:, None]
+
+    sink = Kept()
+    with avatar(TINY, dit=denoise) as face:
+        track = Soundtrack(TINY.sample_rate, 1, (TINY.sample_rate,))
+        render(face, Source(), track, sink, RunMeter(TINY.chunk_seconds), overload=Overload())
+    frames = np.concatenate(sink.frames)
+    assert len(frames) == 4 * TINY.new_frames
+    assert len(np.concatenate(sink.sound)) == 4 * TINY.chunk_samples
+    missing = frames[TINY.new_frames : 2 * TINY.new_frames]
+    assert all(np.array_equal(frame, frames[TINY.new_frames - 1]) for frame in missing)
+
+
+@given(st.integers(1, 40), st.integers(1, 3))
+def test_a_chunk_at_a_lower_rate_fills_its_time_at_the_full_one(count: int, step: int) -> None:
+    kept = np.arange(count)[::step].astype(np.uint8)[:, None, None, None]
+    chunk = Chunk(kept, np.empty(0, np.float32), 0.0, False, {}, duration=count / 25, frame_step=step)
+    full = chunk.at_full_rate(25, np.zeros((1, 1, 1), np.uint8))[:, 0, 0, 0]
+    assert full.tolist() == [i - i % step for i in range(count)]
