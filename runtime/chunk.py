@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
-from types import MappingProxyType
 
 import numpy as np
 from numpy.typing import NDArray
 
 from .marks import Mark
-from .overload import Rung
-from .spec import ModelSpec
 
 
 @dataclass(frozen=True)
@@ -70,38 +66,3 @@ class Chunk:
         if not len(self.frames):
             return np.broadcast_to(held, (count, *held.shape))
         return self.frames if self.frame_step == 1 else self.frames.repeat(self.frame_step, axis=0)[:count]
-
-    @classmethod
-    def without_frames(
-        cls, spec: ModelSpec, index: int, audio: NDArray[np.float32], *, silent: bool, captured: float
-    ) -> Chunk:
-        """Chunk `index` of a stream before it is rendered."""
-        frames = -(-audio.size // spec.samples_per_frame)
-        return cls(
-            frames=np.empty((0, spec.image_size, spec.image_size, 3), np.uint8),
-            audio=audio,
-            pts=index * spec.new_frames / spec.fps,
-            late=False,
-            stats=MappingProxyType({}),
-            duration=frames / spec.fps,
-            silent=silent,
-            captured=captured,
-        )
-
-    def left_out(self, *, failed: bool) -> Chunk:
-        """The same chunk, dropped or failed."""
-        return dataclasses.replace(self, dropped=not failed, failed=failed)
-
-    def with_frames(
-        self, frames: NDArray[np.uint8], rung: Rung, *, late: bool, reduced: bool, stats: Mapping[str, float]
-    ) -> Chunk:
-        """The same chunk with its frames."""
-        return dataclasses.replace(
-            self,
-            frames=frames,
-            late=late,
-            stats=stats,
-            frame_step=rung.frame_step,
-            steps=rung.steps,
-            reduced=reduced,
-        )

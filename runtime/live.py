@@ -121,7 +121,7 @@ def play(
     *,
     seed: int = 0,
     meter: RunMeter | None = None,
-    on_progress: Callable[[float], None] = lambda seconds: None,
+    on_progress: Callable[[float], None] | None = None,
 ) -> LiveTimes:
     """Let the avatar speak until the source ends and all of it has been heard, or the display is closed.
 
@@ -134,7 +134,7 @@ def play(
         speaker, display: where it is heard and seen.
         seed: of the noise.
         meter: counts chunks and times, for a report; its `live` is set, after Ctrl-C too.
-        on_progress: is told the seconds heard after every chunk.
+        on_progress: is told the rendered seconds after every chunk, in another thread.
 
     Raises:
         AudioError: the source breaks.
@@ -245,7 +245,11 @@ class _Renderer:
     """Renders in a thread of its own and hands the chunks to the player."""
 
     def __init__(
-        self, session: Session, player: Player, meter: RunMeter | None, on_progress: Callable[[float], None]
+        self,
+        session: Session,
+        player: Player,
+        meter: RunMeter | None,
+        on_progress: Callable[[float], None] | None,
     ) -> None:
         self._session, self._player, self._meter, self._on_progress = session, player, meter, on_progress
         self._error: BaseException | None = None
@@ -275,7 +279,8 @@ class _Renderer:
                             stats=chunk.stats,
                         )
                     self._player.add(chunk)
-                    self._on_progress(chunk.pts + chunk.duration)
+                    if self._on_progress is not None:
+                        self._on_progress(chunk.pts + chunk.duration)
                     started = perf_counter()
         except SessionError:
             # The viewer has gone: `close` came between two chunks.

@@ -6,7 +6,8 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
-from types import TracebackType
+from dataclasses import replace
+from types import MappingProxyType, TracebackType
 from typing import Any
 
 import numpy as np
@@ -172,18 +173,27 @@ class Session:
             raise SessionError("The session is closed; open a new one with Avatar.session().")
         silent = is_silent(audio, spec.sample_rate)
         shown = -(-audio.size // spec.samples_per_frame)
-        chunk = Chunk.without_frames(spec, index, audio, silent=silent, captured=self._arrivals[0])
+        chunk = Chunk(
+            frames=np.empty((0, spec.image_size, spec.image_size, 3), np.uint8),
+            audio=audio,
+            pts=index * spec.new_frames / spec.fps,
+            late=False,
+            stats=MappingProxyType({}),
+            duration=shown / spec.fps,
+            silent=silent,
+            captured=self._arrivals[0],
+        )
         if governor is not None and not governor.admits(index, self._clock()):
             governor.left_out(index)
             loop.skip()
             self._idle.reset()
-            return chunk.left_out(failed=False)
+            return replace(chunk, dropped=True)
         again = self._idle.replay(silent)
         if again is not None:
             frames, loop.past = again
             loop.skip()
             late = governor is not None and governor.replayed(self._clock())
-            return chunk.with_frames(frames[:shown], Rung(0), late=late, reduced=False, stats={})
+            return replace(chunk, frames=frames[:shown], late=late)
         stop = (index + 1) * spec.chunk_samples
         self._buffer.read(stop - spec.window_samples, stop, loop.waveform)
         rung, before = self._best if governor is None else governor.rung, loop.past
@@ -197,7 +207,7 @@ class Session:
             loop.past = None
             loop.skip()
             self._idle.reset()
-            return chunk.left_out(failed=True)
+            return replace(chunk, failed=True)
         except BaseException:
             # A half-rendered chunk leaves carried latents of two chunks behind; going on would show it.
             self._shut()
@@ -208,8 +218,15 @@ class Session:
             self._idle.rendered(frames, silent, before, loop.past)
         else:
             self._idle.reset()
-        frames = frames[: -(-shown // rung.frame_step)]
-        return chunk.with_frames(frames, rung, late=late, reduced=rung != self._best, stats=stats)
+        return replace(
+            chunk,
+            frames=frames[: -(-shown // rung.frame_step)],
+            late=late,
+            stats=stats,
+            frame_step=rung.frame_step,
+            steps=rung.steps,
+            reduced=rung != self._best,
+        )
 
     def _shut(self) -> None:
         with self._changed:
