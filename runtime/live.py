@@ -19,7 +19,8 @@ from .audio import to_mono
 from .avatar import Avatar
 from .errors import SessionError
 from .live_report import LiveMeter, LiveTimes
-from .outlets import Display, Speaker
+from .marks import Mark
+from .outlets import Display, Showing, Speaker
 from .overload import Overload
 from .player import Player
 from .report import RunMeter
@@ -125,8 +126,9 @@ def play(
 ) -> LiveTimes:
     """Let the avatar speak until the source ends and all of it has been heard, or the display is closed.
 
-    Call it in the thread that the display belongs to. Neither source nor speaker nor display is closed, except that
-    the source is closed where its reader has to be woken.
+    Call it in the thread that the display belongs to. The portrait is shown at once, marked held, then two chunks are
+    rendered to measure the machine, which sets the latency: a chunk, one and a half times its rendering, and 0.1 s.
+    Neither source nor speaker nor display is closed, except that the source is closed where its reader has to be woken.
 
     Args:
         avatar: the model and the portrait.
@@ -142,14 +144,15 @@ def play(
         OutputError: speaker or display is gone.
     """
     chunk_seconds = avatar.spec.chunk_seconds
-    cost = avatar.chunk_cost()
+    # Something to look at before anything is computed.
+    display.show(avatar.portrait, Showing(0.0, Mark.HELD))
+    cost = avatar.chunk_cost(rounds=1)
     budget = min(max(1.5 * cost, cost + 0.05), chunk_seconds)
     reserve = chunk_seconds + budget
     live_meter = LiveMeter()
     with avatar.session(seed=seed, sample_rate=source.rate, overload=Overload(budget=budget)) as session:
-        player = Player(
-            avatar.spec, speaker, display, live_meter, latency=reserve + _MARGIN_SECONDS if source.live else None
-        )
+        latency = reserve + _MARGIN_SECONDS if source.live else None
+        player = Player(avatar.spec, speaker, display, live_meter, portrait=avatar.portrait, latency=latency)
         pump = Pump(source, session, player, speaker, reserve)
         reader = _Reader(source)
         renderer = _Renderer(session, player, meter, on_progress)

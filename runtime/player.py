@@ -46,6 +46,7 @@ class Player:
         display: Display,
         meter: LiveMeter | None = None,
         *,
+        portrait: NDArray[np.uint8] | None = None,
         latency: float | None = None,
         clock: Callable[[], float] = monotonic,
     ) -> None:
@@ -55,6 +56,7 @@ class Player:
             spec: of the chunks.
             speaker, display: where sound and frames go; `close` closes both.
             meter: counts what is shown.
+            portrait: uint8 [H, W, 3], held where no good frame has been there yet.
             latency: seconds from capture to ear that are held, for sound that is captured in real time: drifting
                 clocks are evened out by resampling, and a surplus is cut out of silence. None is for sound that comes
                 faster than it plays: it starts with the first chunk and plays as it is.
@@ -73,7 +75,7 @@ class Player:
         self._pushed = self._waiting = 0
         self._fed = self._heard = 0.0
         self._started = self._finished = False
-        self._good: NDArray[np.uint8] | None = None
+        self._good = portrait
         self._shown: tuple[int, float] | None = None
         self._mark: Mark | None = None
 

@@ -42,6 +42,8 @@ class Screen:
 
     def show(self, frame, showing) -> None:
         assert not frame.flags.writeable
+        if not self.marks:
+            assert showing.mark is Mark.HELD, "the portrait comes first"
         self.shown.append((showing.pts, float(frame.mean())))
         self.marks.append(showing.mark)
         self.threads.add(threading.get_ident())
@@ -144,7 +146,7 @@ def test_ctrl_c_leaves_no_thread_and_the_report() -> None:
         play(avatar(), Talk([*cut(speech(1.0)), 60.0]), Recorder(), Interrupting(), meter=meter)
     assert threads() == []
     assert meter.live is not None
-    assert meter.live.frames >= 4
+    assert meter.live.frames >= 1
 
 
 @pytest.mark.parametrize(("given", "taken"), [(1, 2), (2, 1), (2, 2)])
@@ -153,3 +155,20 @@ def test_the_sound_has_as_many_channels_and_samples_per_second_as_the_speaker(gi
     play(avatar(), Talk(cut(speech(0.7), 4000), channels=given), speaker, Screen())
     assert all(block.shape[1] == taken for block in speaker.sound)
     assert sum(map(len, speaker.sound)) / 48000 == pytest.approx(0.7, abs=0.01)
+
+
+def test_a_machine_that_is_too_slow_degrades_and_says_so_while_the_sound_goes_on() -> None:
+    def decode(b) -> None:
+        time.sleep(1.3 * TINY.chunk_seconds)
+        b["magnitude"][...] = 1.0
+
+    pcm, speaker, screen = speech(6.0), Recorder(), Screen()
+    times = play(avatar(vae_decoder=decode), Talk(cut(pcm, 4000)), speaker, screen)
+    sound = np.concatenate(speaker.sound)[:, 0]
+    first = sound[np.flatnonzero(sound)[0] :][: len(pcm) // 2]
+    assert np.array_equal(first, pcm[: len(first)])
+    assert times.late_chunks + times.dropped_chunks > 0
+    assert times.held_seconds > 0.0
+    assert times.decisions
+    assert times.decisions[0].steps == 1
+    assert Mark.HELD in screen.marks[1:]
