@@ -44,9 +44,14 @@ class LiveSource(Protocol):
         live: it is captured in real time, so that latency must be held.
     """
 
-    rate: int
-    channels: int
-    live: bool
+    @property
+    def rate(self) -> int: ...
+
+    @property
+    def channels(self) -> int: ...
+
+    @property
+    def live(self) -> bool: ...
 
     def __iter__(self) -> Iterator[Samples]:
         """Blocks float32 [samples, channels] until the end; waits for what is not there yet."""
