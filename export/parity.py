@@ -130,7 +130,7 @@ def roll_out(
     for index in range(chunks):
         stop = (index + 1) * spec.chunk_samples
         buffer.read(stop - spec.window_samples, stop, loop.waveform)
-        yield loop.render()[0]
+        yield loop.render(spec.steps)[0]
         buffer.drop_before(stop)
 
 
