@@ -38,9 +38,10 @@ RECORDING = Mp4Form(
     {"movflags": "hybrid_fragmented+delay_moov+frag_keyframe", "flush_packets": "1"},
     {"crf": "18", "preset": "veryfast"},
 )
-# A fragment per frame and an encoder that holds no frame back: what is written can be shown.
+# Fragments of two frames and an encoder that holds none back. FFmpeg's `frag_every_frame` misplaces the pictures when
+# there is sound too. AAC works in blocks of 1024 samples, so 48 kHz holds back the least.
 STREAM = Mp4Form(
-    {"movflags": "frag_every_frame+delay_moov+default_base_moof", "flush_packets": "1"},
+    {"movflags": "delay_moov+default_base_moof", "frag_duration": "80000", "flush_packets": "1"},
     {"crf": "18", "preset": "veryfast", "tune": "zerolatency"},
 )
 
@@ -96,6 +97,8 @@ class Mp4Muxer:
     @property
     def mime(self) -> str:
         """The type with its codecs (RFC 6381), as browsers ask for it."""
+        if not self._video.codec_context.is_open:
+            self._video.codec_context.open()
         # The sequence parameter set, NAL unit 0x67, begins with profile, constraints and level.
         header = self._video.codec_context.extradata or b""
         start = header.find(b"\x67") + 1

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Coroutine, Sequence
+from collections.abc import Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -12,7 +12,6 @@ from aiohttp import web
 
 from ..bundle import Bundle
 from ..contract import check_contract
-from ..mp4 import AAC_RATES
 from ..onnxruntime_engine import load_engines
 from .admission import Admission, KioskFullError, measure_rtf, places_for
 from .metrics import Metrics
@@ -52,16 +51,14 @@ class Kiosk:
         portraits.load(bundle, settings.portraits)
         return cls(settings, portraits, measure_rtf(portraits.find(None).avatar))
 
-    async def open_visit(
-        self, transport: str, portrait: str | None, rate: int, sound_rates: Sequence[int] = AAC_RATES
-    ) -> Visit:
+    async def open_visit(self, transport: str, portrait: str | None, rate: int, sound_rate: int) -> Visit:
         """Admit a visitor.
 
         Args:
             transport: "webrtc" or "websocket".
             portrait: an id, or None for the first one.
             rate: of the samples that will come, in Hz.
-            sound_rates: see `Viewer`.
+            sound_rate: of the sound that goes back, in Hz.
 
         Raises:
             KioskFullError: there is no place, or the server is stopping.
@@ -76,7 +73,7 @@ class Kiosk:
             self.metrics.refused.add(label="full")
             raise
         try:
-            viewer = await asyncio.to_thread(Viewer, chosen.avatar, self._pool, rate, sound_rates=sound_rates)
+            viewer = await asyncio.to_thread(Viewer, chosen.avatar, self._pool, rate, sound_rate)
         except BaseException:
             place.release()
             raise

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from time import perf_counter
@@ -18,7 +18,6 @@ from numpy.typing import NDArray
 
 from ..avatar import Avatar
 from ..errors import SessionError
-from ..mp4 import AAC_RATES
 from ..soundtrack import Soundtrack
 
 Samples = NDArray[np.float32]
@@ -55,8 +54,7 @@ class Viewer:
         avatar: Avatar,
         pool: ThreadPoolExecutor,
         rate: int,
-        *,
-        sound_rates: Sequence[int] = AAC_RATES,
+        sound_rate: int,
         seed: int = 0,
     ) -> None:
         """Open a session.
@@ -65,15 +63,15 @@ class Viewer:
             avatar: the model and the portrait.
             pool: where chunks are rendered.
             rate: of the samples that will be pushed, in Hz.
-            sound_rates: of the sound that may come back, in Hz; `rate` if it is among them, else the highest.
+            sound_rate: of the sound that comes back, in Hz.
             seed: of the noise.
 
         Raises:
             AudioError: the rate is impossible.
         """
         self._session = avatar.session(seed=seed, sample_rate=rate)
-        self._soundtrack = Soundtrack(rate, 1, tuple(sound_rates))
-        self.sound_rate = self._soundtrack.rate
+        self._soundtrack = Soundtrack(rate, 1, (sound_rate,))
+        self.sound_rate = sound_rate
         self._spec, self._pool, self._rate = avatar.spec, pool, rate
         self._waiting: deque[Samples] = deque()
         self._arrivals: deque[tuple[int, float]] = deque()

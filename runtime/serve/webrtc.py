@@ -56,7 +56,7 @@ async def offer(request: web.Request) -> web.Response:
         raise ServeError("The offer has no sound; send an SDP with the microphone's track.")
     if sdp.count("a=candidate:") > _MOST_CANDIDATES:
         raise ServeError(f"The offer has more than {_MOST_CANDIDATES} candidates; send fewer.")
-    visit = await kiosk.open_visit("webrtc", parse_portrait(message), RATE, (RATE,))
+    visit = await kiosk.open_visit("webrtc", parse_portrait(message), RATE, RATE)
     connection = _Connection(visit, kiosk.settings.ice_servers)
     try:
         answer = await connection.answer(sdp)

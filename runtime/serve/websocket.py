@@ -16,6 +16,7 @@ from .protocol import MAX_BINARY, Start, decode_pcm, is_finish, parse_start
 from .threads import to_its_end
 from .visit import FINISHED, LEFT, End, Visit
 
+_SOUND_RATE = 48000
 _START_SECONDS = 10.0
 _SEND_SECONDS = 20.0
 # A client that pushes a file must not take the machine from those who speak: this far ahead of real time, no more.
@@ -42,7 +43,7 @@ async def _serve(kiosk: Kiosk, socket: web.WebSocketResponse) -> End:
         start = _start(message)
         if start is None:
             return LEFT
-        visit = await kiosk.open_visit("websocket", start.portrait, start.rate)
+        visit = await kiosk.open_visit("websocket", start.portrait, start.rate, _SOUND_RATE)
     except TimeoutError:
         return End("silent", "No start message came within 10 seconds; connect again.", 1008)
     except KioskFullError as error:
