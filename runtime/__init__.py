@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from .avatar import Avatar
-    from .session import Chunk, Session
+    from .chunk import Chunk
+    from .session import Session
 
 __all__ = ["Avatar", "Chunk", "Session"]
 
-_HOMES = {"Avatar": ".avatar", "Chunk": ".session", "Session": ".session"}
+_HOMES = {"Avatar": ".avatar", "Chunk": ".chunk", "Session": ".session"}
 
 
 def __getattr__(name: str) -> object:
