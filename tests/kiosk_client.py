@@ -24,7 +24,7 @@ from rap_edge.runtime.serve.settings import Settings
 async def served(bundle: Path, **settings: Any) -> AsyncIterator[tuple[TestClient, Kiosk]]:
     """A client and the kiosk it talks to; two places unless the settings say otherwise."""
     opened = Bundle.open(bundle)
-    portraits = Portraits(opened, load_engines(opened, threads=1))
+    portraits = Portraits(opened, opened.manifest.spec, load_engines(opened, threads=1))
     portraits.load(opened, ())
     kiosk = Kiosk(Settings(**{"max_sessions": 2} | settings), portraits, rtf=0.1)
     async with TestClient(TestServer(build_app(kiosk))) as client:

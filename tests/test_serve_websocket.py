@@ -163,7 +163,7 @@ def test_a_client_that_never_starts_is_sent_away(bundle: Path, monkeypatch: pyte
 
 
 def test_a_failing_engine_ends_the_session_with_its_sentence(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(self: Session) -> None:
+    def fail(self: Session, *_: object) -> None:
         raise NumericalError("Stage 'dit' produced NaN or Inf; export the bundle again.")
 
     monkeypatch.setattr(Session, "_render", fail)

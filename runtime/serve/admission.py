@@ -3,41 +3,16 @@
 from __future__ import annotations
 
 import math
-import statistics
-import time
 
-import numpy as np
-
-from ..avatar import Avatar
 from ..errors import ServeError
 
 # What is left goes to encoding, the network and everything else on the machine.
 _SHARE = 0.8
 _MOST = 64
-_TIMED_CHUNKS = 3
 
 
 class KioskFullError(ServeError):
     """Every place is taken."""
-
-
-def measure_rtf(avatar: Avatar) -> float:
-    """Real-time factor of one session: the median of three chunks after one of warm-up, on noise.
-
-    Raises:
-        NumericalError, EngineError: the model does not run.
-    """
-    spec = avatar.spec
-    noise = np.random.default_rng(0).normal(0.0, 0.1, spec.chunk_samples).astype(np.float32)
-    seconds = []
-    with avatar.session() as session:
-        for _ in range(1 + _TIMED_CHUNKS):
-            session.push(noise)
-            started = time.perf_counter()
-            for _ in session.chunks():
-                pass
-            seconds.append(time.perf_counter() - started)
-    return statistics.median(seconds[1:]) / spec.chunk_seconds
 
 
 def places_for(rtf: float) -> int:

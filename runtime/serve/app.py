@@ -79,8 +79,10 @@ async def _stop(app: web.Application) -> None:
 
 
 async def _housekeeping(app: web.Application) -> AsyncIterator[None]:
-    app[KIOSK].start(app[KIOSK].tidy())
+    tidying = asyncio.ensure_future(app[KIOSK].tidy())
     yield
+    tidying.cancel()
+    await asyncio.gather(tidying, return_exceptions=True)
 
 
 async def _health(request: web.Request) -> web.Response:

@@ -56,6 +56,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--max-sessions", type=int, metavar="N", help="visitors at a time (default: measured)")
     parser.add_argument(
+        "--latency", type=float, metavar="S", help="longest chunk; shorter ones cost more (default: the model's own)"
+    )
+    parser.add_argument(
         "--idle-seconds", type=float, metavar="S", default=defaults.idle_seconds, help="silence that ends a session"
     )
     parser.add_argument(
@@ -80,6 +83,7 @@ def _run(arguments: argparse.Namespace) -> int:
         token=arguments.token or os.environ.get(_TOKEN) or None,
         portraits=tuple(map(Path, arguments.portrait)),
         max_sessions=arguments.max_sessions,
+        latency=arguments.latency,
         idle_seconds=arguments.idle_seconds,
         origins=tuple(arguments.origin),
         ice_servers=tuple(arguments.ice_server),

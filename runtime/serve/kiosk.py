@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections.abc import Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -13,7 +12,7 @@ from aiohttp import web
 from ..bundle import Bundle
 from ..contract import check_contract
 from ..onnxruntime_engine import load_engines
-from .admission import Admission, KioskFullError, measure_rtf, places_for
+from .admission import Admission, KioskFullError, places_for
 from .metrics import Metrics
 from .portraits import Portraits
 from .settings import Settings
@@ -45,11 +44,16 @@ class Kiosk:
         Raises:
             BundleError, EngineError, NumericalError: the bundle does not run.
             PortraitError: a picture cannot be read.
+            SpecError: no chunk of the model is as short as the latency that the settings ask for.
         """
         check_contract(bundle.manifest)
-        portraits = Portraits(bundle, load_engines(bundle))
+        spec = bundle.manifest.spec
+        if settings.latency is not None:
+            spec = spec.with_latency(settings.latency)
+        portraits = Portraits(bundle, spec, load_engines(bundle))
         portraits.load(bundle, settings.portraits)
-        return cls(settings, portraits, measure_rtf(portraits.find(None).avatar))
+        avatar = portraits.find(None).avatar
+        return cls(settings, portraits, avatar.chunk_cost() / spec.chunk_seconds)
 
     async def open_visit(self, transport: str, portrait: str | None, rate: int, sound_rate: int) -> Visit:
         """Admit a visitor.
@@ -102,14 +106,14 @@ class Kiosk:
         self.stopping = True
         for visit in list(self.visits.values()):
             visit.end(STOPPING)
-        deadline = asyncio.get_running_loop().time() + _STOP_SECONDS
-        while self.visits and asyncio.get_running_loop().time() < deadline:
-            await asyncio.sleep(0.02)
-        for task in list(self._tasks):
+        # Connections end by themselves, with a word to the visitor; what is left after that is cut off.
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=_STOP_SECONDS)
+        for task in self._tasks:
             task.cancel()
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(_STOP_SECONDS):
-                await asyncio.gather(*self._tasks, return_exceptions=True)
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        for visit in list(self.visits.values()):
+            await visit.gone()
         self._pool.shutdown(cancel_futures=True)
 
     def _forget(self, visit: Visit) -> None:

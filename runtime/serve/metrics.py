@@ -83,6 +83,7 @@ class Metrics:
         self.uploads = Counter("rap_serve_portraits_total", "Portraits that were uploaded and accepted.")
         self.chunks = Counter("rap_serve_chunks_total", "Chunks rendered.")
         self.late_chunks = Counter("rap_serve_late_chunks_total", "Chunks that took longer to render than they play.")
+        self.marks = Counter("rap_serve_quality_total", "Chunks by how good their frames are.", "mark")
         self.frames = Counter("rap_serve_frames_total", "Frames rendered.")
         self.stalled_slots = Counter("rap_serve_stalled_frames_total", "Frame times at which no new frame was there.")
         self.skipped_slots = Counter("rap_serve_skipped_frames_total", "Frames left out to win latency back.")

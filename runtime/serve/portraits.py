@@ -19,6 +19,7 @@ from ..engine import Engine
 from ..errors import BundleError, PortraitError, ServeError
 from ..picture_header import read_picture_header
 from ..portrait import load_portrait
+from ..spec import ModelSpec
 
 MAX_UPLOAD_BYTES = 12 << 20
 # A decoded picture takes four bytes per pixel, several times over.
@@ -50,9 +51,9 @@ class Portrait:
 class Portraits:
     """Opens avatars over shared engines; `load` and `upload` are slow and safe to call from any thread."""
 
-    def __init__(self, bundle: Bundle, engines: Mapping[str, Engine]) -> None:
-        """Take engines that were loaded from `bundle`."""
-        self._spec, self._precision = bundle.manifest.spec, bundle.manifest.precision
+    def __init__(self, bundle: Bundle, spec: ModelSpec, engines: Mapping[str, Engine]) -> None:
+        """Take engines that were loaded from `bundle`; `spec` is the bundle's, perhaps with another latency."""
+        self._spec, self._precision = spec, bundle.manifest.precision
         self._engines = engines
         self._fixed: dict[str, Portrait] = {}
         self._uploads: OrderedDict[str, Portrait] = OrderedDict()

@@ -22,6 +22,7 @@ class Settings:
         token: the secret that opens the kiosk, or None on loopback.
         portraits: pictures to choose from beside the bundle's own.
         max_sessions: None measures how many the machine holds in real time.
+        latency: longest chunk in seconds; None takes the model's own.
         idle_seconds: a session without speech for this long ends.
         origins: further origins ("https://kiosk.example") whose pages may use this server.
         ice_servers: STUN or TURN URLs; none are needed on one machine or one network.
@@ -33,6 +34,7 @@ class Settings:
     token: str | None = field(default=None, repr=False)
     portraits: tuple[Path, ...] = ()
     max_sessions: int | None = None
+    latency: float | None = None
     idle_seconds: float = 120.0
     origins: tuple[str, ...] = ()
     ice_servers: tuple[str, ...] = ()

@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import math
 import secrets
+from collections import deque
 from collections.abc import AsyncIterator, Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..avatar import Avatar
+from ..marks import Mark
 from .admission import Place
 from .metrics import Metrics
 from .portraits import Portrait
@@ -20,6 +23,9 @@ from .viewer import Piece, Viewer
 
 # -45 dB of full scale: above a room, below speech.
 _VOICE = 5.6e-3
+_GONE_SECONDS = 3.0
+_RECENT_CHUNKS = 3
+_WORSE = [Mark.GOOD, Mark.REDUCED, Mark.HELD]
 # A microphone that is muted still sends; one that is gone does not.
 _LINE_SECONDS = 15.0
 
@@ -66,10 +72,11 @@ class Visit:
         self.latency: float | None = None
         self.rtf: float | None = None
         self.chunks = self.late_chunks = 0
+        self._marks: deque[Mark] = deque(maxlen=_RECENT_CHUNKS)
         self._viewer, self._place, self._metrics = viewer, place, metrics
         self._idle_seconds, self._on_close = idle_seconds, on_close
         self._spoken = self._line = asyncio.get_running_loop().time()
-        self._closed = False
+        self._gone = asyncio.Event()
 
     @property
     def avatar(self) -> Avatar:
@@ -102,12 +109,15 @@ class Visit:
         """What was rendered; see `Viewer.pieces`."""
         seconds = self.avatar.spec.chunk_seconds
         async for piece in self._viewer.pieces():
-            rtf = piece.render_seconds / seconds
-            self.rtf = rtf if self.rtf is None else 0.7 * self.rtf + 0.3 * rtf
+            if piece.mark is not Mark.HELD:
+                rtf = piece.render_seconds / seconds
+                self.rtf = rtf if self.rtf is None else 0.7 * self.rtf + 0.3 * rtf
             self.chunks += 1
             self.late_chunks += piece.late
+            self._marks.append(piece.mark)
             self._metrics.chunks.add()
             self._metrics.late_chunks.add(piece.late)
+            self._metrics.marks.add(label=piece.mark)
             self._metrics.frames.add(len(piece.frames))
             self._metrics.render.observe(piece.render_seconds)
             yield piece
@@ -123,13 +133,14 @@ class Visit:
         self._metrics.skipped_slots.add(skipped)
 
     def figures(self) -> dict[str, Any]:
-        """For the page: from the microphone's sample to its picture's departure, and the real-time factor."""
+        """For the page: from the microphone's sample to its picture's departure, the real-time factor, the quality."""
         return {
             "type": "stats",
             "latency_ms": None if self.latency is None else round(1e3 * self.latency),
             "rtf": None if self.rtf is None else round(self.rtf, 3),
             "chunks": self.chunks,
             "late_chunks": self.late_chunks,
+            "quality": max(self._marks, key=_WORSE.index, default=Mark.GOOD),
             "dropped_seconds": round(self._viewer.dropped_seconds, 2),
         }
 
@@ -149,11 +160,17 @@ class Visit:
         if not self.ended.done():
             self.ended.set_result(end)
 
+    async def gone(self) -> None:
+        """Wait a little until the transport has stopped and the place is free."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_GONE_SECONDS):
+                await self._gone.wait()
+
     def close(self, end: End) -> None:
         """Give everything back; the transport calls it once it has stopped."""
-        if self._closed:
+        if self._gone.is_set():
             return
-        self._closed = True
+        self._gone.set()
         self.end(end)
         self._viewer.close()
         self._place.release()

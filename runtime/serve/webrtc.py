@@ -75,6 +75,7 @@ async def leave(request: web.Request) -> web.Response:
     visit = request.app[KIOSK].visits.get(request.match_info["session"])
     if visit is not None:
         visit.end(LEFT)
+        await visit.gone()
     return web.Response(status=204)
 
 
@@ -107,12 +108,15 @@ class _Connection:
         end = LEFT
         try:
             end = await self._first_end()
+        finally:
+            # The place is free for the next visitor before the goodbyes.
+            self._visit.close(end)
+        try:
             self._tell({"type": "end", "reason": end.reason, "message": end.message})
             # The message needs a moment on the wire before the connection closes.
             await asyncio.sleep(0.2 if self._connected.is_set() else 0.0)
         finally:
             await self.close()
-            self._visit.close(end)
 
     async def close(self) -> None:
         """Close the peer connection, also one that hangs."""

@@ -147,7 +147,7 @@ async def _speak(visit: Visit, socket: web.WebSocketResponse) -> End:
             async with asyncio.timeout(_SEND_SECONDS):
                 await socket.send_bytes(parts.take())
             visit.shown(piece.heard)
-            opened = piece.heard if opened is None else opened
+            opened = loop.time() if opened is None else opened
             ahead = opened + piece.pts - loop.time()
             await asyncio.sleep(max(0.0, ahead - _LEAD_SECONDS))
         await to_its_end(muxer.finish)

@@ -7,6 +7,8 @@ import * as websocket from "./websocket.js";
 const RETRY_SECONDS = [1, 2, 4, 8, 15];
 const WORTH_RETRYING = new Set(["unreachable", "connection-lost", "line-lost", "stopping", "slow", "failed"]);
 const TOAST_MS = 7000;
+const SWITCH_MS = 4000;
+const STATUS = { good: "Listening", reduced: "Listening, machine busy", held: "Machine too busy" };
 
 const $ = (id) => document.getElementById(id);
 const video = $("video");
@@ -19,6 +21,7 @@ let connection = null;
 let attempt = 0;
 let run = 0;
 let timer = 0;
+let switched = -Infinity;
 let transport = new URLSearchParams(location.search).get("transport") ?? (window.RTCPeerConnection ? "webrtc" : "websocket");
 
 const WORDS = {
@@ -32,13 +35,17 @@ const WORDS = {
   error: ["Problem", "This did not work", "", "Start again"],
 };
 
-function show(state, text) {
+function show(state, text, count = "") {
   const [status, title, standard, action] = WORDS[state];
   document.body.dataset.state = state;
   $("status-text").textContent = status;
   $("title").textContent = title;
-  $("text").textContent = text ?? standard;
+  // Only what changes is set, and the countdown apart, so that a screen reader says it once.
+  if ($("text").textContent !== (text ?? standard)) $("text").textContent = text ?? standard;
+  $("count").textContent = count;
+  $("toast").hidden = true;
   if (action) $("start-text").textContent = action;
+  delete document.body.dataset.quality;
   if (state !== "live") {
     $("frame").classList.remove("moving");
     $("latency").textContent = $("rtf").textContent = "–";
@@ -99,7 +106,10 @@ async function open(mine) {
 // A connection is over, or did not come about: wait and try again, or say why not.
 function over({ reason, message, retryAfter }) {
   disconnect();
-  if (reason === "full") wait("full", retryAfter || 5, message);
+  // The place that was left for another portrait needs a moment to be free.
+  const switching = performance.now() - switched < SWITCH_MS;
+  if (reason === "full" && switching) setTimeout(start, 300);
+  else if (reason === "full") wait("full", retryAfter || 5, message);
   else if (WORTH_RETRYING.has(reason)) {
     const seconds = RETRY_SECONDS[Math.min(attempt++, RETRY_SECONDS.length - 1)];
     wait("reconnecting", seconds, message);
@@ -114,7 +124,7 @@ function wait(state, seconds, message) {
   const tick = () => {
     if (mine !== run) return clearInterval(timer);
     if (left <= 0) return start();
-    show(state, `${message} Next try in ${left} s.`);
+    show(state, message, `Next try in ${left} s.`);
     left -= 1;
   };
   tick();
@@ -138,7 +148,9 @@ function finish(state, message) {
 }
 
 async function showStats(stats) {
-  if (!connection || stats.latency_ms === null) return;
+  if (!connection || stats.latency_ms === null || stats.rtf === null) return;
+  document.body.dataset.quality = stats.quality;
+  $("status-text").textContent = STATUS[stats.quality];
   const delay = await connection.delay();
   $("latency").textContent = `${((stats.latency_ms + delay) / 1000).toFixed(1)} s`;
   $("rtf").textContent = stats.rtf.toFixed(2);
@@ -170,6 +182,7 @@ function choose(id, url) {
     face.tabIndex = face.dataset.id === id ? 0 : -1;
   }
   if (changed && connection) {
+    switched = performance.now();
     disconnect();
     start();
   }

@@ -23,7 +23,8 @@ export async function connect({ microphone, portrait, video, onStats, onEnd }) {
 
   const close = () => {
     over = true;
-    microphone.source.disconnect(tap);
+    if (player) microphone.source.disconnect(tap);
+    tap.port.close();
     socket.close();
     player?.close();
   };
