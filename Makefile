@@ -38,7 +38,7 @@ $(VENV)/.export: $(BIN)/python pyproject.toml
 	touch $@
 
 $(VENV)/.test: $(VENV)/.export
-	$(PIP) --editable '.[export,train,test]'
+	$(PIP) --editable '.[export,serve,train,test]'
 	touch $@
 
 clean:

@@ -307,7 +307,7 @@ def test_one_visitor_too_many_is_told_so(bundle: Path) -> None:
                 assert "one visitor at a time" in message["message"]
                 await second.receive()
                 assert second.close_code == 1013
-            answer = await client.post("/api/webrtc", data=json.dumps({"sdp": "m=audio"}))
+            answer = await client.post("/api/webrtc", data=json.dumps({"sdp": "m=audio m=video"}))
             assert (answer.status, await reason(answer)) == (503, "full")
             assert answer.headers["Retry-After"] == "5"
             await first.close()
@@ -327,11 +327,12 @@ def test_one_visitor_too_many_is_told_so(bundle: Path) -> None:
         b'{"sdp": 3}',
         b'{"sdp": "v=0"}',
         b'{"sdp": "m=audio"}',
-        b'{"sdp": "v=0\\r\\nm=audio 9 UDP/TLS/RTP/SAVPF 0\\r\\n"}',
-        b'{"sdp": "v=0\\r\\nm=audio x y z\\r\\na=rtpmap:\\r\\n"}',
-        json.dumps({"sdp": "m=audio" + "a=candidate:" * 100}).encode(),
-        json.dumps({"sdp": "m=audio", "portrait": "nobody"}).encode(),
-        json.dumps({"sdp": "m=audio", "portrait": "x" * 1000}).encode(),
+        b'{"sdp": "m=audio m=video"}',
+        b'{"sdp": "v=0\\r\\nm=audio 9 UDP/TLS/RTP/SAVPF 0\\r\\nm=video 9 UDP/TLS/RTP/SAVPF 96\\r\\n"}',
+        b'{"sdp": "v=0\\r\\nm=audio x y z\\r\\nm=video\\r\\na=rtpmap:\\r\\n"}',
+        json.dumps({"sdp": "m=audio m=video" + "a=candidate:" * 100}).encode(),
+        json.dumps({"sdp": "m=audio m=video", "portrait": "nobody"}).encode(),
+        json.dumps({"sdp": "m=audio m=video", "portrait": "x" * 1000}).encode(),
     ],
 )
 def test_an_offer_that_cannot_be_answered_gets_a_sentence_and_leaves_nothing(bundle: Path, offer: bytes) -> None:

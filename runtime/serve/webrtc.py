@@ -52,8 +52,8 @@ async def offer(request: web.Request) -> web.Response:
     kiosk = request.app[KIOSK]
     message = parse_object(await read_body(request, MAX_OFFER), MAX_OFFER)
     sdp = message.get("sdp")
-    if not isinstance(sdp, str) or "m=audio" not in sdp:
-        raise ServeError("The offer has no sound; send an SDP with the microphone's track.")
+    if not isinstance(sdp, str) or "m=audio" not in sdp or "m=video" not in sdp:
+        raise ServeError("The offer lacks sound or picture; send an SDP that sends the one and receives both.")
     if sdp.count("a=candidate:") > _MOST_CANDIDATES:
         raise ServeError(f"The offer has more than {_MOST_CANDIDATES} candidates; send fewer.")
     visit = await kiosk.open_visit("webrtc", parse_portrait(message), RATE, RATE)
