@@ -114,7 +114,8 @@ def test_the_page_falls_back_uploads_and_says_when_it_is_full(tmp_path: Path) ->
             assert await page.js("document.getElementById('video').videoWidth") == 64
 
             refused = await page.js(
-                "fetch('/api/webrtc', {method: 'POST', body: JSON.stringify({sdp: 'm=audio m=video'})}).then(r => r.status)"
+                "fetch('/api/webrtc', {method: 'POST', body: JSON.stringify({sdp: 'm=audio m=video'})})"
+                ".then((answer) => answer.status)"
             )
             assert refused == 503
 
