@@ -45,7 +45,7 @@ $(VENV)/.export: $(BIN)/python pyproject.toml
 	touch $@
 
 $(VENV)/.test: $(VENV)/.export
-	$(PIP) --editable '.[export,train,test,plugins]'
+	$(PIP) --editable '.[export,calibrate,serve,train,test,plugins]'
 	touch $@
 
 clean:

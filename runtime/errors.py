@@ -59,3 +59,7 @@ class OutputError(RapEdgeError):
 
 class SessionError(RapEdgeError):
     """A session or avatar was used after it was closed, or in an order that makes no sense."""
+
+
+class ServeError(RapEdgeError):
+    """The server was set up wrongly, or a client asked for something it cannot have."""

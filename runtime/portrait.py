@@ -27,14 +27,14 @@ class PortraitWarning(UserWarning):
     """A portrait was used although it will not look its best."""
 
 
-def load_portrait(source: str | Path | NDArray[Any], size: int) -> Picture:
+def load_portrait(source: str | Path | bytes | NDArray[Any], size: int) -> Picture:
     """Load, turn upright, crop and resize a portrait.
 
     Transparent pixels are laid over neutral grey. A picture smaller than `size` is enlarged with a
     `PortraitWarning`.
 
     Args:
-        source: a PNG, JPEG, WebP or BMP file, or uint8 [H, W, 3] RGB.
+        source: a PNG, JPEG, WebP or BMP file or the bytes of one, or uint8 [H, W, 3] RGB.
         size: height and width that the model takes, in pixels.
 
     Returns:
@@ -66,17 +66,18 @@ def _checked(picture: NDArray[Any]) -> Picture:
     return picture
 
 
-def _read(path: str | Path) -> Picture:
-    data = _read_bytes(Path(path))
+def _read(source: str | Path | bytes) -> Picture:
+    data = source if isinstance(source, bytes) else _read_bytes(Path(source))
+    name = "The picture" if isinstance(source, bytes) else repr(str(source))
     header = read_picture_header(data)
     if header is None or header.width < 1 or header.height < 1:
-        raise PortraitError(f"{str(path)!r} is no picture that can be read; {_CURE}.")
+        raise PortraitError(f"{name} is no picture that can be read; {_CURE}.")
     if header.width * header.height > MAX_PIXELS:
         raise PortraitError(
-            f"{str(path)!r} has {header.width} x {header.height} pixels, more than {MAX_PIXELS // 10**6} million; "
+            f"{name} has {header.width} x {header.height} pixels, more than {MAX_PIXELS // 10**6} million; "
             "scale it down."
         )
-    rgba = _decode(path, data, header)
+    rgba = _decode(name, data, header)
     return _upright(_over_grey(rgba), header.orientation)
 
 
@@ -94,7 +95,7 @@ def _read_bytes(path: Path) -> bytes:
         raise PortraitError(f"{str(path)!r} cannot be read ({reason}); {_CURE}.") from None
 
 
-def _decode(path: str | Path, data: bytes, header: PictureHeader) -> Picture:
+def _decode(name: str, data: bytes, header: PictureHeader) -> Picture:
     import av
     from av.video.reformatter import Interpolation
 
@@ -113,9 +114,9 @@ def _decode(path: str | Path, data: bytes, header: PictureHeader) -> Picture:
             )
             rgba = frame.reformat(format="rgba", interpolation=flags).to_ndarray().astype(np.uint8, copy=False)
     except (av.FFmpegError, StopIteration, ValueError, IndexError):
-        raise PortraitError(f"{str(path)!r} is damaged or cut off; save the picture again.") from None
+        raise PortraitError(f"{name} is damaged or cut off; save the picture again.") from None
     if rgba.shape[:2] != (header.height, header.width):
-        raise PortraitError(f"{str(path)!r} is damaged: its header states another size; save the picture again.")
+        raise PortraitError(f"{name} is damaged: its header states another size; save the picture again.")
     return rgba
 
 

@@ -1,5 +1,7 @@
+import io
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -12,6 +14,7 @@ import numpy as np
 import pytest
 
 from rap_edge.runtime.errors import OutputError
+from rap_edge.runtime.mp4 import STREAM, Mp4Muxer
 from rap_edge.runtime.video import AAC_RATES, Mp4Writer
 
 SIZE, FPS = 64, 25
@@ -210,6 +213,7 @@ NOISY_WRITER = """
 import os, signal, sys
 import numpy as np
 from rap_edge.runtime.errors import OutputError
+from rap_edge.runtime.mp4 import STREAM, Mp4Muxer
 from rap_edge.runtime.video import Mp4Writer
 
 frames = np.random.default_rng(0).integers(0, 255, (25, 64, 64, 3)).astype(np.uint8)
@@ -279,3 +283,22 @@ def test_a_disk_that_fills_at_the_very_end_is_an_error_too(tmp_path: Path, monke
         writer.close()
     assert path.read_bytes() == b"old"
     assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("rate", [8000, 16000, 44100, 48000])
+def test_a_stream_can_be_played_from_the_start_at_any_moment_and_holds_every_frame_in_its_place(rate: int) -> None:
+    file = io.BytesIO()
+    muxer = Mp4Muxer(file, "stream", SIZE, FPS, rate, 1, STREAM)
+    assert re.fullmatch(r'video/mp4; codecs="avc1\.[0-9a-f]{6}, mp4a\.40\.2"', muxer.mime)
+    for second in range(3):
+        muxer.write(np.full((FPS, SIZE, SIZE, 3), 60 + 40 * second, np.uint8), np.zeros((rate, 1), np.float32))
+        with av.open(io.BytesIO(file.getvalue())) as part:
+            shown = len(list(part.decode(video=0)))
+        # What is held back is a fragment and a few blocks of AAC.
+        assert FPS * (second + 1) - shown <= 4 + FPS * 4 * 1024 / rate
+    muxer.finish()
+    with av.open(io.BytesIO(file.getvalue())) as whole:
+        times = [frame.time for frame in whole.decode(video=0)]
+    assert times == pytest.approx([i / FPS for i in range(3 * FPS)])
+    with av.open(io.BytesIO(file.getvalue())) as whole:
+        assert sum(frame.samples for frame in whole.decode(audio=0)) == pytest.approx(3 * rate, abs=1024)

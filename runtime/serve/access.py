@@ -1,0 +1,140 @@
+"""Who may ask for what: host, token, origin; and what every answer says to the browser."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import secrets
+from urllib.parse import urlsplit
+
+from aiohttp import web
+from aiohttp.typedefs import Handler, Middleware
+
+from .metrics import Metrics
+from .settings import LOOPBACK_NAMES, Settings
+
+COOKIE = "rap-serve"
+_OPEN_PATHS = frozenset({"/healthz"})
+_SAFE_METHODS = frozenset({"GET", "HEAD"})
+_HEADERS = {
+    "Content-Security-Policy": (
+        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob:; media-src 'self' blob:; "
+        "connect-src 'self'; worker-src 'self'; manifest-src 'self'; base-uri 'none'; form-action 'none'; "
+        "frame-ancestors 'none'"
+    ),
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "Permissions-Policy": "microphone=(self), camera=(), geolocation=()",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+}
+
+
+class Guard:
+    """A middleware that refuses before any handler runs."""
+
+    def __init__(self, settings: Settings, metrics: Metrics) -> None:
+        """Remember a digest of the token that is worth nothing after a restart."""
+        self._settings, self._metrics = settings, metrics
+        self._origins = {origin.rstrip("/").lower() for origin in settings.origins}
+        key = secrets.token_bytes(32)
+        self._cookie = hmac.new(key, (settings.token or "").encode(), hashlib.sha256).hexdigest()
+
+    def refusal(self, request: web.Request) -> web.Response | None:
+        """The answer to a request that must not be served, else None."""
+        if not self._host_is_ours(request):
+            return self._refuse(request, 421, "host", "This name is not the kiosk's; open it by its own address.")
+        if not self._origin_is_ours(request):
+            return self._refuse(
+                request, 403, "origin", "Another site's page may not use this kiosk; open the kiosk's own page."
+            )
+        if request.path not in _OPEN_PATHS and not self._token_fits(request):
+            return self._refuse(
+                request, 401, "token", "This kiosk needs its token; open its address with ?token= and the token."
+            )
+        return None
+
+    def welcome(self, request: web.Request) -> web.Response | None:
+        """Turn a right token in the page's address into a cookie, so that it does not stay in the address bar."""
+        if self._settings.token is None or request.path != "/" or "token" not in request.query:
+            return None
+        answer = web.Response(status=303, headers={"Location": "/"})
+        answer.set_cookie(
+            COOKIE, self._cookie, httponly=True, samesite="Strict", secure=self._settings.certificate is not None
+        )
+        return answer
+
+    def _refuse(self, request: web.Request, status: int, reason: str, message: str) -> web.Response:
+        self._metrics.refused.add(label=reason)
+        return refusal(status, reason, message)
+
+    def _host_is_ours(self, request: web.Request) -> bool:
+        # A foreign name that resolves to this machine would make a foreign page same-origin.
+        if not self._settings.loopback:
+            return True
+        name = _hostname("//" + request.headers.get("Host", ""))
+        return name in LOOPBACK_NAMES or name in {_hostname(origin) for origin in self._origins}
+
+    def _origin_is_ours(self, request: web.Request) -> bool:
+        if request.method in _SAFE_METHODS and request.headers.get("Upgrade", "").lower() != "websocket":
+            return True
+        origin = request.headers.get("Origin")
+        if origin is None:
+            # Browsers always send it here; other programs act for nobody but themselves.
+            return True
+        if origin.lower() in self._origins:
+            return True
+        # "null" and the like have no host.
+        return _netloc(origin) == request.headers.get("Host", "").lower() != ""
+
+    def _token_fits(self, request: web.Request) -> bool:
+        if self._settings.token is None:
+            return True
+        scheme, _, bearer = request.headers.get("Authorization", "").partition(" ")
+        candidates = [
+            (bearer.strip() if scheme.lower() == "bearer" else "", self._settings.token),
+            (request.cookies.get(COOKIE, ""), self._cookie),
+            (request.query.get("token", "") if request.path == "/" else "", self._settings.token),
+        ]
+        # Every comparison is made, so that the time tells nothing.
+        fits = [hmac.compare_digest(given.encode(), wanted.encode()) for given, wanted in candidates]
+        return any(fits)
+
+
+def middleware(guard: Guard) -> Middleware:
+    """The guard as aiohttp takes it."""
+
+    @web.middleware
+    async def guarded(request: web.Request, handler: Handler) -> web.StreamResponse:
+        return guard.refusal(request) or guard.welcome(request) or await handler(request)
+
+    return guarded
+
+
+async def add_headers(request: web.Request, response: web.StreamResponse) -> None:
+    """Signal handler that runs for every answer, errors included."""
+    for name, value in _HEADERS.items():
+        response.headers[name] = value
+    response.headers.setdefault("Cache-Control", "no-store")
+    # aiohttp would name its version.
+    response.headers["Server"] = "rap-serve"
+
+
+def refusal(status: int, reason: str, message: str, **headers: str) -> web.Response:
+    """An error as JSON: one word for programs and one sentence for people."""
+    return web.json_response({"error": {"reason": reason, "message": message}}, status=status, headers=headers)
+
+
+def _hostname(url: str) -> str | None:
+    try:
+        return urlsplit(url).hostname
+    except ValueError:
+        return None
+
+
+def _netloc(url: str) -> str:
+    try:
+        parts = urlsplit(url.lower())
+    except ValueError:
+        return ""
+    return parts.netloc if parts.scheme in ("http", "https") else ""

@@ -1,0 +1,141 @@
+"""The routes: page, portraits, both media paths, health and metrics."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+
+from aiohttp import web
+from aiohttp.typedefs import Handler, Middleware
+
+from ..errors import PortraitError, RapEdgeError
+from .access import Guard, add_headers, middleware, refusal
+from .admission import KioskFullError
+from .body import BodyTooLargeError, BodyTooSlowError, read_body
+from .kiosk import KIOSK, Kiosk
+from .metrics import CONTENT_TYPE
+from .page_files import add_page
+from .portraits import MAX_UPLOAD_BYTES, Portrait
+from .protocol import FORMATS, MAX_BINARY, MAX_RATE, MIN_RATE
+from .webrtc import leave, offer
+from .websocket import websocket
+
+_UPLOADS_AT_ONCE = 2
+_RETRY_SECONDS = "5"
+_UPLOADS = web.AppKey("UPLOADS", asyncio.Semaphore)
+
+
+def build_app(kiosk: Kiosk) -> web.Application:
+    """The application; it stops the kiosk when it shuts down."""
+    app = web.Application(middlewares=[_sentences(kiosk), middleware(Guard(kiosk.settings, kiosk.metrics))])
+    app[KIOSK] = kiosk
+    app[_UPLOADS] = asyncio.Semaphore(_UPLOADS_AT_ONCE)
+    app.on_response_prepare.append(add_headers)
+    app.on_shutdown.append(_stop)
+    app.cleanup_ctx.append(_housekeeping)
+    add_page(app)
+    app.router.add_get("/healthz", _health)
+    app.router.add_get("/metrics", _metrics)
+    app.router.add_get("/api/kiosk", _describe)
+    app.router.add_post("/api/portraits", _upload)
+    app.router.add_get("/api/portraits/{id}", _picture)
+    app.router.add_post("/api/webrtc", offer)
+    app.router.add_delete("/api/webrtc/{session}", leave)
+    app.router.add_get("/api/stream", websocket)
+    return app
+
+
+def _sentences(kiosk: Kiosk) -> Middleware:
+    """A middleware that turns our errors, and the router's, into JSON."""
+
+    @web.middleware
+    async def answered(request: web.Request, handler: Handler) -> web.StreamResponse:
+        try:
+            return await handler(request)
+        except KioskFullError as error:
+            return refusal(503, "full", str(error), **{"Retry-After": _RETRY_SECONDS})
+        except BodyTooLargeError as error:
+            kiosk.metrics.refused.add(label="too-large")
+            answer = refusal(413, "too-large", str(error))
+        except BodyTooSlowError as error:
+            answer = refusal(408, "too-slow", str(error))
+        except RapEdgeError as error:
+            kiosk.metrics.refused.add(label="bad-request")
+            return refusal(400, "bad-portrait" if isinstance(error, PortraitError) else "bad-request", str(error))
+        except web.HTTPNotFound:
+            return refusal(404, "not-found", "There is nothing here; open the kiosk's page at /.")
+        except web.HTTPMethodNotAllowed as error:
+            allowed = ", ".join(sorted(error.allowed_methods))
+            return refusal(405, "method", f"Only {allowed} is answered here.", Allow=allowed)
+        # What is left of the body is not read.
+        answer.force_close()
+        return answer
+
+    return answered
+
+
+async def _stop(app: web.Application) -> None:
+    await app[KIOSK].stop()
+
+
+async def _housekeeping(app: web.Application) -> AsyncIterator[None]:
+    tidying = asyncio.ensure_future(app[KIOSK].tidy())
+    yield
+    tidying.cancel()
+    await asyncio.gather(tidying, return_exceptions=True)
+
+
+async def _health(request: web.Request) -> web.Response:
+    kiosk = request.app[KIOSK]
+    state = {
+        "status": "stopping" if kiosk.stopping else "ok",
+        "sessions": kiosk.admission.taken,
+        "sessions_max": kiosk.admission.places,
+    }
+    return web.json_response(state, status=503 if kiosk.stopping else 200)
+
+
+async def _metrics(request: web.Request) -> web.Response:
+    return web.Response(body=request.app[KIOSK].metrics.text().encode(), headers={"Content-Type": CONTENT_TYPE})
+
+
+async def _describe(request: web.Request) -> web.Response:
+    kiosk = request.app[KIOSK]
+    spec = kiosk.portraits.find(None).avatar.spec
+    return web.json_response(
+        {
+            "portraits": [_entry(portrait) for portrait in kiosk.portraits.listed()],
+            "ice_servers": list(kiosk.settings.ice_servers),
+            "chunk_seconds": spec.chunk_seconds,
+            "size": spec.image_size,
+            "fps": spec.fps,
+            "sessions_max": kiosk.admission.places,
+            "upload_bytes": MAX_UPLOAD_BYTES,
+            "stream": {"formats": sorted(FORMATS), "rates": [MIN_RATE, MAX_RATE], "message_bytes": MAX_BINARY},
+        }
+    )
+
+
+async def _upload(request: web.Request) -> web.Response:
+    uploads = request.app[_UPLOADS]
+    if uploads.locked():
+        raise KioskFullError("Other pictures are being read; try again in a moment.")
+    async with uploads:
+        data = await read_body(request, MAX_UPLOAD_BYTES)
+        portrait = await asyncio.to_thread(request.app[KIOSK].portraits.upload, data)
+    request.app[KIOSK].metrics.uploads.add()
+    return web.json_response(_entry(portrait), status=201)
+
+
+async def _picture(request: web.Request) -> web.Response:
+    portraits = request.app[KIOSK].portraits
+    try:
+        portrait = portraits.find(request.match_info["id"])
+    except RapEdgeError as error:
+        return refusal(404, "not-found", str(error))
+    headers = {"Content-Type": "image/png", "Cache-Control": "private, max-age=600"}
+    return web.Response(body=portrait.png, headers=headers)
+
+
+def _entry(portrait: Portrait) -> dict[str, object]:
+    return {"id": portrait.id, "name": portrait.name, "url": f"/api/portraits/{portrait.id}"}

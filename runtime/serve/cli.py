@@ -1,0 +1,115 @@
+"""`rap-serve`: the kiosk page over a bundle."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import importlib.util
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from ..errors import RapEdgeError, ServeError
+from .settings import Settings
+
+EXIT_BAD_INPUT, EXIT_INTERRUPTED = 2, 130
+_TOKEN = "RAP_SERVE_TOKEN"
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command.
+
+    Args:
+        argv: arguments without the program's name; None takes the process's.
+
+    Returns:
+        0 stopped by SIGINT or SIGTERM; 2 something is wrong, said in one sentence on stderr; 130 Ctrl-C while loading.
+    """
+    arguments = _parser().parse_args(argv)
+    try:
+        _require_extra()
+        return _run(arguments)
+    except RapEdgeError as error:
+        print(f"rap-serve: {error}", file=sys.stderr)
+        return EXIT_BAD_INPUT
+    except KeyboardInterrupt:
+        print("rap-serve: Stopped.", file=sys.stderr)
+        return EXIT_INTERRUPTED
+
+
+def _parser() -> argparse.ArgumentParser:
+    defaults = Settings()
+    parser = argparse.ArgumentParser(
+        prog="rap-serve",
+        description="Serve a page on which a portrait speaks with the visitor's voice.",
+        epilog="Needs the extra: pip install 'rap-edge[serve]'. Everything about it is in docs/serve.md.",
+    )
+    parser.add_argument("--bundle", metavar="DIR", required=True, help="folder that rap-export wrote")
+    parser.add_argument("--host", default=defaults.host, help="address to listen on (default: this machine only)")
+    parser.add_argument("--port", type=int, default=defaults.port, help=f"TCP port (default: {defaults.port})")
+    parser.add_argument(
+        "--token", help=f"secret that opens the kiosk, needed for other hosts (better: {_TOKEN} in the environment)"
+    )
+    parser.add_argument(
+        "--portrait", metavar="IMG", action="append", default=[], help="picture to choose from; may be repeated"
+    )
+    parser.add_argument("--max-sessions", type=int, metavar="N", help="visitors at a time (default: measured)")
+    parser.add_argument(
+        "--latency", type=float, metavar="S", help="longest chunk; shorter ones cost more (default: the model's own)"
+    )
+    parser.add_argument(
+        "--idle-seconds", type=float, metavar="S", default=defaults.idle_seconds, help="silence that ends a session"
+    )
+    parser.add_argument(
+        "--origin", metavar="URL", action="append", default=[], help="further origin whose pages are served"
+    )
+    parser.add_argument("--ice-server", metavar="URL", action="append", default=[], help="STUN or TURN server")
+    parser.add_argument("--tls-cert", metavar="PEM", type=Path, help="certificate; browsers want HTTPS for other hosts")
+    parser.add_argument("--tls-key", metavar="PEM", type=Path, help="its key")
+    return parser
+
+
+def _require_extra() -> None:
+    for name in ("aiohttp", "aiortc"):
+        if importlib.util.find_spec(name) is None:
+            raise ServeError(f"{name} is not installed; run: pip install 'rap-edge[serve]'.")
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    settings = Settings(
+        host=arguments.host,
+        port=arguments.port,
+        token=arguments.token or os.environ.get(_TOKEN) or None,
+        portraits=tuple(map(Path, arguments.portrait)),
+        max_sessions=arguments.max_sessions,
+        latency=arguments.latency,
+        idle_seconds=arguments.idle_seconds,
+        origins=tuple(arguments.origin),
+        ice_servers=tuple(arguments.ice_server),
+        certificate=arguments.tls_cert,
+        key=arguments.tls_key,
+    )
+    settings.validate()
+    from .server import open_kiosk, serve
+
+    print("rap-serve: loading the model and measuring this machine ...", file=sys.stderr)
+    kiosk = open_kiosk(arguments.bundle, settings)
+    places, rtf = kiosk.admission.places, kiosk.rtf
+    print(
+        f"rap-serve: real-time factor {rtf:.2f}, {places} {'visitor' if places == 1 else 'visitors'} at a time.",
+        file=sys.stderr,
+    )
+    if rtf > 1 or (settings.max_sessions or 0) * rtf > 1:
+        print("rap-serve: That is more than this machine can render in real time.", file=sys.stderr)
+    token = "?token=<the token>" if settings.token else ""
+
+    def ready(address: str) -> None:
+        print(f"rap-serve: open {address}{token}", flush=True)
+
+    asyncio.run(serve(kiosk, ready))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,124 @@
+"""`Kiosk`: what all requests share: the model, the portraits, the places, the metrics."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from aiohttp import web
+
+from ..bundle import Bundle
+from ..contract import check_contract
+from ..onnxruntime_engine import load_engines
+from .admission import Admission, KioskFullError, places_for
+from .metrics import Metrics
+from .portraits import Portraits
+from .settings import Settings
+from .viewer import Viewer
+from .visit import STOPPING, Visit
+
+_STOP_SECONDS = 5.0
+
+
+class Kiosk:
+    """Made by `open` before the server starts; used from the event loop, closed with `stop`."""
+
+    def __init__(self, settings: Settings, portraits: Portraits, rtf: float) -> None:
+        """Offer the measured number of places, or what the settings say."""
+        self.settings, self.portraits, self.rtf = settings, portraits, rtf
+        self.admission = Admission(settings.max_sessions or places_for(rtf))
+        self.metrics = Metrics(sessions=lambda: len(self.visits), places=self.admission.places, rtf=rtf)
+        self.visits: dict[str, Visit] = {}
+        self.stopping = False
+        # One chunk at a time: a run of the engines uses every core, and the queue gives each visitor a turn.
+        self._pool = ThreadPoolExecutor(1, "render")
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._empty_since = 0.0
+
+    @classmethod
+    def open(cls, bundle: Bundle, settings: Settings) -> Kiosk:
+        """Load the engines once, open the portraits, and measure what the machine can hold.
+
+        Raises:
+            BundleError, EngineError, NumericalError: the bundle does not run.
+            PortraitError: a picture cannot be read.
+            SpecError: no chunk of the model is as short as the latency that the settings ask for.
+        """
+        check_contract(bundle.manifest)
+        spec = bundle.manifest.spec
+        if settings.latency is not None:
+            spec = spec.with_latency(settings.latency)
+        portraits = Portraits(bundle, spec, load_engines(bundle))
+        portraits.load(bundle, settings.portraits)
+        avatar = portraits.find(None).avatar
+        return cls(settings, portraits, avatar.chunk_cost() / spec.chunk_seconds)
+
+    async def open_visit(self, transport: str, portrait: str | None, rate: int, sound_rate: int) -> Visit:
+        """Admit a visitor.
+
+        Args:
+            transport: "webrtc" or "websocket".
+            portrait: an id, or None for the first one.
+            rate: of the samples that will come, in Hz.
+            sound_rate: of the sound that goes back, in Hz.
+
+        Raises:
+            KioskFullError: there is no place, or the server is stopping.
+            ServeError: the portrait is unknown.
+        """
+        if self.stopping:
+            raise KioskFullError(STOPPING.message)
+        chosen = self.portraits.find(portrait)
+        try:
+            place = self.admission.take()
+        except KioskFullError:
+            self.metrics.refused.add(label="full")
+            raise
+        try:
+            viewer = await asyncio.to_thread(Viewer, chosen.avatar, self._pool, rate, sound_rate)
+        except BaseException:
+            place.release()
+            raise
+        visit = Visit(transport, chosen, viewer, place, self.metrics, self.settings.idle_seconds, self._forget)
+        self.visits[visit.id] = visit
+        self.metrics.opened.add(label=transport)
+        return visit
+
+    def start(self, work: Coroutine[Any, Any, None]) -> None:
+        """Run something beside the requests until it ends or the kiosk stops."""
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def tidy(self) -> None:
+        """Forget the visitors' pictures once nobody has been here for the idle time."""
+        loop = asyncio.get_running_loop()
+        self._empty_since = loop.time()
+        while True:
+            await asyncio.sleep(5.0)
+            if not self.visits and loop.time() - self._empty_since > self.settings.idle_seconds:
+                self.portraits.forget_uploads()
+
+    async def stop(self) -> None:
+        """End every visit, tell the visitors, and let go of the threads."""
+        self.stopping = True
+        for visit in list(self.visits.values()):
+            visit.end(STOPPING)
+        # Connections end by themselves, with a word to the visitor; what is left after that is cut off.
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=_STOP_SECONDS)
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        for visit in list(self.visits.values()):
+            await visit.gone()
+        self._pool.shutdown(cancel_futures=True)
+
+    def _forget(self, visit: Visit) -> None:
+        self.visits.pop(visit.id, None)
+        self._empty_since = asyncio.get_running_loop().time()
+
+
+KIOSK = web.AppKey("KIOSK", Kiosk)

@@ -1,0 +1,55 @@
+// The visitor's microphone and how loud it is.
+import { Refusal } from "./api.js";
+
+const WHY = {
+  NotAllowedError: ["microphone-denied", "The page may not use the microphone; allow it in the browser and start again."],
+  NotFoundError: ["microphone-missing", "No microphone was found; plug one in and start again."],
+  NotReadableError: ["microphone-busy", "The microphone is used by another program; close that and start again."],
+};
+
+export class Microphone {
+  static async open(onLost) {
+    if (!navigator.mediaDevices?.getUserMedia) {
+      throw new Refusal("insecure", "The browser gives the microphone to HTTPS pages and to this machine only; open the kiosk that way.");
+    }
+    let stream;
+    try {
+      stream = await navigator.mediaDevices.getUserMedia({
+        audio: { channelCount: 1, echoCancellation: true, noiseSuppression: true, autoGainControl: true },
+      });
+    } catch (error) {
+      throw new Refusal(...(WHY[error.name] ?? ["microphone", "The microphone cannot be used; check it and start again."]));
+    }
+    return new Microphone(stream, onLost);
+  }
+
+  constructor(stream, onLost) {
+    this.stream = stream;
+    this.track = stream.getAudioTracks()[0];
+    this.track.addEventListener("ended", onLost);
+    this.context = new AudioContext();
+    this.source = this.context.createMediaStreamSource(stream);
+    this.meter = this.context.createAnalyser();
+    this.meter.fftSize = 1024;
+    this.samples = new Float32Array(this.meter.fftSize);
+    this.source.connect(this.meter);
+  }
+
+  set muted(value) {
+    this.track.enabled = !value;
+  }
+
+  // 0 for silence to 1 for loud speech, about linear in decibels.
+  get level() {
+    this.meter.getFloatTimeDomainData(this.samples);
+    let power = 0;
+    for (const sample of this.samples) power += sample * sample;
+    const decibels = 10 * Math.log10(power / this.samples.length + 1e-9);
+    return Math.min(1, Math.max(0, (decibels + 52) / 40));
+  }
+
+  close() {
+    this.track.stop();
+    this.context.close();
+  }
+}

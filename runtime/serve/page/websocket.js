@@ -1,0 +1,111 @@
+// The plain path for browsers or networks without WebRTC: PCM out, fragmented mp4 in, played by MediaSource.
+import { Refusal } from "./api.js";
+
+const OPEN_MS = 8000;
+const START_BUFFER = 0.25;
+const FAST_ABOVE = 1.6;
+const JUMP_ABOVE = 4;
+const KEEP_SECONDS = 10;
+
+export async function connect({ microphone, portrait, video, onStats, onEnd }) {
+  const Source = window.ManagedMediaSource ?? window.MediaSource;
+  if (!Source) throw new Refusal("unsupported", "This browser can play neither of the kiosk's streams; use another one.");
+  const { context } = microphone;
+  await context.audioWorklet.addModule("/mic-worklet.js");
+  await context.resume();
+  const tap = new AudioWorkletNode(context, "microphone-blocks", { numberOfOutputs: 0, channelCount: 1, channelCountMode: "explicit" });
+
+  const socket = new WebSocket(`${location.origin.replace(/^http/, "ws")}/api/stream`);
+  socket.binaryType = "arraybuffer";
+  let over = false;
+  let player = null;
+  let problem = null;
+
+  const close = () => {
+    over = true;
+    if (player) microphone.source.disconnect(tap);
+    tap.port.close();
+    socket.close();
+    player?.close();
+  };
+
+  await new Promise((resolve, reject) => {
+    const fail = (reason, message, retryAfter) => {
+      clearTimeout(timer);
+      if (!over) close();
+      reject(new Refusal(reason, message, retryAfter));
+    };
+    const timer = setTimeout(() => fail("unreachable", "The kiosk does not answer."), OPEN_MS);
+    socket.addEventListener("open", () => {
+      socket.send(JSON.stringify({ type: "start", rate: Math.round(context.sampleRate), format: "s16le", portrait }));
+    });
+    socket.addEventListener("message", ({ data }) => {
+      if (typeof data !== "string") return player?.append(data);
+      const message = JSON.parse(data);
+      if (message.type === "ready") {
+        clearTimeout(timer);
+        player = new Player(Source, video, message.mime);
+        tap.port.onmessage = ({ data: block }) => {
+          if (socket.readyState === WebSocket.OPEN && socket.bufferedAmount < 1 << 20) socket.send(block);
+        };
+        microphone.source.connect(tap);
+        resolve();
+      } else if (message.type === "stats") onStats(message);
+      else problem = message;
+    });
+    socket.addEventListener("close", () => {
+      if (!player) return fail(problem?.reason ?? "unreachable", problem?.message ?? "The kiosk does not answer.", 5);
+      if (over) return;
+      close();
+      onEnd(problem ?? { reason: "connection-lost", message: "The connection was lost." });
+    });
+  });
+
+  return { close, delay: async () => player.ahead * 1000 };
+}
+
+class Player {
+  constructor(Source, video, mime) {
+    this.video = video;
+    this.queue = [];
+    this.source = new Source();
+    this.url = URL.createObjectURL(this.source);
+    video.disableRemotePlayback = true;
+    video.srcObject = null;
+    video.src = this.url;
+    this.source.addEventListener("sourceopen", () => {
+      this.buffer = this.source.addSourceBuffer(mime);
+      this.buffer.addEventListener("updateend", () => this.step());
+      this.step();
+    }, { once: true });
+  }
+
+  // Seconds that are buffered and not yet shown.
+  get ahead() {
+    const { buffered } = this.video;
+    return buffered.length ? Math.max(0, buffered.end(buffered.length - 1) - this.video.currentTime) : 0;
+  }
+
+  append(data) {
+    this.queue.push(data);
+    this.step();
+  }
+
+  step() {
+    if (!this.buffer || this.buffer.updating || this.source.readyState !== "open") return;
+    const { video } = this;
+    if (this.ahead > START_BUFFER && video.paused) video.play().catch(() => {});
+    if (this.ahead > JUMP_ABOVE) video.currentTime += this.ahead - 1;
+    video.playbackRate = this.ahead > FAST_ABOVE ? 1.08 : 1;
+    if (this.queue.length) this.buffer.appendBuffer(this.queue.shift());
+    else if (video.currentTime > 2 * KEEP_SECONDS && video.buffered.start(0) < video.currentTime - 2 * KEEP_SECONDS) {
+      this.buffer.remove(0, video.currentTime - KEEP_SECONDS);
+    }
+  }
+
+  close() {
+    URL.revokeObjectURL(this.url);
+    this.video.removeAttribute("src");
+    this.video.load();
+  }
+}

@@ -1,0 +1,136 @@
+"""The portraits that a visitor can choose, encoded once and shared; uploads live in memory and are forgotten."""
+
+from __future__ import annotations
+
+import secrets
+import threading
+from collections import OrderedDict
+from collections.abc import Mapping
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..avatar import Avatar
+from ..bundle import Bundle
+from ..engine import Engine
+from ..errors import BundleError, PortraitError, ServeError
+from ..picture_header import read_picture_header
+from ..portrait import load_portrait
+from ..spec import ModelSpec
+
+MAX_UPLOAD_BYTES = 12 << 20
+# A decoded picture takes four bytes per pixel, several times over.
+MAX_UPLOAD_PIXELS = 32_000_000
+MOST_UPLOADS = 16
+
+
+@dataclass(frozen=True)
+class Portrait:
+    """A portrait that can speak.
+
+    Attributes:
+        id: how clients name it; an upload's cannot be guessed.
+        name: for the page.
+        picture: uint8 [size, size, 3] RGB.
+        png: the picture as a file.
+        avatar: opened with it.
+        uploaded: whether it came from a visitor.
+    """
+
+    id: str
+    name: str
+    picture: NDArray[np.uint8]
+    png: bytes
+    avatar: Avatar
+    uploaded: bool
+
+
+class Portraits:
+    """Opens avatars over shared engines; `load` and `upload` are slow and safe to call from any thread."""
+
+    def __init__(self, bundle: Bundle, spec: ModelSpec, engines: Mapping[str, Engine]) -> None:
+        """Take engines that were loaded from `bundle`; `spec` is the bundle's, perhaps with another latency."""
+        self._spec, self._precision = spec, bundle.manifest.precision
+        self._engines = engines
+        self._fixed: dict[str, Portrait] = {}
+        self._uploads: OrderedDict[str, Portrait] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def load(self, bundle: Bundle, files: tuple[Path, ...]) -> None:
+        """Open the operator's pictures and the bundle's own.
+
+        Raises:
+            PortraitError: a picture cannot be read.
+            BundleError: there is no picture at all, or the bundle's is damaged.
+        """
+        own = bundle.manifest.golden.get("portrait")
+        sources = [(path, path.stem.replace("_", " ")[:40]) for path in files]
+        if own is not None:
+            bundle.verify([own])
+            sources.append((bundle.path(own), "Built in"))
+        if not sources:
+            raise BundleError("The bundle has no portrait of its own; pass --portrait.")
+        for index, (path, name) in enumerate(sources):
+            picture = load_portrait(path, self._spec.image_size)
+            self._fixed[f"p{index}"] = self._open(f"p{index}", name, picture, uploaded=False)
+
+    def upload(self, data: bytes) -> Portrait:
+        """Check, decode and open a visitor's picture; the oldest upload is forgotten when there are too many.
+
+        Args:
+            data: a PNG, JPEG, WebP or BMP file.
+
+        Raises:
+            PortraitError: no picture, damaged, or too large.
+        """
+        header = read_picture_header(data)
+        if header is not None and header.width * header.height > MAX_UPLOAD_PIXELS:
+            raise PortraitError(
+                f"The picture has {header.width} x {header.height} pixels, more than {MAX_UPLOAD_PIXELS // 10**6} "
+                "million; choose a smaller one."
+            )
+        picture = load_portrait(data, self._spec.image_size)
+        portrait = self._open(secrets.token_urlsafe(12), "Your picture", picture, uploaded=True)
+        with self._lock:
+            self._uploads[portrait.id] = portrait
+            while len(self._uploads) > MOST_UPLOADS:
+                self._uploads.popitem(last=False)
+        return portrait
+
+    def listed(self) -> list[Portrait]:
+        """What every visitor may see: the operator's pictures, not those of other visitors."""
+        return list(self._fixed.values())
+
+    def find(self, name: str | None) -> Portrait:
+        """The portrait called `name`, or the first one for None; raises `ServeError` if there is none."""
+        if name is None:
+            return next(iter(self._fixed.values()))
+        with self._lock:
+            found = self._fixed.get(name) or self._uploads.get(name)
+            if found is not None and found.uploaded:
+                self._uploads.move_to_end(name)
+        if found is None:
+            raise ServeError("This portrait is not here any more; choose another one.")
+        return found
+
+    def forget_uploads(self) -> None:
+        """Forget every visitor's picture."""
+        with self._lock:
+            self._uploads.clear()
+
+    def _open(self, name: str, title: str, picture: NDArray[np.uint8], *, uploaded: bool) -> Portrait:
+        avatar = Avatar(self._spec, self._engines, picture, self._precision)
+        return Portrait(name, title, picture, _png(picture), avatar, uploaded)
+
+
+def _png(picture: NDArray[np.uint8]) -> bytes:
+    import av
+
+    context = av.CodecContext.create("png", "w")
+    context.height, context.width = picture.shape[:2]
+    context.pix_fmt, context.time_base = "rgb24", Fraction(1, 25)
+    packets = [*context.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")), *context.encode(None)]
+    return b"".join(bytes(packet) for packet in packets)

@@ -1,0 +1,93 @@
+"""The server's life: load, measure, listen, stop cleanly."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+import ssl
+from collections.abc import Callable, Iterator
+
+from aiohttp import web
+
+from ..bundle import Bundle
+from ..errors import ServeError
+from .app import build_app
+from .kiosk import Kiosk
+from .settings import Settings
+
+_SHUTDOWN_SECONDS = 3.0
+
+
+async def serve(kiosk: Kiosk, on_ready: Callable[[str], None], stop: asyncio.Event | None = None) -> None:
+    """Listen until SIGINT, SIGTERM or `stop`.
+
+    Args:
+        kiosk: what to serve; it is stopped in the end.
+        on_ready: is told the address once connections are taken.
+        stop: ends the server when set.
+
+    Raises:
+        ServeError: the address is taken or does not exist, or the certificate cannot be used.
+    """
+    settings = kiosk.settings
+    stop = stop or asyncio.Event()
+    context = _tls(settings)
+    runner = web.AppRunner(build_app(kiosk), access_log=None, shutdown_timeout=_SHUTDOWN_SECONDS)
+    await runner.setup()
+    try:
+        site = web.TCPSite(runner, settings.host, settings.port, ssl_context=context)
+        try:
+            await site.start()
+        except OSError as error:
+            reason = error.strerror or "the address cannot be used"
+            raise ServeError(
+                f"Port {settings.port} of {settings.host!r} cannot be opened ({reason}); choose another one."
+            ) from None
+        with _signals(stop):
+            on_ready(_address(settings, runner))
+            await stop.wait()
+    finally:
+        await runner.cleanup()
+
+
+def open_kiosk(bundle_folder: str, settings: Settings) -> Kiosk:
+    """Check the settings and load everything; see `Settings.validate` and `Kiosk.open`."""
+    settings.validate()
+    return Kiosk.open(Bundle.open(bundle_folder), settings)
+
+
+def _address(settings: Settings, runner: web.AppRunner) -> str:
+    port = runner.addresses[0][1]
+    host = f"[{settings.host}]" if ":" in settings.host else settings.host
+    return f"{'http' if settings.certificate is None else 'https'}://{host}:{port}/"
+
+
+def _tls(settings: Settings) -> ssl.SSLContext | None:
+    if settings.certificate is None:
+        return None
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    try:
+        context.load_cert_chain(settings.certificate, settings.key)
+    except (OSError, ssl.SSLError) as error:
+        raise ServeError(
+            f"The certificate {str(settings.certificate)!r} and its key cannot be used "
+            f"({getattr(error, 'strerror', None) or error}); pass two PEM files."
+        ) from None
+    return context
+
+
+@contextlib.contextmanager
+def _signals(stop: asyncio.Event) -> Iterator[None]:
+    """Set an event on SIGINT and SIGTERM, where the platform lets an event loop do so."""
+    loop = asyncio.get_running_loop()
+    caught = []
+    for number in (signal.SIGINT, signal.SIGTERM):
+        with contextlib.suppress(NotImplementedError, RuntimeError):
+            loop.add_signal_handler(number, stop.set)
+            caught.append(number)
+    try:
+        yield
+    finally:
+        for number in caught:
+            loop.remove_signal_handler(number)

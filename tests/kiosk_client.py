@@ -1,0 +1,66 @@
+"""A kiosk over the tiny bundle, in this process, behind aiohttp's own test server."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+from aiohttp import ClientWebSocketResponse, WSMsgType
+from aiohttp.test_utils import TestClient, TestServer
+
+from rap_edge.runtime.bundle import Bundle
+from rap_edge.runtime.onnxruntime_engine import load_engines
+from rap_edge.runtime.serve.app import build_app
+from rap_edge.runtime.serve.kiosk import Kiosk
+from rap_edge.runtime.serve.portraits import Portraits
+from rap_edge.runtime.serve.settings import Settings
+
+
+@contextlib.asynccontextmanager
+async def served(bundle: Path, **settings: Any) -> AsyncIterator[tuple[TestClient, Kiosk]]:
+    """A client and the kiosk it talks to; two places unless the settings say otherwise."""
+    opened = Bundle.open(bundle)
+    portraits = Portraits(opened, opened.manifest.spec, load_engines(opened, threads=1))
+    portraits.load(opened, ())
+    kiosk = Kiosk(Settings(**{"max_sessions": 2} | settings), portraits, rtf=0.1)
+    async with TestClient(TestServer(build_app(kiosk))) as client:
+        yield client, kiosk
+    assert not kiosk.visits
+    assert kiosk.admission.taken == 0
+
+
+def run(scenario: Callable[[], Awaitable[None]]) -> None:
+    """Run an async test; a task or callback that dies unseen fails it."""
+    unseen: list[dict[str, Any]] = []
+
+    async def watched() -> None:
+        asyncio.get_running_loop().set_exception_handler(lambda _, context: unseen.append(context))
+        await asyncio.wait_for(scenario(), 60)
+
+    asyncio.run(watched())
+    assert unseen == []
+
+
+async def start(socket: ClientWebSocketResponse, **fields: Any) -> dict[str, Any]:
+    """Send a start message; returns the answer."""
+    await socket.send_str(json.dumps({"type": "start", "rate": 16000} | fields))
+    return await socket.receive_json()
+
+
+async def listen(socket: ClientWebSocketResponse) -> tuple[bytes, list[dict[str, Any]]]:
+    """Everything until the server closes: the video's bytes and the texts that are not figures."""
+    video, texts = bytearray(), []
+    while True:
+        message = await socket.receive()
+        if message.type is WSMsgType.BINARY:
+            video += message.data
+        elif message.type is WSMsgType.TEXT:
+            text = json.loads(message.data)
+            if text["type"] != "stats":
+                texts.append(text)
+        else:
+            return bytes(video), texts

@@ -1,0 +1,176 @@
+"""The WebRTC path from the other end: a peer of aiortc's own takes the browser's part."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+import pytest
+from aiohttp.test_utils import TestClient
+from aiortc import MediaStreamTrack, RTCConfiguration, RTCPeerConnection, RTCSessionDescription
+from av import AudioFrame
+from kiosk_client import run, served
+from tiny_bundle import write_tiny_bundle
+
+from rap_edge.runtime.serve import webrtc
+
+RATE, BLOCK = 48000, 960
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_tiny_bundle(tmp_path_factory.mktemp("tiny") / "bundle")
+
+
+class Voice(MediaStreamTrack):
+    """A microphone that gives noise for a second and silence for a second, in real time."""
+
+    kind = "audio"
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._blocks, self._began = 0, asyncio.get_running_loop().time()
+        self._noise = np.random.default_rng(0).integers(-12000, 12000, BLOCK).astype(np.int16)
+
+    async def recv(self) -> AudioFrame:
+        due = self._began + self._blocks * BLOCK / RATE
+        await asyncio.sleep(max(0.0, due - asyncio.get_running_loop().time()))
+        loud = self._blocks // 50 % 2 == 0
+        frame = AudioFrame.from_ndarray((self._noise * loud)[None], format="s16", layout="mono")
+        frame.sample_rate, frame.pts, frame.time_base = RATE, self._blocks * BLOCK, Fraction(1, RATE)
+        self._blocks += 1
+        return frame
+
+
+class Peer:
+    """What came back."""
+
+    def __init__(self) -> None:
+        self.connection = RTCPeerConnection(RTCConfiguration(iceServers=[]))
+        self.messages: list[dict] = []
+        self.tracks: dict[str, MediaStreamTrack] = {}
+        self.session = ""
+
+
+@asynccontextmanager
+async def connected(client: TestClient) -> AsyncIterator[Peer]:
+    peer = Peer()
+    connection = peer.connection
+    channel = connection.createDataChannel("figures")
+    channel.on("message", lambda text: peer.messages.append(json.loads(text)))
+    connection.on("track", lambda track: peer.tracks.update({track.kind: track}))
+    connection.addTransceiver(Voice(), direction="sendrecv")
+    connection.addTransceiver("video", direction="recvonly")
+    await connection.setLocalDescription(await connection.createOffer())
+    answer = await client.post("/api/webrtc", json={"sdp": connection.localDescription.sdp})
+    assert answer.status == 200
+    description = await answer.json()
+    peer.session = description["session"]
+    await connection.setRemoteDescription(RTCSessionDescription(description["sdp"], "answer"))
+    try:
+        yield peer
+    finally:
+        await connection.close()
+
+
+async def until_free(kiosk, seconds: float = 10.0) -> None:
+    async with asyncio.timeout(seconds):
+        while kiosk.admission.taken:
+            await asyncio.sleep(0.02)
+
+
+def test_the_voice_comes_back_with_a_picture_that_follows_it(bundle: Path) -> None:
+    async def scenario() -> None:
+        async with served(bundle) as (client, kiosk), connected(client) as peer:
+            brightness, loudness = {}, {}
+
+            async def watch() -> None:
+                while True:
+                    frame = await peer.tracks["video"].recv()
+                    brightness[frame.time] = frame.to_ndarray(format="gray").mean()
+
+            async def hear() -> None:
+                while True:
+                    frame = await peer.tracks["audio"].recv()
+                    loudness[frame.time] = np.abs(frame.to_ndarray().astype(float)).mean()
+
+            with pytest.raises(TimeoutError):
+                async with asyncio.timeout(7):
+                    await asyncio.gather(watch(), hear())
+            assert len(brightness) > 100
+            assert len(loudness) > 200
+            # The tiny model's picture is bright where its own sound is loud.
+            assert np.ptp(list(brightness.values())) > 10
+            assert max(loudness.values()) > 1000
+            figures = [message for message in peer.messages if message["type"] == "stats" and message["latency_ms"]]
+            assert 300 < figures[-1]["latency_ms"] < 5000
+            assert len(kiosk.visits) == 1
+
+    run(scenario)
+
+
+def test_leaving_frees_the_place_before_it_is_answered(bundle: Path) -> None:
+    async def scenario() -> None:
+        async with served(bundle) as (client, kiosk), connected(client) as peer:
+            assert kiosk.admission.taken == 1
+            assert (await client.delete(f"/api/webrtc/{peer.session}")).status == 204
+            assert kiosk.admission.taken == 0
+            assert (await client.delete(f"/api/webrtc/{peer.session}")).status == 204
+
+    run(scenario)
+
+
+def test_a_peer_that_closes_is_noticed(bundle: Path) -> None:
+    async def scenario() -> None:
+        async with served(bundle) as (client, kiosk):
+            async with connected(client) as peer:
+                async with asyncio.timeout(10):
+                    while peer.connection.connectionState != "connected":
+                        await asyncio.sleep(0.02)
+            await until_free(kiosk)
+
+    run(scenario)
+
+
+def test_a_peer_that_never_connects_is_given_up(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(webrtc, "_CONNECT_SECONDS", 0.3)
+
+    async def scenario() -> None:
+        async with served(bundle) as (client, kiosk):
+            peer = RTCPeerConnection(RTCConfiguration(iceServers=[]))
+            peer.addTransceiver(Voice(), direction="sendrecv")
+            peer.addTransceiver("video", direction="recvonly")
+            await peer.setLocalDescription(await peer.createOffer())
+            answer = await client.post("/api/webrtc", json={"sdp": peer.localDescription.sdp})
+            await peer.close()
+            assert answer.status == 200
+            await until_free(kiosk)
+
+    run(scenario)
+
+
+def test_silence_and_switching_off_are_told_over_the_data_channel(bundle: Path) -> None:
+    async def told(peer: Peer, reason: str) -> None:
+        async with asyncio.timeout(15):
+            while {"end"} != {message["type"] for message in peer.messages[-1:]}:
+                await asyncio.sleep(0.02)
+        assert peer.messages[-1]["reason"] == reason
+
+    async def idle() -> None:
+        async with served(bundle, idle_seconds=0.01) as (client, kiosk), connected(client) as peer:
+            await told(peer, "idle")
+            await until_free(kiosk)
+
+    async def stopping() -> None:
+        async with served(bundle) as (client, kiosk), connected(client) as peer:
+            async with asyncio.timeout(10):
+                while not peer.messages:
+                    await asyncio.sleep(0.02)
+            await kiosk.stop()
+            await told(peer, "stopping")
+
+    run(idle)
+    run(stopping)
