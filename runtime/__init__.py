@@ -1,6 +1,7 @@
-"""The torch-free runtime: spec, bundle, engines, chunk loop, audio, video and `rap-run`.
+"""The torch-free runtime: spec, bundle, engines, chunk loop, audio, video, live playing and `rap-run`.
 
-`Avatar`, `Session` and `Chunk` are resolved on first use, so that importing the package loads no engine.
+The names in `__all__` are the stable interface, under semantic versioning. They are resolved on first use, so that
+importing the package loads no engine.
 """
 
 from __future__ import annotations
@@ -9,15 +10,100 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from .aio import AsyncSession
     from .avatar import Avatar
-    from .session import Chunk, Session
+    from .bundle import Bundle
+    from .chunk import Chunk
+    from .errors import (
+        AudioError,
+        BundleError,
+        EngineError,
+        NumericalError,
+        OutputError,
+        PortraitError,
+        RapEdgeError,
+        SessionError,
+        SpecError,
+    )
+    from .live import LiveSource, play
+    from .live_report import LiveMeter, LiveTimes
+    from .marks import Mark
+    from .outlets import Display, Showing, SilentSpeaker, Speaker
+    from .overload import Decision, Overload
+    from .player import Player
+    from .session import Session
+    from .sink import Sink
+    from .spec import ModelSpec
 
-__all__ = ["Avatar", "Chunk", "Session"]
+__version__ = "0.1.0"
+"""Version of the interface and of the package."""
 
-_HOMES = {"Avatar": ".avatar", "Chunk": ".session", "Session": ".session"}
+_HOMES = {
+    ".aio": ("AsyncSession",),
+    ".avatar": ("Avatar",),
+    ".bundle": ("Bundle",),
+    ".chunk": ("Chunk",),
+    ".errors": (
+        "AudioError",
+        "BundleError",
+        "EngineError",
+        "NumericalError",
+        "OutputError",
+        "PortraitError",
+        "RapEdgeError",
+        "SessionError",
+        "SpecError",
+    ),
+    ".live": ("LiveSource", "play"),
+    ".live_report": ("LiveMeter", "LiveTimes"),
+    ".marks": ("Mark",),
+    ".outlets": ("Display", "Showing", "SilentSpeaker", "Speaker"),
+    ".overload": ("Decision", "Overload"),
+    ".player": ("Player",),
+    ".session": ("Session",),
+    ".sink": ("Sink",),
+    ".spec": ("ModelSpec",),
+}
+_HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
+
+__all__ = [
+    "AsyncSession",
+    "AudioError",
+    "Avatar",
+    "Bundle",
+    "BundleError",
+    "Chunk",
+    "Decision",
+    "Display",
+    "EngineError",
+    "LiveMeter",
+    "LiveSource",
+    "LiveTimes",
+    "Mark",
+    "ModelSpec",
+    "NumericalError",
+    "OutputError",
+    "Overload",
+    "Player",
+    "PortraitError",
+    "RapEdgeError",
+    "Session",
+    "SessionError",
+    "Showing",
+    "SilentSpeaker",
+    "Sink",
+    "Speaker",
+    "SpecError",
+    "__version__",
+    "play",
+]
 
 
 def __getattr__(name: str) -> object:
-    if name in _HOMES:
-        return getattr(import_module(_HOMES[name], __name__), name)
+    if name in _HOME_OF:
+        return getattr(import_module(_HOME_OF[name], __name__), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -15,17 +16,25 @@ from .chunk_loop import ChunkLoop, encode_reference
 from .contract import check_contract
 from .engine import Engine
 from .errors import BundleError, SessionError
-from .onnxruntime_engine import load_engines
+from .onnxruntime_engine import available_cores, load_engines
+from .overload import Overload
 from .portrait import load_portrait
 from .session import Session
 from .spec import ModelSpec
+from .turns import Turns
 
 
 class Avatar:
     """Engines and an encoded portrait; immutable, so sessions may use it from several threads."""
 
     def __init__(
-        self, spec: ModelSpec, engines: Mapping[str, Engine], portrait: NDArray[np.uint8], precision: str
+        self,
+        spec: ModelSpec,
+        engines: Mapping[str, Engine],
+        portrait: NDArray[np.uint8],
+        precision: str,
+        *,
+        at_once: int = 1,
     ) -> None:
         """Encode the portrait.
 
@@ -34,6 +43,7 @@ class Avatar:
             engines: an engine for every graph of the contract.
             portrait: uint8 [image_size, image_size, 3] RGB.
             precision: the graphs' precision, for reports.
+            at_once: sessions that may render at the same time; further ones take turns.
 
         Raises:
             EngineError: the encoder does not fit its contract.
@@ -43,6 +53,7 @@ class Avatar:
         self.engine, self.device = engines["dit"].backend, engines["dit"].device
         self._engines: Mapping[str, Engine] = engines
         self._reference = encode_reference(spec, engines["vae_encoder"], portrait)
+        self._turns = Turns(at_once)
         self._closed = False
 
     @classmethod
@@ -52,6 +63,7 @@ class Avatar:
         portrait: str | Path | NDArray[Any] | None = None,
         *,
         steps: int | None = None,
+        new_latents: int | None = None,
         threads: int | None = None,
     ) -> Avatar:
         """Check a bundle, load its graphs into ONNX Runtime and encode the portrait.
@@ -60,18 +72,22 @@ class Avatar:
             bundle: the folder that `rap-export` wrote.
             portrait: a picture file or uint8 [H, W, 3] RGB array; None takes the bundle's golden portrait.
             steps: denoise steps per chunk; None takes the spec's.
-            threads: threads per engine; None takes every core that the process may use.
+            new_latents: latents that a chunk adds, the latency dial; None takes the spec's. See
+                `ModelSpec.with_new_latents` and `ModelSpec.with_latency`.
+            threads: threads per engine; None takes every core that the process may use. As many sessions render at
+                the same time as there are cores for.
 
         Raises:
             BundleError: the bundle is incomplete, changed, too new or not to be trusted.
             EngineError: an engine cannot be loaded.
             PortraitError: the picture cannot be read.
-            SpecError: `steps` is less than 1.
+            SpecError: `steps` is less than 1, or the model does not allow `new_latents`.
         """
         if not isinstance(bundle, Bundle):
             bundle = Bundle.open(bundle)
         check_contract(bundle.manifest)
         spec = bundle.manifest.spec if steps is None else bundle.manifest.spec.with_steps(steps)
+        spec = spec if new_latents is None else spec.with_new_latents(new_latents)
         if portrait is None:
             golden = bundle.manifest.golden.get("portrait")
             if golden is None:
@@ -79,14 +95,32 @@ class Avatar:
             bundle.verify([golden])
             portrait = bundle.path(golden)
         picture = load_portrait(portrait, spec.image_size)
-        return cls(spec, load_engines(bundle, threads), picture, bundle.manifest.precision)
+        at_once = max(available_cores() // threads, 1) if threads else 1
+        return cls(spec, load_engines(bundle, threads), picture, bundle.manifest.precision, at_once=at_once)
 
-    def session(self, *, seed: int = 0, sample_rate: int | None = None) -> Session:
+    @property
+    def portrait(self) -> NDArray[np.uint8]:
+        """The portrait as the model sees it, uint8 [image_size, image_size, 3] RGB, read-only."""
+        picture = self._reference.portrait.view()
+        picture.flags.writeable = False
+        return picture
+
+    def session(
+        self,
+        *,
+        seed: int = 0,
+        sample_rate: int | None = None,
+        overload: Overload | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> Session:
         """Open a stream.
 
         Args:
             seed: of the noise; the same seed and audio give the same frames.
             sample_rate: of the audio that will be pushed, in Hz; None means the spec's.
+            overload: what to do when chunks are late, for audio that comes in real time; None renders every chunk in
+                full, however late.
+            clock: seconds, for deadlines.
 
         Raises:
             AudioError: the sample rate is impossible.
@@ -95,7 +129,25 @@ class Avatar:
         if self._closed:
             raise SessionError("The avatar is closed; open it again with Avatar.open().")
         loop = ChunkLoop(self.spec, self._engines, self._reference, seed)
-        return Session(self.spec, loop, self.spec.sample_rate if sample_rate is None else sample_rate)
+        rate = self.spec.sample_rate if sample_rate is None else sample_rate
+        return Session(self.spec, loop, rate, self._turns, overload, clock)
+
+    def chunk_cost(self, rounds: int = 3) -> float:
+        """Seconds that a chunk takes here and now: the median of `rounds`, after one that warms the engines up.
+
+        Raises:
+            NumericalError, EngineError: a chunk cannot be rendered.
+            SessionError: the avatar is closed.
+        """
+        spec, seconds = self.spec, []
+        tone = np.sin(np.arange(spec.chunk_samples) * (2 * np.pi * 220 / spec.sample_rate)).astype(np.float32)
+        with self.session() as session:
+            for _ in range(rounds + 1):
+                session.push(0.1 * tone)
+                started = time.perf_counter()
+                list(session.chunks())
+                seconds.append(time.perf_counter() - started)
+        return sorted(seconds[1:])[rounds // 2]
 
     def close(self) -> None:
         """Let go of the engines; open sessions keep them until they are closed."""

@@ -1,60 +1,97 @@
 """How latents travel from chunk to chunk, the "static-dynamic" hand-over.
 
 A `Carry` belongs to one session. During a chunk it overwrites the first latents at every level; a finished chunk
-becomes the next chunk's past.
+becomes the next chunk's past, an immutable value that can be kept and put back.
 """
 
 from __future__ import annotations
 
+from bisect import bisect_left
+from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from .spec import ModelSpec
-
 Latents = NDArray[np.float32]
 
 
-class Carry(Protocol):
-    """Overwrites a chunk's first latents, level by level."""
+@dataclass(frozen=True)
+class Path:
+    """The last latents of a chunk at every level of its denoising.
 
-    def begin(self, noise: Latents) -> None:
-        """A chunk starts from `noise` [C, k, h, w]."""
+    Attributes:
+        levels: shifted timesteps, falling to 0.
+        latents: float32 [levels, C, n, h, w]; not written to any more.
+    """
+
+    levels: tuple[float, ...]
+    latents: Latents
+
+    def at(self, t: float) -> Latents:
+        """The latents [C, n, h, w] at level `t`, exact for any `t`: Euler's path is straight between two levels."""
+        rising = bisect_left([-level for level in self.levels], -t)
+        if rising < len(self.levels) and self.levels[rising] == t:
+            here: Latents = self.latents[rising]
+            return here
+        upper = min(max(rising - 1, 0), len(self.levels) - 2)
+        high, low = self.levels[upper], self.levels[upper + 1]
+        share = np.float32((high - t) / (high - low))
+        between: Latents = self.latents[upper] + share * (self.latents[upper + 1] - self.latents[upper])
+        return between
+
+
+Past = Path | Latents
+"""What a finished chunk leaves to the next one: noisy latents per level, or clean ones [C, n, h, w]."""
+
+
+class Carry(Protocol):
+    """Overwrites a chunk's first latents, level by level.
+
+    Attributes:
+        past: what the next chunk begins with, None before the first one; may be set to what it was earlier.
+    """
+
+    past: Past | None
+
+    def begin(self, schedule: tuple[float, ...], noise: Latents) -> None:
+        """A chunk starts from `noise` [C, k, h, w] and will be shown every level of `schedule`."""
 
     def place(self, level: int, latents: Latents) -> None:
-        """Overwrite the first of `latents` [C, k, h, w] at denoise level `level`, in place."""
+        """Overwrite the first of `latents` [C, k, h, w] at the schedule's entry `level`, in place."""
 
 
 class NoisyCarry:
     """Hands over the previous chunk's intermediate latents at the same noise level (RAP, static-dynamic inference).
 
-    The first chunk is given the static latent of the portrait, noised to each level. No picture is re-encoded.
+    The first chunk is given the static latent of the portrait, noised to each level. No picture is re-encoded. The
+    number of steps may change from chunk to chunk.
     """
 
-    def __init__(self, spec: ModelSpec, static: Latents) -> None:
-        """Start from the portrait's static latent, [C, 1, h, w]."""
-        self._count = spec.carried_latents
-        self._schedule = spec.schedule()
-        self._static: Latents | None = static
-        shape = (spec.latent_channels, spec.carried_latents, spec.latent_size, spec.latent_size)
-        self._past = np.zeros((len(self._schedule), *shape), np.float32)
-        self._noise = np.zeros_like(static)
+    def __init__(self, carried_latents: int, static: Latents) -> None:
+        """Carry n latents; start from the portrait's static latent, [C, 1, h, w]."""
+        self.past: Past | None = None
+        self._count, self._static = carried_latents, static
+        self._schedule: tuple[float, ...] = ()
+        self._noise = self._path = static
 
-    def begin(self, noise: Latents) -> None:
+    def begin(self, schedule: tuple[float, ...], noise: Latents) -> None:
         """Keep the noise that the static latent is mixed with on the first chunk."""
-        self._noise[...] = noise[:, :1]
+        self._schedule, self._noise = schedule, noise[:, :1].copy()
+        shape = (len(schedule), noise.shape[0], self._count, *noise.shape[2:])
+        self._path = np.empty(shape, np.float32)
 
     def place(self, level: int, latents: Latents) -> None:
         """Overwrite the first latents by the past at `level`, and remember the last ones for the next chunk."""
-        if self._static is not None:
-            t = np.float32(self._schedule[level] / 1000.0)
-            latents[:, :1] = (1 - t) * self._static + t * self._noise
+        t = self._schedule[level]
+        if isinstance(self.past, Path):
+            latents[:, : self._count] = self.past.at(t)
         else:
-            latents[:, : self._count] = self._past[level]
-        self._past[level] = latents[:, -self._count :]
+            share = np.float32(t / 1000.0)
+            latents[:, :1] = (1 - share) * self._static + share * self._noise
+        self._path[level] = latents[:, -self._count :]
         if level == len(self._schedule) - 1:
-            self._static = None
+            self.past = Path(self._schedule, self._path)
 
 
 class CleanCarry:
@@ -62,15 +99,17 @@ class CleanCarry:
 
     def __init__(self, static: Latents) -> None:
         """Start from the portrait's static latent, [C, 1, h, w]."""
-        self._latents = static.copy()
+        self.past: Past | None = None
+        self._static = static.copy()
 
-    def begin(self, noise: Latents) -> None:
+    def begin(self, schedule: tuple[float, ...], noise: Latents) -> None:
         """Nothing to keep: clean latents replace every level alike."""
 
     def place(self, level: int, latents: Latents) -> None:
         """Overwrite the first latents by the clean ones, whatever the level."""
-        latents[:, : self._latents.shape[1]] = self._latents
+        clean = self._static if self.past is None or isinstance(self.past, Path) else self.past
+        latents[:, : clean.shape[1]] = clean
 
     def advance(self, latents: Latents) -> None:
         """Take [C, n, h, w], the encoding of the chunk's last frames, as the past of the next chunk."""
-        self._latents = latents.copy()
+        self.past = latents.copy()

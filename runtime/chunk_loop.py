@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from .carry import Carry, CleanCarry, NoisyCarry
+from .carry import Carry, CleanCarry, NoisyCarry, Past
 from .color import ColorMatcher
 from .contract import FREE_FRAMES, FREE_LATENTS, audio_state_names
 from .engine import Engine, Execution
@@ -56,7 +56,7 @@ class ChunkLoop:
     def __init__(self, spec: ModelSpec, engines: Mapping[str, Engine], reference: Reference, seed: int) -> None:
         """Bind every engine to this session's buffers; raises `EngineError` if one does not fit."""
         self._spec, self._seed = spec, seed
-        self._schedule = spec.schedule()
+        self._schedules = {spec.steps: spec.schedule()}
         self._index = 0
         self._audio = engines["audio_encoder"].prepare()
         self._conditioner = engines["conditioner"].prepare()
@@ -75,7 +75,7 @@ class ChunkLoop:
             clean = CleanCarry(static)
             self._carry, self._reencoding = clean, (clean, engines["vae_encoder"].prepare(sizes=sizes))
         else:
-            self._carry = NoisyCarry(spec, static)
+            self._carry = NoisyCarry(spec.carried_latents, static)
         self._matcher = ColorMatcher(reference.portrait, spec.color_match) if spec.color_match else None
         self._guided = np.zeros(spec.latent_shape, np.float32)
 
@@ -85,11 +85,29 @@ class ChunkLoop:
         waveform: NDArray[np.float32] = self._audio.buffers["waveform"][0]
         return waveform
 
-    def render(self) -> tuple[Frames, dict[str, float]]:
+    @property
+    def past(self) -> Past | None:
+        """What the next chunk begins with, None for the portrait; may be set to what it was earlier."""
+        return self._carry.past
+
+    @past.setter
+    def past(self, past: Past | None) -> None:
+        self._carry.past = past
+
+    def skip(self) -> None:
+        """Leave one chunk out: the next one goes on from the same past, with its own noise."""
+        self._index += 1
+
+    def render(self, steps: int, frame_step: int = 1) -> tuple[Frames, dict[str, float]]:
         """Render the next chunk from `waveform`.
 
+        Args:
+            steps: denoise steps; the spec's own number takes the spec's own timesteps.
+            frame_step: give every frame_step-th frame only, beginning with the first.
+
         Returns:
-            The chunk's new frames, a fresh uint8 array [new_frames, H, W, 3], and seconds per stage.
+            The chunk's new frames, a fresh uint8 array [ceil(new_frames / frame_step), H, W, 3], and seconds per
+            stage.
 
         Raises:
             NumericalError: a stage gave NaN or Inf; names the stage.
@@ -104,7 +122,7 @@ class ChunkLoop:
         self._conditioner.run()
         clock.lap("conditioner")
         latents = self._dit.buffers["latents"][0]
-        denoise(latents, self._schedule, self._spec.solver, self._carry, self._noise, self._velocity)
+        denoise(latents, self._schedule(steps), self._spec.solver, self._carry, self._noise, self._velocity)
         clock.lap("denoise")
         if self._spec.batch > 1:
             self._decoder.buffers["latents"][0] = latents
@@ -112,9 +130,11 @@ class ChunkLoop:
         # uint8 frames cannot hold a NaN, so the decoder reports the mean magnitude before the conversion.
         _require_finite(self._decoder.buffers["magnitude"], "vae_decoder")
         frames: Frames = self._decoder.buffers["frames"]
+        new = frames[-self._spec.new_frames :: frame_step]
         clock.lap("vae_decoder")
         if self._matcher is not None:
-            self._matcher.apply(frames)
+            # A clean carry encodes the frames between as well.
+            self._matcher.apply(new if self._reencoding is None else frames)
             clock.lap("color_match")
         if self._reencoding is not None:
             carry, encoder = self._reencoding
@@ -125,7 +145,12 @@ class ChunkLoop:
             carry.advance(carried[0])
             clock.lap("vae_encoder")
         self._index += 1
-        return frames[-self._spec.new_frames :].copy(), clock.seconds
+        return new.copy(), clock.seconds
+
+    def _schedule(self, steps: int) -> tuple[float, ...]:
+        if steps not in self._schedules:
+            self._schedules[steps] = self._spec.with_steps(steps).schedule()
+        return self._schedules[steps]
 
     def _noise(self, draw: int) -> NDArray[np.float32]:
         return normal(self._spec.latent_shape, self._seed, self._index, draw)

@@ -10,11 +10,11 @@ import numpy as np
 
 from .audio import AudioFile, AudioWarning, to_mono
 from .avatar import Avatar
+from .overload import Overload
 from .report import RunMeter
 from .session import Session
 from .sink import Sink
 from .soundtrack import Soundtrack
-from .spec import ModelSpec
 
 # -80 dB of full scale; 16-bit dither is quieter than this.
 _SILENCE = 1e-4
@@ -28,6 +28,7 @@ def render(
     meter: RunMeter,
     *,
     seed: int = 0,
+    overload: Overload | None = None,
     on_progress: Callable[[float], None] = lambda seconds: None,
 ) -> None:
     """Render a whole file into a sink; silence is rendered too, with an `AudioWarning`.
@@ -39,6 +40,8 @@ def render(
         sink: takes frames and sound; it is not closed.
         meter: counts chunks and times.
         seed: of the noise.
+        overload: what to do when chunks are late, for a source in real time; the sink is then given the last good frame
+            where there is no better one. None never degrades.
         on_progress: is told the rendered seconds after every chunk.
 
     Raises:
@@ -47,8 +50,8 @@ def render(
         OutputError: the sink cannot take it.
     """
     peak = 0.0
-    with avatar.session(seed=seed, sample_rate=source.rate) as session:
-        loop = _Loop(avatar.spec, session, soundtrack, sink, meter, on_progress)
+    with avatar.session(seed=seed, sample_rate=source.rate, overload=overload) as session:
+        loop = _Loop(avatar, session, soundtrack, sink, meter, on_progress)
         for block in source:
             peak = max(peak, float(np.abs(block).max()))
             session.push(to_mono(block))
@@ -67,14 +70,15 @@ class _Loop:
 
     def __init__(
         self,
-        spec: ModelSpec,
+        avatar: Avatar,
         session: Session,
         soundtrack: Soundtrack,
         sink: Sink,
         meter: RunMeter,
         on_progress: Callable[[float], None],
     ) -> None:
-        self._spec, self._session, self._soundtrack, self._sink = spec, session, soundtrack, sink
+        self._spec, self._session, self._soundtrack, self._sink = avatar.spec, session, soundtrack, sink
+        self._good = avatar.portrait
         self._meter, self._on_progress = meter, on_progress
         self._waiting_since = perf_counter()
         self._input_seconds = 0.0
@@ -88,9 +92,11 @@ class _Loop:
             chunk = next(chunks, None)
             if chunk is None:
                 break
-            end = chunk.pts + len(chunk.frames) / self._spec.fps
+            end = chunk.pts + chunk.duration
+            frames = chunk.at_full_rate(self._spec.fps, self._good)
+            self._good = frames[-1]
             self._meter.add_chunk(
-                frames=len(chunk.frames),
+                frames=len(frames),
                 audio_seconds=chunk.audio.size / self._spec.sample_rate,
                 render_seconds=perf_counter() - started,
                 late=chunk.late,
@@ -98,7 +104,7 @@ class _Loop:
             )
             self._input_seconds = 0.0
             with self._meter.stages.time("video_output"):
-                self._sink.write(chunk.frames, self._soundtrack.take_until(end))
+                self._sink.write(frames, self._soundtrack.take_until(end))
             self._on_progress(end)
         self._waiting_since = perf_counter()
 

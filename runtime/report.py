@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import random
 import sys
-from array import array
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
+
+from .distribution import Distribution
+from .live_report import LiveTimes
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,7 @@ class Report:
         peak_rss_mb: largest resident memory of the process in MiB, None where the system does not tell.
         stages: by stage name.
         warnings: what was odd about the input.
+        live: clock, latency and overload of a live run, None for a file.
     """
 
     engine: str
@@ -58,6 +60,7 @@ class Report:
     peak_rss_mb: float | None
     stages: Mapping[str, StageTimes]
     warnings: tuple[str, ...] = ()
+    live: LiveTimes | None = None
 
     def to_json(self) -> str:
         """The report as a JSON object with one key per field."""
@@ -73,6 +76,7 @@ class Report:
             ("first frame", f"{self.ttff_ms:.0f} ms after the first sound, loading took {self.load_ms:.0f} ms"),
             ("peak memory", memory),
         ]
+        rows += self.live.rows() if self.live is not None else []
         lines = [f"{name:<17} {value}" for name, value in rows]
         lines.append(f"{'stage':<17} {'p50 ms':>10} {'p95 ms':>10} {'total ms':>10}")
         lines += [
@@ -81,39 +85,6 @@ class Report:
         ]
         lines += [f"{'warning':<17} {warning}" for warning in self.warnings]
         return "\n".join(lines)
-
-
-class Distribution:
-    """Sum and percentiles of a stream of numbers in constant memory.
-
-    Exact up to `capacity` numbers; beyond it percentiles come from a uniform sample of that size (Vitter,
-    "Random sampling with a reservoir", 1985, algorithm R).
-    """
-
-    def __init__(self, capacity: int = 4096) -> None:
-        """Hold at most `capacity` numbers."""
-        self.count, self.total = 0, 0.0
-        self._capacity, self._held = capacity, array("d")
-        self._random = random.Random(0)
-
-    def add(self, value: float) -> None:
-        """Count one number."""
-        self.count += 1
-        self.total += value
-        if len(self._held) < self._capacity:
-            self._held.append(value)
-        elif (slot := self._random.randrange(self.count)) < self._capacity:
-            self._held[slot] = value
-
-    def percentile(self, percent: float) -> float:
-        """The value below which `percent` (0..100) of the numbers lie, interpolated; 0 without numbers."""
-        if not self._held:
-            return 0.0
-        ordered = sorted(self._held)
-        position = (len(ordered) - 1) * percent / 100.0
-        low = int(position)
-        high = min(low + 1, len(ordered) - 1)
-        return ordered[low] + (ordered[high] - ordered[low]) * (position - low)
 
 
 class StageTimer:
@@ -149,6 +120,7 @@ class RunMeter:
     def __init__(self, chunk_seconds: float) -> None:
         """Start the clock of the first frame; `chunk_seconds` is how long a whole chunk plays."""
         self.stages = StageTimer()
+        self.live: LiveTimes | None = None
         self._chunk_seconds = chunk_seconds
         self._chunks = Distribution()
         self._frames = self._late = 0
@@ -187,6 +159,7 @@ class RunMeter:
             peak_rss_mb=peak_rss_mb(),
             stages=self.stages.times(),
             warnings=tuple(warnings),
+            live=self.live,
         )
 
 

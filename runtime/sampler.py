@@ -60,7 +60,7 @@ def denoise(
     step = SOLVERS[solver]
     initial = noise(0)
     latents[...] = initial
-    carry.begin(initial)
+    carry.begin(schedule, initial)
     for level, (t, t_next) in enumerate(pairwise(schedule)):
         carry.place(level, latents)
         step(latents, velocity(t), t, t_next, partial(noise, level + 1))

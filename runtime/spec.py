@@ -55,6 +55,8 @@ class ModelSpec:
         alpha: per layer, the weight of the per-frame window branch in hybrid attention; `1 - alpha` weighs
             the branch that sees all audio tokens (RAP, hybrid attention).
         audio_branches: whether the two branches share keys and values or have their own.
+        idle_replays: how often a chunk of settled silence is shown again, alternately backwards and forwards, before
+            the next silent chunk is rendered; 0 renders every chunk.
     """
 
     name: str
@@ -82,6 +84,7 @@ class ModelSpec:
     num_layers: int
     alpha: tuple[float, ...]
     audio_branches: AudioBranches
+    idle_replays: int
 
     @property
     def chunk_frames(self) -> int:
@@ -175,6 +178,47 @@ class ModelSpec:
         timesteps = tuple(1000.0 * (1.0 - i / steps) for i in range(steps + 1))
         return dataclasses.replace(self, timesteps=timesteps).validate()
 
+    @property
+    def steps(self) -> int:
+        """Denoise steps per chunk."""
+        return len(self.timesteps) - 1
+
+    def with_new_latents(self, new_latents: int) -> ModelSpec:
+        """The same model with fewer new latents per chunk: shorter chunks, less latency, more work per second.
+
+        The graphs stay as they are: a chunk keeps its k latents, of which more are carried.
+
+        Raises:
+            SpecError: less than 1, more than the model was exported for, or, with a clean carry, so few that the
+                decoder does not give all the frames that would have to be encoded again.
+        """
+        if not 1 <= new_latents <= self.new_latents:
+            raise SpecError(
+                f"A chunk of {self.name!r} can have 1 to {self.new_latents} new latents, not {new_latents}; pass one "
+                "of these."
+            )
+        spec = dataclasses.replace(self, carried_latents=self.chunk_latents - new_latents)
+        if spec.carry == "clean" and spec.carried_frames > self.decoded_frames:
+            raise SpecError(
+                f"With {new_latents} new latents a chunk of {self.name!r} would encode {spec.carried_frames} frames "
+                f"again and its decoder gives {self.decoded_frames}; choose more new latents."
+            )
+        return spec.validate()
+
+    def with_latency(self, seconds: float) -> ModelSpec:
+        """The same model with the longest chunks that are not longer than `seconds`; see `with_new_latents`.
+
+        Raises:
+            SpecError: no chunk of this model is that short.
+        """
+        latents = int(seconds * self.fps / self.temporal_compression + 1e-6) if math.isfinite(seconds) else 0
+        if latents < 1:
+            raise SpecError(
+                f"No chunk of {self.name!r} is as short as {seconds} s; the shortest lasts "
+                f"{self.temporal_compression / self.fps:.2f} s."
+            )
+        return self.with_new_latents(min(latents, self.new_latents))
+
     def validate(self) -> ModelSpec:
         """Return self if every field and combination is legal.
 
@@ -186,6 +230,8 @@ class ModelSpec:
         for field in _POSITIVE_INTS:
             if getattr(self, field) < 1:
                 raise SpecError(f"{field} is {getattr(self, field)} but must be at least 1; correct the spec.")
+        if self.idle_replays < 0:
+            raise SpecError(f"idle_replays is {self.idle_replays} but must be at least 0; correct the spec.")
         for field in _FINITE:
             if not math.isfinite(getattr(self, field)):
                 raise SpecError(f"{field} is {getattr(self, field)} but must be finite; correct the spec.")
@@ -369,6 +415,7 @@ FLASHHEAD_LITE = ModelSpec(
     num_layers=30,
     alpha=(1.0,) * 30,
     audio_branches="shared",
+    idle_replays=0,
 )
 
 # The paper gives k, n, guidance and alpha; steps, shift, fps, tokens and branch sharing are our choice.
@@ -411,6 +458,7 @@ NANO = ModelSpec(
     num_layers=6,
     alpha=linear_alpha(6),
     audio_branches="shared",
+    idle_replays=1,
 )
 
 PRESETS: Mapping[str, ModelSpec] = MappingProxyType({spec.name: spec for spec in (NANO, FLASHHEAD_LITE, RAP_1_3B)})

@@ -15,7 +15,7 @@ from tiny_bundle import write_png, write_tiny_bundle
 
 from rap_edge.runtime import cli
 from rap_edge.runtime.bundle import MANIFEST_NAME
-from rap_edge.runtime.session import Session
+from rap_edge.runtime.chunk_loop import ChunkLoop
 
 
 @pytest.fixture(scope="module")
@@ -300,16 +300,16 @@ def test_a_full_disk_leaves_the_older_file(bundle: Path) -> None:
 
 def interrupt_in(monkeypatch: pytest.MonkeyPatch, chunk: int) -> None:
     """Press Ctrl-C while the given chunk is rendered."""
-    render, calls = Session._render, []
+    render, calls = ChunkLoop.render, []
 
-    def interrupted(session: Session) -> object:
-        calls.append(session)
+    def interrupted(loop: ChunkLoop, *how: int) -> object:
+        calls.append(loop)
         if len(calls) > chunk:
             os.kill(os.getpid(), signal.SIGINT)
             time.sleep(5)
-        return render(session)
+        return render(loop, *how)
 
-    monkeypatch.setattr(Session, "_render", interrupted)
+    monkeypatch.setattr(ChunkLoop, "render", interrupted)
 
 
 def test_ctrl_c_leaves_a_playable_video_of_what_was_rendered(

@@ -6,8 +6,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from rap_edge.runtime.distribution import Distribution
 from rap_edge.runtime.progress import Progress
-from rap_edge.runtime.report import Distribution, Report, RunMeter, StageTimer, peak_rss_mb
+from rap_edge.runtime.report import Report, RunMeter, StageTimer, peak_rss_mb
 
 NUMBERS = st.lists(st.floats(0, 1e3), min_size=1, max_size=300)
 

@@ -1,3 +1,4 @@
+import dataclasses
 import threading
 import time
 
@@ -8,8 +9,9 @@ from hypothesis import strategies as st
 from tiny import TINY, TINY_CLEAN, TINY_GUIDED, tiny_engines
 
 from rap_edge.runtime.avatar import Avatar
+from rap_edge.runtime.chunk import Chunk
 from rap_edge.runtime.errors import AudioError, NumericalError, SessionError
-from rap_edge.runtime.session import Chunk, Session
+from rap_edge.runtime.session import Session
 
 SPECS = [TINY, TINY_CLEAN, TINY_GUIDED]
 
@@ -218,3 +220,28 @@ def test_a_chunk_that_took_longer_than_it_plays_is_late() -> None:
     with avatar(vae_decoder=lambda b: time.sleep(1.05 * TINY.chunk_seconds)) as face, face.session() as session:
         session.push(speech(TINY.chunk_seconds))
         assert next(session.chunks()).late
+
+
+LONG_CLEAN = dataclasses.replace(TINY_CLEAN, chunk_latents=5, audio_window_seconds=2.0)
+
+
+@pytest.mark.parametrize(("spec", "new"), [(TINY, 1), (LONG_CLEAN, 2)], ids=["noisy", "clean"])
+def test_fewer_new_latents_give_shorter_chunks_from_the_same_graphs(spec, new: int) -> None:
+    dialled, pcm = spec.with_new_latents(new), speech(2.013)
+    face = Avatar(dialled, tiny_engines(spec), portrait(spec), "fp32")
+    with face.session() as session:
+        session.push(pcm)
+        chunks = drain(session)
+    assert {len(chunk.frames) for chunk in chunks[:-1]} == {8 * new}
+    assert len(frames_of(chunks)) == 51
+    assert np.array_equal(np.concatenate([chunk.audio for chunk in chunks]), pcm)
+
+
+def test_a_chunk_of_fewer_new_latents_sees_the_sound_of_its_own_frames() -> None:
+    loud = np.zeros(8 * TINY.chunk_samples // 2, np.float32)
+    loud[4 * TINY.chunk_samples // 2 :] = 0.5
+    with Avatar(TINY.with_new_latents(1), tiny_engines(TINY), portrait(), "fp32") as face, face.session() as session:
+        session.push(loud)
+        light = frames_of(drain(session)).mean((1, 2, 3))
+    onset = 4 * 8
+    assert light[onset + TINY.temporal_compression :].min() > light[:onset].max() + 20

@@ -115,3 +115,36 @@ def test_a_name_that_is_neither_preset_nor_file_is_refused(tmp_path) -> None:
         load_spec(str(tmp_path / "none.json"))
     (tmp_path / "mine.json").write_text(NANO.to_json())
     assert load_spec(str(tmp_path / "mine.json")) == NANO
+
+
+@given(k=st.integers(2, 30), n=st.integers(1, 29), new=st.integers(-1, 30), carry=st.sampled_from(["noisy", "clean"]))
+def test_the_latency_dial_keeps_the_graphs_and_shortens_the_chunk(k: int, n: int, new: int, carry: str) -> None:
+    if n >= k:
+        return
+    solver = "euler" if carry == "noisy" else "renoise"
+    changes = {"chunk_latents": k, "carried_latents": n, "carry": carry, "solver": solver}
+    spec = dataclasses.replace(NANO, audio_window_seconds=20.0, **changes).validate()
+    try:
+        dialled = spec.with_new_latents(new)
+    except SpecError:
+        too_few_decoded = carry == "clean" and 8 * (k - new - 1) + 1 > spec.decoded_frames
+        assert not 1 <= new <= k - n or too_few_decoded
+        return
+    assert dialled.new_latents == new
+    assert dialled.chunk_seconds == pytest.approx(8 * new / 25)
+    assert dialled.latent_shape == spec.latent_shape
+    assert dialled.decoded_frames <= spec.decoded_frames
+
+
+def test_latency_in_seconds_takes_the_longest_chunk_that_is_not_longer() -> None:
+    chunks = [NANO.with_latency(seconds).chunk_seconds for seconds in (0.32, 0.63, 0.64, 0.96, 60.0)]
+    assert chunks == pytest.approx([0.32, 0.32, 0.64, 0.96, 0.96])
+    for impossible in (0.31, 0.0, -1.0, float("nan"), float("inf")):
+        with pytest.raises(SpecError, match=r"0\.32"):
+            NANO.with_latency(impossible)
+
+
+def test_flashhead_can_have_two_new_latents_but_not_one() -> None:
+    assert FLASHHEAD_LITE.with_new_latents(2).carried_frames == 17
+    with pytest.raises(SpecError, match="decoder gives 24"):
+        FLASHHEAD_LITE.with_new_latents(1)

@@ -29,6 +29,7 @@ TINY = dataclasses.replace(
     num_heads=2,
     num_layers=2,
     alpha=linear_alpha(2),
+    idle_replays=0,
 )
 TINY_CLEAN = dataclasses.replace(TINY, name="tiny-clean", carry="clean", solver="renoise", color_match=1.0)
 TINY_GUIDED = dataclasses.replace(TINY, name="tiny-guided", guidance_scale=3.0)
