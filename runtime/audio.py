@@ -169,7 +169,10 @@ class AudioFile:
         rate: samples per second.
         channels: channels of every block.
         duration: length in seconds as far as the file states it, else None.
+        live: False, a file waits.
     """
+
+    live = False
 
     def __init__(self, path: str | Path) -> None:
         """Open the file and decode its first samples.

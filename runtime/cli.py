@@ -1,4 +1,4 @@
-"""`rap-run`: a bundle, a speech recording and a portrait to an mp4 with sound and a report."""
+"""`rap-run`: a bundle, speech and a portrait to an mp4 with sound or a window, and a report."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ import argparse
 import os
 import sys
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
+from functools import partial
 from pathlib import Path
 from time import perf_counter
 from typing import TextIO
@@ -15,11 +16,17 @@ from typing import TextIO
 import numpy as np
 from numpy.typing import NDArray
 
-from .audio import AudioFile, AudioWarning, read_audio
+from .audio import AudioWarning
 from .avatar import Avatar
 from .bundle import Bundle
+from .cli_arguments import check, parser
+from .cli_media import AnySource, opened_display, opened_source, output_path
 from .errors import OutputError, RapEdgeError
 from .interrupt import held_interrupt
+from .live import play
+from .microphone import Microphone
+from .outlets import Display, Speaker
+from .overload import Overload
 from .pending_file import PendingFile
 from .portrait import PortraitWarning
 from .progress import Progress
@@ -28,6 +35,7 @@ from .report import Report, RunMeter
 from .selftest_cli import main as selftest
 from .sink import Sink
 from .soundtrack import Soundtrack
+from .spec import ModelSpec
 from .video import AAC_RATES, Mp4Writer
 
 EXIT_BAD_INPUT, EXIT_INTERRUPTED = 2, 130
@@ -46,8 +54,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     argv = sys.argv[1:] if argv is None else argv
     if "--selftest" in argv:
         return selftest(argv)
-    arguments = _parser().parse_args(argv)
     try:
+        made = parser()
+        arguments = made.parse_args(argv)
+        check(made, arguments)
         return _run(arguments)
     except RapEdgeError as error:
         print(f"rap-run: {error}", file=sys.stderr)
@@ -57,80 +67,135 @@ def main(argv: Sequence[str] | None = None) -> int:
         return EXIT_INTERRUPTED
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="rap-run", description="Make a portrait speak: bundle + speech + picture -> mp4 with sound and a report."
-    )
-    model = parser.add_mutually_exclusive_group(required=True)
-    model.add_argument("--bundle", metavar="DIR", help="folder that rap-export wrote")
-    model.add_argument(
-        "--engine", metavar="FILE", help="a plan or graph inside such a folder; its whole bundle is used"
-    )
-    parser.add_argument("--fallback", action="store_true", help="go on with ONNX Runtime where the plans cannot run")
-    parser.add_argument("--audio", metavar="FILE", required=True, help="speech in any format, 1 kHz to 768 kHz")
-    parser.add_argument("--portrait", metavar="IMG", help="PNG, JPEG, WebP or BMP (default: the bundle's own)")
-    parser.add_argument("-o", "--output", metavar="MP4", help="the video (default: <audio's name>.mp4, here)")
-    parser.add_argument("--report", metavar="JSON", help="write the report here too")
-    parser.add_argument(
-        "--selftest", action="store_true", help="play the bundle's golden clip and compare; see rap-run --selftest -h"
-    )
-    parser.add_argument("--seed", type=int, default=0, help="of the noise; the same seed gives the same frames")
-    parser.add_argument("--steps", type=int, metavar="N", help="denoise steps per chunk (default: the bundle's)")
-    parser.add_argument("--threads", type=_positive, metavar="N", help="threads per engine (default: every core)")
-    return parser
-
-
-def _positive(text: str) -> int:
-    if (number := int(text)) < 1:
-        raise argparse.ArgumentTypeError(f"{number} is less than 1")
-    return number
-
-
 def _run(arguments: argparse.Namespace) -> int:
     bundle, engine = _open_bundle(arguments)
-    output = Path(arguments.output or f"{Path(arguments.audio).stem}.mp4")
-    _refuse_to_overwrite(output, arguments.audio, arguments.portrait, arguments.report)
+    spec = _spec(bundle, arguments)
+    output = output_path(arguments)
+    inputs = (None if arguments.audio == "-" else arguments.audio, arguments.portrait)
+    if output is not None:
+        _refuse_to_overwrite(output, *inputs, arguments.report)
     if arguments.report:
-        _refuse_to_overwrite(Path(arguments.report), arguments.audio, arguments.portrait)
-    spec = bundle.manifest.spec
+        _refuse_to_overwrite(Path(arguments.report), *inputs)
     found: list[str] = []
+
+    def notify(sentence: str) -> None:
+        print(f"\nrap-run: {sentence}", file=sys.stderr)
+        found.append(sentence)
+
     with (
         _collected_warnings(found),
-        read_audio(arguments.audio) as source,
         PendingFile(arguments.report) if arguments.report else nullcontext() as report_file,
+        opened_source(arguments, notify) as source,
     ):
-        soundtrack = Soundtrack(source.rate, source.channels, AAC_RATES)
-        with Mp4Writer(output, spec.image_size, spec.fps, soundtrack.rate, soundtrack.channels) as writer:
-            started = perf_counter()
-            with Avatar.open(
-                bundle,
-                arguments.portrait,
-                steps=arguments.steps,
-                threads=arguments.threads,
-                engine=engine,
-                fallback=arguments.fallback,
-            ) as avatar:
-                load_seconds = perf_counter() - started
-                found += avatar.notes
-                meter = RunMeter(spec.chunk_seconds)
-                complete = _render(avatar, source, soundtrack, writer, meter, arguments.seed)
-                try:
-                    with held_interrupt():
-                        writer.close()
-                except KeyboardInterrupt:
-                    complete = False
-                report = meter.report(
-                    engine=avatar.engine,
-                    precision=avatar.precision,
-                    device=avatar.device,
-                    load_seconds=load_seconds,
-                    warnings=found,
-                )
+        if output is None:
+            with opened_display(arguments, spec, notify) as (speaker, display):
+                show = partial(_show, arguments=arguments, source=source, speaker=speaker, display=display)
+                report, complete = _with_avatar(bundle, engine, arguments, found, show)
+        else:
+            soundtrack = Soundtrack(source.rate, source.channels, AAC_RATES)
+            with Mp4Writer(output, spec.image_size, spec.fps, soundtrack.rate, soundtrack.channels) as writer:
+                write = partial(_write, arguments=arguments, source=source, soundtrack=soundtrack, writer=writer)
+                report, complete = _with_avatar(bundle, engine, arguments, found, write)
         if report_file is not None:
             report_file.write(report.to_json().encode() + b"\n")
             report_file.commit()
-    _show(report, output, complete)
+    print(report.to_table())
+    if output is not None:
+        print(f"{'video':<17} {str(output)!r}{'' if complete else ', stopped by Ctrl-C'}")
     return 0 if complete else EXIT_INTERRUPTED
+
+
+def _with_avatar(
+    bundle: Bundle,
+    engine: str | None,
+    arguments: argparse.Namespace,
+    found: list[str],
+    use: Callable[[Avatar, RunMeter, list[str]], bool],
+) -> tuple[Report, bool]:
+    """Open the avatar, use it, and report; also whether it was used to the end."""
+    started, spec = perf_counter(), _spec(bundle, arguments)
+    with Avatar.open(
+        bundle,
+        arguments.portrait,
+        steps=arguments.steps,
+        new_latents=None if arguments.latency is None else spec.new_latents,
+        threads=arguments.threads,
+        engine=engine,
+        fallback=arguments.fallback,
+    ) as avatar:
+        found += avatar.notes
+        load_seconds = perf_counter() - started
+        meter = RunMeter(spec.chunk_seconds)
+        complete = use(avatar, meter, found)
+        report = meter.report(
+            engine=avatar.engine,
+            precision=avatar.precision,
+            device=avatar.device,
+            load_seconds=load_seconds,
+            warnings=found,
+        )
+    return report, complete
+
+
+def _write(
+    avatar: Avatar,
+    meter: RunMeter,
+    found: list[str],
+    *,
+    arguments: argparse.Namespace,
+    source: AnySource,
+    soundtrack: Soundtrack,
+    writer: Mp4Writer,
+) -> bool:
+    """Render into the video; False after Ctrl-C with frames to keep."""
+    complete = True
+    overload = Overload() if source.live else None
+    try:
+        with Progress("rendering", source.duration, "s") as progress:
+            more = {"seed": arguments.seed, "overload": overload}
+            render(avatar, source, soundtrack, _Whole(writer), meter, on_progress=progress.update, **more)
+    except KeyboardInterrupt:
+        if writer.frames == 0:
+            raise
+        complete = False
+    if source.live and writer.frames == 0:
+        raise KeyboardInterrupt
+    found += _troubles(source)
+    try:
+        with held_interrupt():
+            writer.close()
+    except KeyboardInterrupt:
+        complete = False
+    return complete
+
+
+def _show(
+    avatar: Avatar,
+    meter: RunMeter,
+    found: list[str],
+    *,
+    arguments: argparse.Namespace,
+    source: AnySource,
+    speaker: Speaker,
+    display: Display,
+) -> bool:
+    """Play in real time; False after Ctrl-C."""
+    complete = True
+    try:
+        play(avatar, source, speaker, display, seed=arguments.seed, meter=meter)
+    except KeyboardInterrupt:
+        complete = False
+    found += _troubles(source)
+    return complete
+
+
+def _troubles(source: AnySource) -> list[str]:
+    return source.stats.sentences() if isinstance(source, Microphone) else []
+
+
+def _spec(bundle: Bundle, arguments: argparse.Namespace) -> ModelSpec:
+    spec = bundle.manifest.spec
+    return spec if arguments.latency is None else spec.with_latency(arguments.latency)
 
 
 def _open_bundle(arguments: argparse.Namespace) -> tuple[Bundle, str | None]:
@@ -143,20 +208,6 @@ def _refuse_to_overwrite(output: Path, *others: str | None) -> None:
     for other in others:
         if other is not None and os.path.realpath(output) == os.path.realpath(other):
             raise OutputError(f"{str(output)!r} is both an output and another file of this run; pass another name.")
-
-
-def _render(
-    avatar: Avatar, source: AudioFile, soundtrack: Soundtrack, writer: Mp4Writer, meter: RunMeter, seed: int
-) -> bool:
-    """Whether the source was rendered to its end; False after Ctrl-C with frames to keep."""
-    with Progress("rendering", source.duration, "s") as progress:
-        try:
-            render(avatar, source, soundtrack, _Whole(writer), meter, seed=seed, on_progress=progress.update)
-        except KeyboardInterrupt:
-            if writer.frames == 0:
-                raise
-            return False
-    return True
 
 
 class _Whole:
@@ -197,11 +248,6 @@ def _collected_warnings(found: list[str]) -> Iterator[None]:
         warnings.simplefilter("always", PortraitWarning)
         warnings.showwarning = collect
         yield
-
-
-def _show(report: Report, output: Path, complete: bool) -> None:
-    print(report.to_table())
-    print(f"{'video':<17} {str(output)!r}{'' if complete else ', stopped by Ctrl-C'}")
 
 
 if __name__ == "__main__":

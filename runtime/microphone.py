@@ -49,6 +49,20 @@ class InputStats:
     gaps: int = 0
     gap_seconds: float = 0.0
 
+    def sentences(self) -> list[str]:
+        """One for each kind of trouble that there was."""
+        found = []
+        if self.overflows:
+            found.append(
+                f"The microphone lost sound {self.overflows} times because the machine was busy; "
+                f"{self.dropped_seconds:.2f} s found no room."
+            )
+        if self.underruns:
+            found.append(f"The microphone had no sound to give {self.underruns} times.")
+        if self.gaps:
+            found.append(f"The microphone was away {self.gaps} times; silence fills {self.gap_seconds:.2f} s.")
+        return found
+
 
 class Microphone:
     """A recording device; iterating gives its sound until `close`.
@@ -133,6 +147,12 @@ class Microphone:
                 yield from self._bridge()
             else:
                 self._closed.wait(_POLL)
+        if len(block := self._ring.read()):
+            yield block
+
+    def end(self) -> None:
+        """Let an iteration end with what has been recorded, without waiting, from a signal handler for instance."""
+        self._closed.set()
 
     def close(self) -> None:
         """Stop recording; an iteration in another thread ends. May be called more than once."""

@@ -1,4 +1,4 @@
-"""The file loop: audio file -> session -> chunks -> sink, in constant memory."""
+"""The loop without a display: source -> session -> chunks -> sink, in constant memory."""
 
 from __future__ import annotations
 
@@ -8,13 +8,14 @@ from time import perf_counter
 
 import numpy as np
 
-from .audio import AudioFile, AudioWarning, to_mono
+from .audio import AudioWarning, to_mono
 from .avatar import Avatar
 from .overload import Overload
 from .report import RunMeter
 from .session import Session
 from .sink import Sink
 from .soundtrack import Soundtrack
+from .source import Source
 
 # -80 dB of full scale; 16-bit dither is quieter than this.
 _SILENCE = 1e-4
@@ -22,7 +23,7 @@ _SILENCE = 1e-4
 
 def render(
     avatar: Avatar,
-    source: AudioFile,
+    source: Source,
     soundtrack: Soundtrack,
     sink: Sink,
     meter: RunMeter,
@@ -31,7 +32,7 @@ def render(
     overload: Overload | None = None,
     on_progress: Callable[[float], None] = lambda seconds: None,
 ) -> None:
-    """Render a whole file into a sink; silence is rendered too, with an `AudioWarning`.
+    """Render a source to its end into a sink; silence is rendered too, with an `AudioWarning`.
 
     Args:
         avatar: the model and the portrait.

@@ -1,0 +1,107 @@
+"""The arguments of `rap-run`, in groups: the model, where sound comes from, where the picture goes, the run."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from typing import Any
+
+from .pcm import FORMATS
+from .portaudio import input_devices
+
+
+def parser() -> argparse.ArgumentParser:
+    """The parser of `rap-run`."""
+    made = argparse.ArgumentParser(
+        prog="rap-run",
+        description="Make a portrait speak: bundle + speech + picture -> a video or a window, and a report.",
+    )
+    _model(made)
+    _source(made)
+    _sink(made)
+    _run(made)
+    return made
+
+
+def check(made: argparse.ArgumentParser, arguments: argparse.Namespace) -> None:
+    """Refuse options that do not go together, as argparse does."""
+    piped = arguments.audio == "-"
+    if arguments.device is not None and not arguments.mic:
+        made.error("--device goes with --mic")
+    if arguments.format is not None and not piped:
+        made.error("--format goes with --audio -")
+    if (arguments.rate or arguments.channels) and not (piped or arguments.mic):
+        made.error("--rate and --channels go with --audio - or --mic; a file states its own")
+    if arguments.full_screen and not (arguments.window or arguments.mic):
+        made.error("--full-screen goes with --window")
+
+
+def _model(made: argparse.ArgumentParser) -> None:
+    model = made.add_mutually_exclusive_group(required=True)
+    model.add_argument("--bundle", metavar="DIR", help="folder that rap-export wrote")
+    model.add_argument(
+        "--engine", metavar="FILE", help="a plan or graph inside such a folder; its whole bundle is used"
+    )
+    made.add_argument("--fallback", action="store_true", help="go on with ONNX Runtime where the plans cannot run")
+    made.add_argument("--portrait", metavar="IMG", help="PNG, JPEG, WebP or BMP (default: the bundle's own)")
+
+
+def _source(made: argparse.ArgumentParser) -> None:
+    group = made.add_argument_group("sound")
+    source = group.add_mutually_exclusive_group(required=True)
+    source.add_argument("--audio", metavar="FILE", help="speech in any format, 1 kHz to 768 kHz; - is raw PCM on stdin")
+    source.add_argument("--mic", action="store_true", help="a microphone, until Ctrl-C")
+    group.add_argument("--device", metavar="NAME", help="which microphone: name, part of a name or index")
+    group.add_argument("--list-devices", action=_ListDevices, help="show the microphones and exit")
+    group.add_argument("--rate", type=positive, metavar="HZ", help="of stdin (default 16000) or the microphone")
+    group.add_argument("--channels", type=positive, metavar="N", help="of stdin or the microphone (default 1)")
+    group.add_argument("--format", choices=list(FORMATS), help="of stdin (default s16le)")
+
+
+def _sink(made: argparse.ArgumentParser) -> None:
+    group = made.add_argument_group("picture")
+    sink = group.add_mutually_exclusive_group()
+    sink.add_argument(
+        "-o", "--output", metavar="MP4", help="a video (default: <audio's name>.mp4, here; with --mic a window)"
+    )
+    sink.add_argument("--window", action="store_true", help="a window with sound; Esc closes it, f fills the screen")
+    sink.add_argument("--virtual-camera", action="store_true", help="a webcam for other programs, without sound")
+    group.add_argument("--full-screen", action="store_true", help="the window fills the screen from the start")
+    group.add_argument("--mute", action="store_true", help="a window without sound")
+
+
+def _run(made: argparse.ArgumentParser) -> None:
+    made.add_argument("--report", metavar="JSON", help="write the report here too")
+    made.add_argument("--seed", type=int, default=0, help="of the noise; the same seed gives the same frames")
+    made.add_argument("--steps", type=int, metavar="N", help="denoise steps per chunk (default: the bundle's)")
+    made.add_argument(
+        "--latency", type=float, metavar="SECONDS", help="chunks of at most this length (default: the bundle's)"
+    )
+    made.add_argument("--threads", type=positive, metavar="N", help="threads per engine (default: every core)")
+    made.add_argument(
+        "--selftest", action="store_true", help="play the bundle's golden clip and compare; see rap-run --selftest -h"
+    )
+
+
+def positive(text: str) -> int:
+    """A whole number of at least 1."""
+    if (number := int(text)) < 1:
+        raise argparse.ArgumentTypeError(f"{number} is less than 1")
+    return number
+
+
+class _ListDevices(argparse.Action):
+    """Shows the microphones and exits, without asking for the arguments of a run."""
+
+    def __init__(self, option_strings: Sequence[str], dest: str, **more: Any) -> None:
+        super().__init__(option_strings, argparse.SUPPRESS, nargs=0, **more)
+
+    def __call__(self, made: argparse.ArgumentParser, *_: object) -> None:
+        devices = input_devices()
+        if not devices:
+            made.exit(0, "No microphone was found.\n")
+        print(f"  {'index':>5}  {'channels':>8}  {'rate':>6}  name")
+        for device in devices:
+            mark = "*" if device.default else " "
+            print(f"{mark} {device.index:>5}  {device.channels:>8}  {device.rate:>6}  {device.name}, {device.host}")
+        made.exit()
