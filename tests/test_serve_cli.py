@@ -53,6 +53,8 @@ def test_it_serves_until_a_signal_and_exits_cleanly(bundle: Path, number: signal
         (["--idle-seconds", "nan"], "--idle-seconds"),
         (["--tls-cert", "a.pem"], "--tls-key"),
         (["--tls-cert", "a.pem", "--tls-key", "b.pem"], "cannot be used"),
+        (["--engine", "tensorrt"], "tensorrt"),
+        (["--latency", "0.001"], "0.001"),
         (["--portrait", "missing.png"], "does not exist"),
     ],
 )

@@ -7,7 +7,7 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
-from aiohttp import ClientWebSocketResponse
+from aiohttp import ClientWebSocketResponse, web
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from kiosk_client import listen, run, served, start
@@ -103,25 +103,39 @@ def test_a_client_that_pushes_a_file_is_held_to_real_time(bundle: Path, monkeypa
     run(scenario)
 
 
-def test_a_client_that_does_not_read_does_not_hold_up_another(bundle: Path) -> None:
+def test_a_client_that_does_not_read_does_not_hold_up_another_and_is_given_up(
+    bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    send_bytes, seen = web.WebSocketResponse.send_bytes, []
+
+    async def blocked_for_the_first(self: web.WebSocketResponse, *data: object) -> None:
+        seen.append(self)
+        if self is seen[0]:
+            await asyncio.sleep(60)
+        await send_bytes(self, *data)
+
+    monkeypatch.setattr(web.WebSocketResponse, "send_bytes", blocked_for_the_first)
+    monkeypatch.setattr(websocket, "_SEND_SECONDS", 3.0)
+
     async def scenario() -> None:
         async with (
             served(bundle) as (client, kiosk),
-            client.ws_connect("/api/stream", max_msg_size=0) as stuck,
+            client.ws_connect("/api/stream") as stuck,
             client.ws_connect("/api/stream") as other,
         ):
             await start(stuck)
-            # Nobody reads `stuck` from here on: its transport fills up.
-            stuck._reader._protocol.pause_reading()
             await send(stuck, noise(2.0, 16000), "s16le")
+            await asyncio.sleep(0.2)
             await start(other)
             await send(other, noise(1.0, 16000), "s16le")
             await other.send_str(FINISH)
-            async with asyncio.timeout(20):
-                video, texts = await listen(other)
+            video, texts = await listen(other)
             assert [text["reason"] for text in texts] == ["finished"]
             assert len(decode(video)[0]) == 25
             assert len(kiosk.visits) == 1
+            _, texts = await listen(stuck)
+            assert [text["reason"] for text in texts] == ["slow"]
+            assert stuck.close_code == 1008
 
     run(scenario)
 

@@ -46,6 +46,12 @@ def _parser() -> argparse.ArgumentParser:
         epilog="Needs the extra: pip install 'rap-edge[serve]'. Everything about it is in docs/serve.md.",
     )
     parser.add_argument("--bundle", metavar="DIR", required=True, help="folder that rap-export wrote")
+    parser.add_argument(
+        "--engine",
+        metavar="NAME",
+        help="tensorrt-rtx, tensorrt, or a plan's path in the bundle (default: ONNX Runtime)",
+    )
+    parser.add_argument("--fallback", action="store_true", help="go on with ONNX Runtime where the plans cannot run")
     parser.add_argument("--host", default=defaults.host, help="address to listen on (default: this machine only)")
     parser.add_argument("--port", type=int, default=defaults.port, help=f"TCP port (default: {defaults.port})")
     parser.add_argument(
@@ -83,6 +89,8 @@ def _run(arguments: argparse.Namespace) -> int:
         token=arguments.token or os.environ.get(_TOKEN) or None,
         portraits=tuple(map(Path, arguments.portrait)),
         max_sessions=arguments.max_sessions,
+        engine=arguments.engine,
+        fallback=arguments.fallback,
         latency=arguments.latency,
         idle_seconds=arguments.idle_seconds,
         origins=tuple(arguments.origin),
@@ -95,6 +103,8 @@ def _run(arguments: argparse.Namespace) -> int:
 
     print("rap-serve: loading the model and measuring this machine ...", file=sys.stderr)
     kiosk = open_kiosk(arguments.bundle, settings)
+    for note in kiosk.notes:
+        print(f"rap-serve: {note}", file=sys.stderr)
     places, rtf = kiosk.admission.places, kiosk.rtf
     print(
         f"rap-serve: real-time factor {rtf:.2f}, {places} {'visitor' if places == 1 else 'visitors'} at a time.",

@@ -11,7 +11,7 @@ from aiohttp import web
 
 from ..bundle import Bundle
 from ..contract import check_contract
-from ..onnxruntime_engine import load_engines
+from ..engines import load_engines
 from .admission import Admission, KioskFullError, places_for
 from .metrics import Metrics
 from .portraits import Portraits
@@ -32,6 +32,7 @@ class Kiosk:
         self.metrics = Metrics(sessions=lambda: len(self.visits), places=self.admission.places, rtf=rtf)
         self.visits: dict[str, Visit] = {}
         self.stopping = False
+        self.notes: tuple[str, ...] = ()
         # One chunk at a time: a run of the engines uses every core, and the queue gives each visitor a turn.
         self._pool = ThreadPoolExecutor(1, "render")
         self._tasks: set[asyncio.Task[None]] = set()
@@ -50,10 +51,13 @@ class Kiosk:
         spec = bundle.manifest.spec
         if settings.latency is not None:
             spec = spec.with_latency(settings.latency)
-        portraits = Portraits(bundle, spec, load_engines(bundle))
+        loaded = load_engines(bundle, settings.engine, fallback=settings.fallback)
+        portraits = Portraits(bundle, spec, loaded.engines)
         portraits.load(bundle, settings.portraits)
         avatar = portraits.find(None).avatar
-        return cls(settings, portraits, avatar.chunk_cost() / spec.chunk_seconds)
+        kiosk = cls(settings, portraits, avatar.chunk_cost() / spec.chunk_seconds)
+        kiosk.notes = loaded.notes
+        return kiosk
 
     async def open_visit(self, transport: str, portrait: str | None, rate: int, sound_rate: int) -> Visit:
         """Admit a visitor.

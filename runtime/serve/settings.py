@@ -22,6 +22,8 @@ class Settings:
         token: the secret that opens the kiosk, or None on loopback.
         portraits: pictures to choose from beside the bundle's own.
         max_sessions: None measures how many the machine holds in real time.
+        engine: what runs the bundle, see `engines.load_engines`; None takes ONNX Runtime.
+        fallback: go on with ONNX Runtime where the plans cannot run.
         latency: longest chunk in seconds; None takes the model's own.
         idle_seconds: a session without speech for this long ends.
         origins: further origins ("https://kiosk.example") whose pages may use this server.
@@ -34,6 +36,8 @@ class Settings:
     token: str | None = field(default=None, repr=False)
     portraits: tuple[Path, ...] = ()
     max_sessions: int | None = None
+    engine: str | None = None
+    fallback: bool = False
     latency: float | None = None
     idle_seconds: float = 120.0
     origins: tuple[str, ...] = ()
