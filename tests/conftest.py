@@ -27,3 +27,16 @@ def nano_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("bundles") / "nano-fp32"
     assert main(["-o", str(folder)]) == 0
     return folder
+
+
+@pytest.fixture
+def screen(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """A real X server without a monitor, as DISPLAY."""
+    from virtual_screen import missing_screen, x_server
+
+    if reason := missing_screen():
+        pytest.skip(reason)
+    with x_server() as display:
+        monkeypatch.setenv("DISPLAY", display)
+        monkeypatch.setenv("SDL_VIDEODRIVER", "x11")
+        yield display

@@ -1,12 +1,12 @@
 """A real SDL window on a real X server without a screen, and a real SDL sound output without a loudspeaker."""
 
-import shutil
 import subprocess
 import time
 from pathlib import Path
 
 import numpy as np
 import pytest
+from virtual_screen import SCREEN
 
 from rap_edge.runtime.errors import OutputError
 from rap_edge.runtime.loudspeaker import Loudspeaker
@@ -17,30 +17,7 @@ from rap_edge.runtime.virtual_camera import VirtualCamera
 from rap_edge.runtime.window import Window
 
 pytest.importorskip("sdl2", reason="PySDL2 is not installed")
-SCREEN = 600
 RED, GREEN, AMBER = (200, 30, 30), (30, 180, 60), (255, 176, 32)
-
-
-@pytest.fixture
-def screen(monkeypatch):
-    if missing := [tool for tool in ("Xvfb", "openbox", "xdotool", "import") if shutil.which(tool) is None]:
-        pytest.skip(f"{missing[0]} is not installed, which looking at a window needs")
-    server = subprocess.Popen(
-        ["Xvfb", "-displayfd", "1", "-screen", "0", f"{SCREEN}x{SCREEN}x24", "-nolisten", "tcp"],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        text=True,
-    )
-    number = server.stdout.readline().strip()
-    monkeypatch.setenv("DISPLAY", f":{number}")
-    monkeypatch.setenv("SDL_VIDEODRIVER", "x11")
-    # Full screen is something that a window manager gives.
-    manager = subprocess.Popen(["openbox"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    yield
-    for process in (manager, server):
-        process.terminate()
-        process.wait()
-    server.stdout.close()
 
 
 @pytest.fixture
