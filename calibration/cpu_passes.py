@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
-from rap_edge.export.rewriting import TO_LAST, Rewriter, constant, only_reader, remove_unused, static_shape
+from rap_edge.export.rewriting import TO_LAST, Rewriter, constant, only_reader, remove_unused, scalar, static_shape
 
 _MOVEMENT = frozenset(("Reshape", "Transpose", "Squeeze", "Unsqueeze", "Flatten"))
 
@@ -41,26 +41,25 @@ def absorb_bias(model: ir.Model) -> int:
 
 
 def keep_bias_apart(model: ir.Model) -> int:
-    """Give the bias behind a quantised matrix product the product's rank; returns how many.
+    """Subtract the negated bias behind a quantised matrix product; returns how many.
 
-    ONNX Runtime would merge a bias of rank 1 and the product into a Gemm in fp32, whose weights it restores in every
-    run.
+    ONNX Runtime would merge an addition and the product into a Gemm in fp32, whose weights it restores in every run.
     """
-    made: dict[tuple[ir.Value, int], ir.Value] = {}
+    negated: dict[ir.Value, ir.Value] = {}
     count = 0
-    for node in model.graph:
+    for node in list(model.graph):
         add = only_reader(node.outputs[0], "Add") if node.op_type == "MatMul" else None
         weight = node.inputs[1].producer() if node.op_type == "MatMul" and node.inputs[1] is not None else None
         if add is None or weight is None or weight.op_type != "DequantizeLinear":
             continue
-        rank = len(static_shape(node.outputs[0]) or ())
-        for index, bias in enumerate(add.inputs):
-            if bias is not None and bias.const_value is not None and rank > 2 and len(static_shape(bias) or ()) == 1:
-                if (bias, rank) not in made:
-                    array = bias.const_value.numpy().reshape((1,) * (rank - 1) + (-1,))
-                    made[bias, rank] = constant(model.graph, f"{bias.name}_rank_{rank}", array)
-                add.replace_input_with(index, made[bias, rank])
-                count += 1
+        bias = next((value for value in add.inputs if value is not None and value.const_value is not None), None)
+        if bias is None or bias.const_value is None:
+            continue
+        if bias not in negated:
+            negated[bias] = constant(model.graph, f"{bias.name}_negated", -bias.const_value.numpy())
+        rewriter = Rewriter(model.graph, add)
+        rewriter.replace(add.outputs[0], rewriter.add("Sub", [node.outputs[0], negated[bias]]))
+        count += 1
     remove_unused(model)
     return count
 
@@ -68,30 +67,32 @@ def keep_bias_apart(model: ir.Model) -> int:
 def pixels_from_quantized(model: ir.Model) -> int:
     """Take uint8 pixels straight from the last convolution's quantised output; returns 1 or 0.
 
-    Quantising with scale 1 and zero point 0 is the rounding and clipping that stands at the graph's end. What else
-    reads the unrounded pixels (their mean magnitude) reads the quantised ones.
+    The rounding to pixels at the graph's end, `QuantizeLinear` with scale 1 and zero point 0, becomes its own.
+    What else reads the unrounded pixels (their mean magnitude) reads the quantised ones.
     """
-    for cast in list(model.graph):
-        if (
-            cast.op_type != "Cast"
-            or not cast.outputs[0].is_graph_output()
-            or cast.outputs[0].dtype != ir.DataType.UINT8
-        ):
+    for rounding in list(model.graph):
+        if not _rounds_to_pixels(rounding):
             continue
-        chain, node = [], cast.inputs[0].producer() if cast.inputs[0] is not None else None
-        while node is not None and node.op_type in (*_MOVEMENT, "Round", "Clip"):
+        chain, node = [], rounding.inputs[0].producer() if rounding.inputs[0] is not None else None
+        while node is not None and node.op_type in _MOVEMENT:
             chain.append(node)
             node = node.inputs[0].producer() if node.inputs[0] is not None else None
-        if node is None or node.op_type != "DequantizeLinear" or {n.op_type for n in chain} < {"Round", "Clip"}:
+        if node is None or node.op_type != "DequantizeLinear":
             continue
         quantizer = node.inputs[0].producer() if node.inputs[0] is not None else None
         if quantizer is None or quantizer.op_type != "QuantizeLinear":
             continue
         _requantize(model, quantizer, node)
-        _move_bytes(model, cast, chain[::-1], quantizer.outputs[0], node.outputs[0])
+        _move_bytes(model, rounding, chain[::-1], quantizer.outputs[0], node.outputs[0])
         remove_unused(model)
         return 1
     return 0
+
+
+def _rounds_to_pixels(node: ir.Node) -> bool:
+    if node.op_type != "QuantizeLinear" or len(node.inputs) < 3 or node.outputs[0].dtype != ir.DataType.UINT8:
+        return False
+    return scalar(node.inputs[1]) == 1.0 and scalar(node.inputs[2]) == 0.0
 
 
 def _requantize(model: ir.Model, quantizer: ir.Node, restore: ir.Node) -> None:
@@ -103,20 +104,16 @@ def _requantize(model: ir.Model, quantizer: ir.Node, restore: ir.Node) -> None:
         node.replace_input_with(2, zero)
 
 
-def _move_bytes(model: ir.Model, cast: ir.Node, chain: list[ir.Node], value: ir.Value, restored: ir.Value) -> None:
-    rewriter = Rewriter(model.graph, cast)
+def _move_bytes(model: ir.Model, rounding: ir.Node, chain: list[ir.Node], value: ir.Value, restored: ir.Value) -> None:
+    rewriter = Rewriter(model.graph, rounding)
     # Pixels without a sign are their own magnitude.
     for pixels in (restored, *(node.outputs[0] for node in chain)):
         for node in list(pixels.consumers()):
             if node.op_type == "Abs":
                 ir.convenience.replace_all_uses_with(node.outputs[0], pixels)
     for node in chain:
-        if node.op_type in _MOVEMENT:
-            attributes = {name: attribute.value for name, attribute in node.attributes.items()}
-            moved = rewriter.add(node.op_type, [value, *node.inputs[1:]], **attributes)
-            moved.shape = node.outputs[0].shape
-            value = moved
-    pixels = cast.outputs[0]
-    rewriter.replace(pixels, value)
-    value.name, pixels.name = pixels.name, f"{pixels.name}_rounded"
-    model.graph.remove(cast, safe=True)
+        attributes = {name: attribute.value for name, attribute in node.attributes.items()}
+        moved = rewriter.add(node.op_type, [value, *node.inputs[1:]], **attributes)
+        moved.shape = node.outputs[0].shape
+        value = moved
+    rewriter.replace(rounding.outputs[0], value)

@@ -210,7 +210,7 @@ def _chunks(
             loop = ChunkLoop(spec, engines, encode_reference(spec, engines["vae_encoder"], portrait), seed)
         stop = (index + 1) * spec.chunk_samples
         buffer.read(stop - spec.window_samples, stop, loop.waveform)
-        loop.render()
+        loop.render(spec.steps)
         buffer.drop_before(stop)
 
 

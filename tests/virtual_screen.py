@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -33,9 +34,20 @@ def x_server() -> Iterator[str]:
     environment = os.environ | {"DISPLAY": display}
     manager = subprocess.Popen(["openbox"], env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
+        _wait_for_manager(environment)
         yield display
     finally:
         for process in (manager, server):
             process.terminate()
             process.wait()
         server.stdout.close()
+
+
+def _wait_for_manager(environment: dict[str, str]) -> None:
+    # A window that is opened while the manager starts may wait for ever to be shown.
+    end = time.monotonic() + 10.0
+    while time.monotonic() < end:
+        if subprocess.run(["xdotool", "get_num_desktops"], env=environment, capture_output=True).returncode == 0:
+            return
+        time.sleep(0.05)
+    raise TimeoutError("openbox did not start")
