@@ -107,8 +107,8 @@ print(seen)
 
 
 def window_is_open() -> bool:
-    tree = subprocess.run(["xdotool", "search", "--name", "^rap-edge$"], capture_output=True)
-    return tree.returncode == 0
+    active = subprocess.run(["xdotool", "getactivewindow", "getwindowname"], capture_output=True, text=True)
+    return active.stdout.strip() == "rap-edge"
 
 
 @pytest.mark.skipif(missing_pulse() is not None, reason=missing_pulse() or "")
