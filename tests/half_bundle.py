@@ -13,7 +13,7 @@ from rap_edge.export.exporter import ExportSettings, write_graph
 from rap_edge.export.graphs import graph_sources
 from rap_edge.export.writer import new_bundle
 from rap_edge.models.networks import Networks
-from rap_edge.runtime.bundle import Bundle, Manifest, hash_file
+from rap_edge.runtime.bundle import Bundle, Manifest
 
 
 def write_half_bundle(networks: Networks, folder: Path) -> Path:
