@@ -173,7 +173,7 @@ def _unfused(layer: str, claim: Claim, operands: Sequence[str]) -> ExportError:
     if claim.dtype == "float32" or "float32" in operands:
         cure = "TensorRT fuses float16 only, so export with --precision fp16"
     else:
-        cure = "head widths above 128 or below 16 have no fused kernel, so change num_heads or use ONNX Runtime"
+        cure = "TensorRT fuses two heads or more of width 10 to 256, so change num_heads or use ONNX Runtime"
     return ExportError(f"Attention {layer!r} of {claim.graph!r} is not fused in the built engine; {cure}.")
 
 

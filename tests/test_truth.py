@@ -56,10 +56,11 @@ def test_attention_in_honest_fp32_builds_but_is_not_fused(tmp_path) -> None:
     assert "--precision fp16" in message
 
 
-def test_attention_that_tensorrt_takes_apart_without_a_word_is_found_out(tmp_path) -> None:
-    message = refused(job(attention(tmp_path, heads=1, width=256)))
+@pytest.mark.parametrize(("heads", "width"), [(1, 64), (2, 8), (2, 512)])
+def test_attention_that_tensorrt_takes_apart_without_a_word_is_found_out(tmp_path, heads: int, width: int) -> None:
+    message = refused(job(attention(tmp_path, heads=heads, width=width)))
     assert "'block/Attention_1' of 'attend' is not fused" in message
-    assert "head widths" in message
+    assert "two heads or more" in message
 
 
 def test_a_stealthy_cast_is_found_out_by_the_layer_behind_it(tmp_path) -> None:
