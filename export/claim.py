@@ -35,6 +35,7 @@ class Claim:
         dtype: numpy dtype name that its layers compute in, "float16" or "float32".
         attention: `Attention` operators, those inside functions counted at every call.
         islands: nodes that may compute in float32.
+        wide: those of the islands that are matrix products or convolutions.
         quantised: nodes whose operands are dequantised, and from which type.
     """
 
@@ -42,16 +43,17 @@ class Claim:
     dtype: str
     attention: int
     islands: frozenset[str] = frozenset()
+    wide: frozenset[str] = frozenset()
     quantised: Mapping[str, str] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         """The claim as plain JSON types."""
-        return asdict(self) | {"islands": sorted(self.islands)}
+        return asdict(self) | {"islands": sorted(self.islands), "wide": sorted(self.wide)}
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Claim:
         """The claim that `to_dict` gave."""
-        return cls(**{**data, "islands": frozenset(data["islands"])})
+        return cls(**{**data, "islands": frozenset(data["islands"]), "wide": frozenset(data["wide"])})
 
 
 def read_claim(name: str, file: Path, dtype: str, islands: Iterable[str]) -> Claim:
@@ -66,7 +68,9 @@ def read_claim(name: str, file: Path, dtype: str, islands: Iterable[str]) -> Cla
         raise ExportError(f"{str(file)!r} is no readable ONNX graph ({error}); export the bundle again.") from None
     functions = {(function.domain, function.name): function for function in model.functions}
     attention = sum(_attentions(node, functions) for node in model.graph.node)
-    return Claim(name, dtype, attention, frozenset(islands), _quantised(model.graph))
+    kept = frozenset(islands)
+    products = frozenset(node.name for node in model.graph.node if node.op_type in _PRODUCTS)
+    return Claim(name, dtype, attention, kept, kept & products, _quantised(model.graph))
 
 
 def _attentions(node: onnx.NodeProto, functions: Mapping[tuple[str, str], onnx.FunctionProto]) -> int:

@@ -22,7 +22,7 @@ from .plan_program import Step
 _LAYER = re.compile(r"\[ONNX Layer: ([^\]]*)\]")
 _TYPES = {"HALF": "float16", "FLOAT": "float32", "BF16": "bfloat16"}
 # What the parser adds around constants and islands without computing anything.
-_PLUMBING = frozenset(("CONSTANT", "SHUFFLE", "CAST", "SHAPE"))
+_PLUMBING = frozenset(("CONSTANT", "SHUFFLE", "CAST", "SHAPE", "UNSQUEEZE", "SQUEEZE"))
 
 
 def check_network(network: Any, module: Any, claim: Claim) -> tuple[str, ...]:
@@ -39,7 +39,8 @@ def check_network(network: Any, module: Any, claim: Claim) -> tuple[str, ...]:
     Raises:
         ExportError: names the first layer that disagrees.
     """
-    attentions = []
+    attentions: list[str] = []
+    offenders: list[Any] = []
     for index in range(network.num_layers):
         layer = network.get_layer(index)
         kind = layer.type.name
@@ -47,8 +48,10 @@ def check_network(network: Any, module: Any, claim: Claim) -> tuple[str, ...]:
             _require_fusing(layer, module, claim)
         elif kind == "ATTENTION_OUTPUT":
             attentions.append(_LAYER.findall(layer.metadata)[0] if layer.metadata else layer.name)
-        if claim.dtype == "float16":
-            _require_half(layer, claim)
+        if claim.dtype == "float16" and _wide_type(layer, claim):
+            offenders.append(layer)
+    if offenders:
+        raise _not_half(offenders, claim)
     if len(attentions) != claim.attention:
         raise ExportError(
             f"The graph {claim.graph!r} holds {claim.attention} attentions and TensorRT made {len(attentions)} of "
@@ -90,6 +93,11 @@ def check_steps(steps: Iterable[Step], claim: Claim, attentions: Sequence[str], 
                 f"Layer {_label(step)!r} of {claim.graph!r} computes in float32 in the built engine although the graph "
                 "says float16; report the graph, or build with another version of TensorRT."
             )
+        if narrowed := sorted(_names(step.layers) & claim.wide if "float32" not in operands else ()):
+            raise ExportError(
+                f"Layer {narrowed[0]!r} of {claim.graph!r} is an island that the manifest keeps in float32 but runs as "
+                f"{operands[0]} in the built engine; report the graph, or build with another version of TensorRT."
+            )
         for name in _names(step.layers) & claim.quantised.keys():
             seen.setdefault(name, set()).update(operands)
     if missing := [layer for layer in attentions if not fused[layer]]:
@@ -120,18 +128,26 @@ def _require_fusing(layer: Any, module: Any, claim: Claim) -> None:
         )
 
 
-def _require_half(layer: Any, claim: Claim) -> None:
+def _wide_type(layer: Any, claim: Claim) -> str:
+    """The other type that a layer computes in although it should in float16; "" if it does."""
     kind = layer.type.name
     names = _names(_LAYER.findall(layer.metadata or ""))
     if kind == "CAST" or (kind in _PLUMBING and not names) or names & claim.islands:
-        return
-    for index in range(layer.num_outputs):
-        output = layer.get_output(index)
-        if output.dtype.name in _TYPES and _TYPES[output.dtype.name] != "float16" and _many(output.shape):
-            raise ExportError(
-                f"Layer {layer.name!r} of {claim.graph!r} computes in {_TYPES[output.dtype.name]} although the graph "
-                "is float16 and the manifest lists no island there; export it again with --precision fp16."
-            )
+        return ""
+    outputs = [layer.get_output(index) for index in range(layer.num_outputs)]
+    types = [_TYPES.get(output.dtype.name, "") for output in outputs if _many(output.shape)]
+    return next((item for item in types if item not in ("", "float16")), "")
+
+
+def _not_half(layers: Sequence[Any], claim: Claim) -> ExportError:
+    # The parser adds layers without a name; one that stands for an ONNX node tells the reader more.
+    named = [layer for layer in layers if _LAYER.search(layer.metadata or "")]
+    layer = (named or list(layers))[0]
+    name = _LAYER.findall(layer.metadata)[0] if named else layer.name
+    return ExportError(
+        f"Layer {name!r} of {claim.graph!r} computes in {_wide_type(layer, claim)} although the graph is float16 and "
+        "the manifest lists no island there; export it again with --precision fp16."
+    )
 
 
 def _require_known(step: Step, operands: Sequence[str], claim: Claim) -> None:
@@ -157,7 +173,7 @@ def _unfused(layer: str, claim: Claim, operands: Sequence[str]) -> ExportError:
     if claim.dtype == "float32" or "float32" in operands:
         cure = "TensorRT fuses float16 only, so export with --precision fp16"
     else:
-        cure = "head widths above 128 or below 16 have no fused kernel, so change num_heads or use ONNX Runtime"
+        cure = "TensorRT fuses two heads or more of width 10 to 256, so change num_heads or use ONNX Runtime"
     return ExportError(f"Attention {layer!r} of {claim.graph!r} is not fused in the built engine; {cure}.")
 
 

@@ -75,7 +75,8 @@ def plans_of(manifest: Manifest, first: EngineInfo) -> Mapping[str, EngineInfo]:
         PreflightError: a graph has none.
     """
     result = {}
-    for name in manifest.graphs:
+    # The plan that was asked for comes first, so that it is the one a message names.
+    for name in sorted(manifest.graphs, key=lambda graph: first not in manifest.engines.get(graph, ())):
         same = [item for item in manifest.engines.get(name, ()) if item.build == first.build]
         if not same:
             raise PreflightError(

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tiny import TINY
 
-from rap_edge.runtime.bundle import MANIFEST_NAME, Bundle, GraphInfo, Manifest, check_path, hash_file
+from rap_edge.runtime.bundle import MANIFEST_NAME, Bundle, EngineInfo, GraphInfo, Manifest, check_path, hash_file
 from rap_edge.runtime.contract import check_contract, contract
 from rap_edge.runtime.errors import BundleError, RapEdgeError
 
@@ -19,7 +19,8 @@ def manifest(root: Path) -> Manifest:
         (root / f"{name}.onnx").write_bytes(name.encode())
         graphs[name] = GraphInfo(f"{name}.onnx", *signature)
     files = {graph.file: hash_file(root / graph.file) for graph in graphs.values()}
-    return Manifest(spec=TINY, precision="fp32", graphs=graphs, files=files)
+    plan = EngineInfo("dit.onnx", "tensorrt-rtx", "1.7", "linux-x86_64", ("8.9",), "p", "0" * 64, {"fused": 2})
+    return Manifest(spec=TINY, precision="fp32", graphs=graphs, files=files, engines={"dit": (plan,)})
 
 
 @pytest.fixture

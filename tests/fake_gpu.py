@@ -1,0 +1,187 @@
+"""A CUDA driver whose device memory is host memory, and a TensorRT module whose engine is a Python function."""
+
+from __future__ import annotations
+
+import ctypes
+from enum import IntEnum
+from types import SimpleNamespace
+
+import numpy as np
+
+
+class FakeStatus(IntEnum):
+    CUDA_SUCCESS = 0
+    CUDA_ERROR_OUT_OF_MEMORY = 2
+    CUDA_ERROR_STREAM_CAPTURE_INVALIDATED = 901
+
+
+class FakeCudaDriver:
+    """`cuda.bindings.driver`; a captured graph is the list of calls that it held back."""
+
+    CUstream_flags = SimpleNamespace(CU_STREAM_NON_BLOCKING=1)
+    CUstreamCaptureMode = SimpleNamespace(CU_STREAM_CAPTURE_MODE_THREAD_LOCAL=1)
+
+    def __init__(self) -> None:
+        self.calls: list[str] = []
+        self.blocks: dict[int, object] = {}
+        self.capturing: list | None = None
+        self.fail_at = ""
+
+    def submit(self, action) -> None:
+        """Do it, or record it while a stream is being captured."""
+        if self.capturing is None:
+            action()
+        else:
+            self.capturing.append(action)
+
+    def _memory(self, size: int):
+        block = ctypes.create_string_buffer(size)
+        self.blocks[ctypes.addressof(block)] = block
+        return ctypes.addressof(block)
+
+    def _copy(self, target, source, size, stream):
+        self.submit(lambda: ctypes.memmove(target, source, size))
+
+    def _free(self, address):
+        del self.blocks[address]
+
+    def _end(self, stream):
+        graph, self.capturing = self.capturing, None
+        return graph
+
+    def _launch(self, graph, stream):
+        for action in graph:
+            action()
+
+    def __getattr__(self, name: str):
+        if not name.startswith("cu"):
+            raise AttributeError(name)
+        actions = {
+            "cuMemAlloc": self._memory,
+            "cuMemAllocHost": self._memory,
+            "cuMemFree": self._free,
+            "cuMemFreeHost": self._free,
+            "cuMemcpyHtoDAsync": self._copy,
+            "cuMemcpyDtoHAsync": self._copy,
+            "cuStreamBeginCapture": lambda stream, mode: setattr(self, "capturing", []),
+            "cuStreamEndCapture": self._end,
+            "cuGraphInstantiate": lambda graph, flags: graph,
+            "cuGraphLaunch": self._launch,
+            "cuStreamCreate": lambda flags: 7,
+        }
+
+        def call(*arguments):
+            self.calls.append(name)
+            if name == self.fail_at:
+                if name == "cuStreamEndCapture":
+                    self.capturing = None
+                return (FakeStatus.CUDA_ERROR_STREAM_CAPTURE_INVALIDATED, None)
+            return FakeStatus.CUDA_SUCCESS, actions.get(name, lambda *a: 0)(*arguments)
+
+        return call
+
+
+class FakeTensorRt:
+    """`tensorrt_rtx` with one engine: every output is filled from the inputs by `body`."""
+
+    __name__, __version__ = "tensorrt_rtx", "1.7.1.116"
+
+    class ILogger:
+        pass
+
+    class IRuntimeCache:
+        pass
+
+    def __init__(self, driver: FakeCudaDriver, tensors, body, *, refuse: bool = False) -> None:
+        """Tensors are (name, is_input, dtype, shape)."""
+        self.driver, self.tensors, self.body, self.refuse = driver, tensors, body, refuse
+        self.runtimes: list = []
+        self.cache = FakeCache()
+
+    def Runtime(self, logger):  # noqa: N802
+        runtime = SimpleNamespace(engine_host_code_allowed=None, deserialize_cuda_engine=self._deserialize)
+        self.runtimes.append((runtime, logger))
+        return runtime
+
+    def _deserialize(self, data: bytes):
+        if self.refuse:
+            severity = SimpleNamespace(name="ERROR")
+            self.runtimes[-1][1].log(severity, "Platform mismatch.\n")
+            return None
+        return FakeEngine(self)
+
+
+class FakeCache:
+    def __init__(self) -> None:
+        self.content, self.accepts = b"kernels", True
+
+    def serialize(self) -> bytes:
+        return self.content
+
+    def deserialize(self, data: bytes) -> bool:
+        self.loaded = data
+        return self.accepts
+
+
+class FakeEngine:
+    def __init__(self, module: FakeTensorRt) -> None:
+        self._module = module
+        self.num_io_tensors = len(module.tensors)
+
+    def _find(self, name: str):
+        return next(item for item in self._module.tensors if item[0] == name)
+
+    def get_tensor_name(self, index: int) -> str:
+        return self._module.tensors[index][0]
+
+    def get_tensor_mode(self, name: str):
+        return SimpleNamespace(name="INPUT" if self._find(name)[1] else "OUTPUT")
+
+    def get_tensor_dtype(self, name: str):
+        return SimpleNamespace(name=self._find(name)[2])
+
+    def get_tensor_shape(self, name: str):
+        return self._find(name)[3]
+
+    def create_runtime_config(self):
+        cache = self._module.cache
+        return SimpleNamespace(
+            create_runtime_cache=lambda: cache, set_runtime_cache=lambda c: True, get_runtime_cache=lambda: cache
+        )
+
+    def create_execution_context(self, config=None):
+        return FakeContext(self._module)
+
+
+class FakeContext:
+    def __init__(self, module: FakeTensorRt) -> None:
+        self._module, self.capturable, self.enqueued = module, True, 0
+        self._addresses: dict[str, int] = {}
+        self._shapes: dict[str, tuple] = {}
+
+    def set_input_shape(self, name, shape) -> bool:
+        known = next(item[3] for item in self._module.tensors if item[0] == name)
+        self._shapes[name] = shape
+        return all(size in (have, -1) or have == -1 for size, have in zip(shape, known, strict=True))
+
+    def set_tensor_address(self, name, address) -> bool:
+        self._addresses[name] = address
+        return True
+
+    def is_stream_capturable(self, stream) -> bool:
+        return self.capturable
+
+    def execute_async_v3(self, stream) -> bool:
+        self.enqueued += 1
+        self._module.driver.submit(self._run)
+        return True
+
+    def _run(self) -> None:
+        arrays = {}
+        for name, _, dtype, shape in self._module.tensors:
+            kind = {"FLOAT": np.float32, "HALF": np.float16, "UINT8": np.uint8}[dtype]
+            shape = self._shapes.get(name, shape)
+            count = int(np.prod(shape)) * np.dtype(kind).itemsize
+            block = (ctypes.c_ubyte * count).from_address(self._addresses[name])
+            arrays[name] = np.frombuffer(block, kind).reshape(shape)
+        self._module.body(arrays)

@@ -1,0 +1,218 @@
+"""The TensorRT backend's own logic, over a fake driver; the last test needs a GPU."""
+
+from __future__ import annotations
+
+import gc
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+from fake_gpu import FakeCudaDriver, FakeTensorRt
+
+from rap_edge.runtime.bundle import GraphInfo, TensorInfo
+from rap_edge.runtime.cuda_device import query_driver
+from rap_edge.runtime.cuda_memory import Cuda
+from rap_edge.runtime.errors import BundleError, EngineError
+from rap_edge.runtime.runtime_cache import RuntimeCacheFile
+from rap_edge.runtime.tensorrt_engine import TensorRtEngine
+
+GRAPH = GraphInfo(
+    "g.onnx",
+    (TensorInfo("x", "float32", (2, 3)), TensorInfo("frames", "uint8", ("frames", 4))),
+    (TensorInfo("y", "float32", (2, 3)),),
+)
+TENSORS = [("x", True, "FLOAT", (2, 3)), ("frames", True, "UINT8", (-1, 4)), ("y", False, "FLOAT", (2, 3))]
+
+
+def double(arrays) -> None:
+    arrays["y"][...] = 2 * arrays["x"] + arrays["frames"].sum()
+
+
+class Machine:
+    """A fake GPU and an engine on it."""
+
+    def __init__(self, folder: Path, tensors=TENSORS, cache: Path | None = None, **module) -> None:
+        self.driver = FakeCudaDriver()
+        self.module = FakeTensorRt(self.driver, tensors, double, **module)
+        plan = folder / "g.plan"
+        plan.write_bytes(b"plan")
+        self.engine = TensorRtEngine("g", GRAPH, plan, self.module, Cuda(self.driver), cache=cache)
+
+
+def test_a_run_copies_in_computes_copies_out_and_waits(tmp_path) -> None:
+    machine = Machine(tmp_path)
+    execution = machine.engine.prepare(sizes={"frames": 5})
+    execution.buffers["x"][...] = np.arange(6, dtype=np.float32).reshape(2, 3)
+    execution.buffers["frames"][...] = 1
+    machine.driver.calls.clear()
+    execution.run()
+    assert np.array_equal(execution.buffers["y"], 2 * np.arange(6).reshape(2, 3) + 20)
+    assert machine.driver.calls == ["cuCtxSetCurrent"] + ["cuMemcpyHtoDAsync"] * 2 + [
+        "cuMemcpyDtoHAsync",
+        "cuStreamSynchronize",
+    ]
+
+
+def test_preparing_runs_once_so_that_the_first_chunk_is_not_late(tmp_path) -> None:
+    machine = Machine(tmp_path)
+    execution = machine.engine.prepare(sizes={"frames": 1})
+    assert execution._context.enqueued == 1
+
+
+def test_buffers_that_are_given_are_used_as_they_are(tmp_path) -> None:
+    machine = Machine(tmp_path)
+    shared = np.ones((2, 3), np.float32)
+    execution = machine.engine.prepare({"x": shared}, {"frames": 1})
+    shared[...] = 4
+    execution.run()
+    assert (execution.buffers["y"] == 8).all()
+
+
+def test_a_captured_graph_is_replayed(tmp_path) -> None:
+    machine = Machine(tmp_path)
+    execution = machine.engine.prepare(sizes={"frames": 1})
+    assert execution.capture() == ""
+    enqueued = execution._context.enqueued
+    for value in (1.0, 5.0):
+        execution.buffers["x"][...] = value
+        execution.run()
+        assert (execution.buffers["y"] == 2 * value).all()
+    assert execution._context.enqueued == enqueued
+    assert machine.driver.calls.count("cuGraphLaunch") == 2
+
+
+def test_what_another_execution_allocated_can_be_captured_and_loose_memory_cannot(tmp_path) -> None:
+    machine = Machine(tmp_path)
+    first = machine.engine.prepare(sizes={"frames": 1})
+    second = machine.engine.prepare({"x": first.buffers["y"]}, {"frames": 1})
+    assert second.capture() == ""
+    loose = machine.engine.prepare({"x": np.zeros((2, 3), np.float32)}, {"frames": 1})
+    assert "'x' is not page-locked" in loose.capture()
+    loose.run()
+
+
+def test_a_capture_that_fails_says_why_and_runs_without(tmp_path) -> None:
+    machine = Machine(tmp_path)
+    execution = machine.engine.prepare(sizes={"frames": 1})
+    machine.driver.fail_at = "cuStreamEndCapture"
+    assert "CAPTURE_INVALIDATED" in execution.capture()
+    machine.driver.fail_at = ""
+    execution.buffers["x"][...] = 3
+    execution.run()
+    assert (execution.buffers["y"] == 6).all()
+    execution._context.capturable = False
+    assert "cannot be captured" in execution.capture()
+
+
+def test_a_graph_is_not_replayed_over_other_bindings(tmp_path) -> None:
+    machine = Machine(tmp_path)
+    execution = machine.engine.prepare(sizes={"frames": 1})
+    execution.capture()
+    execution._captured = ()
+    execution.run()
+    assert "cuGraphLaunch" not in machine.driver.calls
+
+
+def test_an_engine_with_other_bindings_than_the_contract_is_refused(tmp_path) -> None:
+    for changed in (
+        [("x", True, "HALF", (2, 3)), *TENSORS[1:]],
+        [("x", True, "FLOAT", (2, 4)), *TENSORS[1:]],
+        TENSORS[:2],
+        [*TENSORS, ("z", False, "FLOAT", (1,))],
+    ):
+        with pytest.raises(BundleError, match="Graph 'g' has"):
+            Machine(tmp_path, changed)
+
+
+def test_a_static_plan_takes_the_size_it_was_built_for_and_no_other(tmp_path) -> None:
+    machine = Machine(tmp_path, [TENSORS[0], ("frames", True, "UINT8", (33, 4)), TENSORS[2]])
+    machine.engine.prepare(sizes={"frames": 33})
+    with pytest.raises(EngineError, match=r"does not take 'frames' as \[9, 4\]"):
+        machine.engine.prepare(sizes={"frames": 9})
+
+
+def test_a_plan_that_tensorrt_refuses_is_a_sentence_with_its_reason(tmp_path) -> None:
+    with pytest.raises(EngineError, match=r"tensorrt-rtx 1\.7\.1\.116 cannot load 'g\.plan' \(Platform mismatch\)"):
+        Machine(tmp_path, refuse=True)
+
+
+def test_host_code_in_plans_is_refused_unless_it_is_asked_for(tmp_path) -> None:
+    machine = Machine(tmp_path)
+    assert machine.module.runtimes[0][0].engine_host_code_allowed is False
+    TensorRtEngine("g", GRAPH, tmp_path / "g.plan", machine.module, Cuda(machine.driver), allow_host_code=True)
+    assert machine.module.runtimes[1][0].engine_host_code_allowed is True
+
+
+def test_a_failing_gpu_is_a_sentence(tmp_path) -> None:
+    machine = Machine(tmp_path)
+    execution = machine.engine.prepare(sizes={"frames": 1})
+    machine.driver.fail_at = "cuStreamSynchronize"
+    with pytest.raises(EngineError, match="The GPU failed in cuStreamSynchronize"):
+        execution.run()
+
+
+def test_memory_is_given_back(tmp_path) -> None:
+    machine = Machine(tmp_path)
+    execution = machine.engine.prepare(sizes={"frames": 1})
+    kept = execution.buffers["y"]
+    assert len(machine.driver.blocks) == 6
+    del execution
+    gc.collect()
+    assert len(machine.driver.blocks) == 1
+    assert (kept == 0).all()
+
+
+def test_kernels_are_kept_beside_the_bundle(tmp_path) -> None:
+    path = tmp_path / "bundle.cache" / "g.rtx"
+    machine = Machine(tmp_path, cache=path)
+    machine.engine.prepare(sizes={"frames": 1})
+    assert path.read_bytes() == b"kernels"
+    again = Machine(tmp_path, cache=path)
+    assert again.module.cache.loaded == b"kernels"
+
+
+def test_a_cache_that_others_may_write_is_left_alone(tmp_path) -> None:
+    path = tmp_path / "g.rtx"
+    path.write_bytes(b"kernels")
+    cache = FakeTensorRt(FakeCudaDriver(), [], double).cache
+    path.chmod(0o666)
+    assert not RuntimeCacheFile(path).load(cache)
+    path.chmod(0o644)
+    assert RuntimeCacheFile(path).load(cache)
+    cache.accepts = False
+    assert not RuntimeCacheFile(path).load(cache)
+    assert not RuntimeCacheFile(tmp_path / "none").load(cache)
+
+
+def test_a_cache_that_cannot_be_written_is_no_error(tmp_path) -> None:
+    (tmp_path / "file").write_bytes(b"")
+    cache = FakeTensorRt(FakeCudaDriver(), [], double).cache
+    assert not RuntimeCacheFile(tmp_path / "file" / "g.rtx").save(cache)
+
+
+@pytest.mark.skipif(not query_driver().devices, reason="needs an NVIDIA GPU")
+def test_a_bundle_runs_on_the_gpu_as_on_the_cpu(tmp_path) -> None:
+    pytest.importorskip("tensorrt_rtx", reason="needs the TensorRT-RTX wheel")
+    pytest.importorskip("cuda.bindings.driver", reason="needs cuda-bindings")
+    from half_bundle import write_half_bundle
+
+    from rap_edge.export.cli import main
+    from rap_edge.export.source import SHIPPED
+    from rap_edge.models import load_networks
+    from rap_edge.runtime.bundle import Bundle
+    from rap_edge.runtime.engines import load_engines
+
+    folder = write_half_bundle(load_networks(SHIPPED), tmp_path / "nano-fp16")
+    assert main(["--bundle", str(folder), "--engine", "tensorrt-rtx", "--target", "current"]) == 0
+    bundle = Bundle.open(folder)
+    outputs = []
+    for engine in (None, "tensorrt-rtx"):
+        execution = load_engines(bundle, engine).engines["audio_encoder"].prepare()
+        execution.buffers["waveform"][...] = np.random.default_rng(0).standard_normal(
+            execution.buffers["waveform"].shape
+        )
+        execution.run()
+        outputs.append(execution.buffers["audio_features"].copy())
+    assert np.abs(outputs[0] - outputs[1]).max() < 0.05 * np.abs(outputs[0]).max()
+    assert os.path.isdir(f"{folder}.cache")
