@@ -40,25 +40,39 @@ def absorb_bias(model: ir.Model) -> int:
     return count
 
 
-def keep_bias_apart(model: ir.Model) -> int:
-    """Subtract the negated bias behind a quantised matrix product; returns how many.
+def join_bias(model: ir.Model) -> int:
+    """Give the bias behind a quantised matrix product to the 8-bit kernel; returns how many.
 
-    ONNX Runtime would merge an addition and the product into a Gemm in fp32, whose weights it restores in every run.
+    A product of rows becomes a Gemm whose bias is in the units of its 32-bit sums. Elsewhere the negated bias is
+    subtracted: ONNX Runtime would merge an addition and the product into a Gemm in fp32, whose weights it restores in
+    every run.
     """
     negated: dict[ir.Value, ir.Value] = {}
     count = 0
     for node in list(model.graph):
         add = only_reader(node.outputs[0], "Add") if node.op_type == "MatMul" else None
-        weight = node.inputs[1].producer() if node.op_type == "MatMul" and node.inputs[1] is not None else None
-        if add is None or weight is None or weight.op_type != "DequantizeLinear":
+        restored = [value.producer() if value is not None else None for value in node.inputs[:2]]
+        if add is None or any(dq is None or dq.op_type != "DequantizeLinear" for dq in restored):
             continue
         bias = next((value for value in add.inputs if value is not None and value.const_value is not None), None)
         if bias is None or bias.const_value is None:
             continue
-        if bias not in negated:
-            negated[bias] = constant(model.graph, f"{bias.name}_negated", -bias.const_value.numpy())
         rewriter = Rewriter(model.graph, add)
-        rewriter.replace(add.outputs[0], rewriter.add("Sub", [node.outputs[0], negated[bias]]))
+        scales = [dq.inputs[1].const_value.numpy() for dq in restored]
+        if len(static_shape(node.outputs[0]) or ()) == 2 and scales[0].size == 1:
+            unit = (scales[0].reshape(()) * scales[1].reshape(-1)).astype(np.float32)
+            sums = np.rint(bias.const_value.numpy().reshape(-1) / unit.astype(np.float64))
+            stored = rewriter.constant(np.clip(sums, -(2**30), 2**30).astype(np.int32))
+            term = rewriter.add(
+                "DequantizeLinear", [stored, rewriter.constant(np.broadcast_to(unit, sums.shape).copy())], axis=0
+            )
+            term.dtype = ir.DataType.FLOAT
+            result = rewriter.add("Gemm", [*node.inputs, term])
+        else:
+            if bias not in negated:
+                negated[bias] = constant(model.graph, f"{bias.name}_negated", -bias.const_value.numpy())
+            result = rewriter.add("Sub", [node.outputs[0], negated[bias]])
+        rewriter.replace(add.outputs[0], result)
         count += 1
     remove_unused(model)
     return count

@@ -17,7 +17,7 @@ from rap_edge.runtime.bundle import Bundle, GraphInfo
 from rap_edge.runtime.onnxruntime_engine import OnnxRuntimeEngine
 from rap_edge.runtime.spec import ModelSpec
 
-from .cpu_passes import absorb_bias, keep_bias_apart, pixels_from_quantized
+from .cpu_passes import absorb_bias, join_bias, pixels_from_quantized
 from .layers import Layer, layers_of
 from .quantize import quantize
 from .ranges import Activation
@@ -99,7 +99,7 @@ def build(
             known[result.name] = result.limit
     quantize(model, layers, known, target)
     if target.quantize_outputs:
-        keep_bias_apart(model)
+        join_bias(model)
         pixels_from_quantized(model)
     return model
 
