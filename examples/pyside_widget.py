@@ -2,7 +2,7 @@
 
     python examples/pyside_widget.py build/nano-fp32 speech.wav
 
-Needs `pip install PySide6-Essentials`. It shows the picture; play the same samples with the sound library of your
+Needs the extra `examples`. It shows the picture; play the same samples with the sound library of your
 application, and start its playback when `started` is emitted.
 """
 

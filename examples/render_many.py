@@ -1,6 +1,6 @@
-"""Many clips, one avatar: every sound file becomes a video beside its name; one that fails stops no other.
+"""Many clips, one avatar: every sound file becomes a video of its name in a folder; one that fails stops no other.
 
-python examples/render_many.py build/nano-fp32 out/ speech1.ogg speech2.wav ...
+    python examples/render_many.py build/nano-fp32 out/ speech1.ogg speech2.wav ...
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ import sys
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 
-from rap_edge.runtime import Avatar, RapEdgeError
+from rap_edge.runtime import Avatar, OutputError, RapEdgeError
 from rap_edge.runtime.audio import read_audio
 from rap_edge.runtime.progress import Progress
 from rap_edge.runtime.render import render
@@ -32,6 +32,8 @@ def render_one(avatar: Avatar, audio: Path, output: Path) -> float:
 
 def main(bundle: str, folder: str, *files: str) -> int:
     """Returns the number of clips that failed."""
+    if len({Path(file).stem for file in files}) < len(files):
+        raise OutputError("Two of the files have one name, and so would their videos; render them into two folders.")
     Path(folder).mkdir(parents=True, exist_ok=True)
     failed = 0
     # While one session writes its video, the other one has the engines.

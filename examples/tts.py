@@ -2,7 +2,7 @@
 
     printf 'Good morning.\\nHow are you?\\n' | python examples/tts.py build/nano-fp32 out.mp4
 
-Needs `pip install espeakng-loader`; put any other synthesiser in the place of `Espeak`.
+Needs the extra `examples`; put any other synthesiser in the place of `Espeak`.
 """
 
 from __future__ import annotations

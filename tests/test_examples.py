@@ -64,6 +64,13 @@ def test_many_clips_are_rendered_and_a_bad_one_stops_no_other(bundle, speech, tm
     assert seconds(tmp_path / "out" / "other.mp4") == pytest.approx(2.0, abs=0.04)
 
 
+def test_two_clips_of_one_name_are_refused_before_one_replaces_the_other(bundle, speech, tmp_path):
+    done = run("render_many.py", bundle, tmp_path / "out", speech, speech.with_suffix(".ogg"))
+    assert done.returncode == 1
+    assert "one name" in done.stderr
+    assert not (tmp_path / "out").exists()
+
+
 def test_the_widget_shows_the_avatar_and_says_when_it_has_spoken(bundle, speech, monkeypatch, tmp_path):
     pytest.importorskip("PySide6", reason="PySide6 is not installed")
     script = tmp_path / "drive.py"
