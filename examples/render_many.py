@@ -1,6 +1,6 @@
 """Many clips, one avatar: every sound file becomes a video of its name in a folder; one that fails stops no other.
 
-    python examples/render_many.py build/nano-fp32 out/ speech1.ogg speech2.wav ...
+python examples/render_many.py build/nano-fp32 out/ speech1.ogg speech2.wav ...
 """
 
 from __future__ import annotations

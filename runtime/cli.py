@@ -93,7 +93,8 @@ def _run(arguments: argparse.Namespace) -> int:
                 report, complete = _with_avatar(bundle, engine, arguments, found, show)
         else:
             soundtrack = Soundtrack(source.rate, source.channels, AAC_RATES)
-            with Mp4Writer(output, spec.image_size, spec.fps, soundtrack.rate, soundtrack.channels) as writer:
+            form = (spec.image_size, spec.fps, soundtrack.rate, soundtrack.channels)
+            with Mp4Writer(output, *form, fragmented=arguments.fragmented) as writer:
                 write = partial(_write, arguments=arguments, source=source, soundtrack=soundtrack, writer=writer)
                 report, complete = _with_avatar(bundle, engine, arguments, found, write)
         if report_file is not None:

@@ -26,12 +26,15 @@ def parser() -> argparse.ArgumentParser:
 def check(made: argparse.ArgumentParser, arguments: argparse.Namespace) -> None:
     """Refuse options that do not go together, as argparse does."""
     piped = arguments.audio == "-"
+    shown = arguments.window or arguments.virtual_camera or (arguments.mic and arguments.output is None)
     if arguments.device is not None and not arguments.mic:
         made.error("--device goes with --mic")
     if arguments.format is not None and not piped:
         made.error("--format goes with --audio -")
     if (arguments.rate or arguments.channels) and not (piped or arguments.mic):
         made.error("--rate and --channels go with --audio - or --mic; a file states its own")
+    if arguments.fragmented and shown:
+        made.error("--fragmented goes with -o")
     if arguments.full_screen and not (arguments.window or arguments.mic):
         made.error("--full-screen goes with --window")
 
@@ -63,6 +66,9 @@ def _sink(made: argparse.ArgumentParser) -> None:
     sink = group.add_mutually_exclusive_group()
     sink.add_argument(
         "-o", "--output", metavar="MP4", help="a video (default: <audio's name>.mp4, here; with --mic a window)"
+    )
+    group.add_argument(
+        "--fragmented", action="store_true", help="leave the video in fragments: constant memory over many hours"
     )
     sink.add_argument("--window", action="store_true", help="a window with sound; Esc closes it, f fills the screen")
     sink.add_argument("--virtual-camera", action="store_true", help="a webcam for other programs, without sound")

@@ -38,6 +38,11 @@ RECORDING = Mp4Form(
     {"movflags": "hybrid_fragmented+delay_moov+frag_keyframe", "flush_packets": "1"},
     {"crf": "18", "preset": "veryfast"},
 )
+# The same left in fragments: a plain mp4 needs the place of every frame at its end, which FFmpeg keeps in memory until
+# then, 10 MiB for an hour.
+FRAGMENTED = Mp4Form(
+    {"movflags": "delay_moov+default_base_moof+frag_keyframe", "flush_packets": "1"}, RECORDING.encoder
+)
 # Fragments of two frames and an encoder that holds none back. FFmpeg's `frag_every_frame` misplaces the pictures when
 # there is sound too. AAC works in blocks of 1024 samples, so 48 kHz holds back the least.
 STREAM = Mp4Form(
@@ -55,13 +60,13 @@ class Mp4Muxer:
         """Open the encoders.
 
         Args:
-            file: takes the bytes by `write`; a `RECORDING` needs `seek` and `tell` too.
+            file: takes the bytes by `write`; all but a `STREAM` need `seek` and `tell` too.
             name: of the file, for messages.
             size: height and width of a frame, even.
             fps: frames per second; each second starts with a keyframe.
             audio_rate: one of `AAC_RATES`, in Hz.
             audio_channels: 1 or 2.
-            form: `RECORDING` or `STREAM`.
+            form: `RECORDING`, `FRAGMENTED` or `STREAM`.
 
         Raises:
             OutputError: the size or the sound has no mp4 form, or an encoder is missing.

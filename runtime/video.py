@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .errors import OutputError
-from .mp4 import AAC_RATES, RECORDING, Mp4Muxer
+from .mp4 import AAC_RATES, FRAGMENTED, RECORDING, Mp4Muxer
 from .pending_file import PendingFile
 
 __all__ = ["AAC_RATES", "Mp4Writer"]
@@ -22,7 +22,16 @@ class Mp4Writer:
     was written so far is playable under a hidden name that ends in `.part`.
     """
 
-    def __init__(self, path: str | Path, size: int, fps: int, audio_rate: int, audio_channels: int) -> None:
+    def __init__(
+        self,
+        path: str | Path,
+        size: int,
+        fps: int,
+        audio_rate: int,
+        audio_channels: int,
+        *,
+        fragmented: bool = False,
+    ) -> None:
         """Create the file.
 
         Args:
@@ -31,6 +40,8 @@ class Mp4Writer:
             fps: frames per second.
             audio_rate: one of `AAC_RATES`, in Hz.
             audio_channels: 1 or 2.
+            fragmented: leave the complete file in fragments. Memory stays constant, where a plain mp4 takes 10 MiB for
+                an hour; players take both, some editors only plain ones.
 
         Raises:
             OutputError: the file cannot be created, or the size or the sound has no mp4 form.
@@ -38,7 +49,8 @@ class Mp4Writer:
         self._file = PendingFile(path)
         self._open = True
         try:
-            self._muxer = Mp4Muxer(self._file, str(path), size, fps, audio_rate, audio_channels, RECORDING)
+            form = FRAGMENTED if fragmented else RECORDING
+            self._muxer = Mp4Muxer(self._file, str(path), size, fps, audio_rate, audio_channels, form)
         except OutputError:
             self._file.discard()
             raise

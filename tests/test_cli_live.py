@@ -71,6 +71,7 @@ def test_float_pcm_that_is_read_as_something_else_is_one_sentence(bundle, tmp_pa
     [
         (["--audio", "a.wav", "--rate", "16000"], "a file states its own"),
         (["--audio", "a.wav", "--device", "x"], "--device goes with --mic"),
+        (["--mic", "--fragmented"], "--fragmented goes with -o"),
         (["--mic", "--format", "s16le"], "--format goes with"),
         (["--audio", "a.wav", "--mic"], "not allowed with"),
         (["--mic", "--window", "-o", "x.mp4"], "not allowed with"),

@@ -94,6 +94,19 @@ def test_speech_becomes_a_video_with_its_sound_and_a_report(bundle: Path, capsys
     assert sorted(os.listdir()) == ["report.json", "talk.mp4", "talk.wav"]
 
 
+def test_a_fragmented_video_has_the_same_frames_and_sound_in_pieces_of_a_second(bundle: Path) -> None:
+    write_wav("talk.wav", speech(3.0))
+    assert run(bundle, "talk.wav", "-o", "plain.mp4") == 0
+    assert run(bundle, "talk.wav", "-o", "pieces.mp4", "--fragmented") == 0
+    assert np.array_equal(picture("plain.mp4"), picture("pieces.mp4"))
+    assert np.array_equal(sound("plain.mp4")[0], sound("pieces.mp4")[0])
+    with av.open("plain.mp4") as plain, av.open("pieces.mp4") as pieces:
+        assert pieces.duration == pytest.approx(plain.duration, abs=1e5)
+        starts = [[next(file.decode(video=0)).time, next(file.decode(audio=0)).time] for file in (plain, pieces)]
+    assert starts[0] == starts[1]
+    assert Path("pieces.mp4").read_bytes().count(b"moof") >= 3
+
+
 def test_the_face_moves_with_the_sound(bundle: Path) -> None:
     assert run(bundle, write_wav("talk.wav", speech(4.0))) == 0
     light = picture("talk.mp4").mean((1, 2, 3))

@@ -15,13 +15,14 @@ SCRIPT = Path(__file__).resolve().parent.parent / "benchmarks" / "endurance.py"
     [
         ("memory", "--hours", "0.05"),
         ("memory", "--hours", "0.03", "--sink", "mp4"),
+        ("memory", "--hours", "0.02", "--sink", "fragmented"),
         ("memory", "--hours", "0.02", "--sink", "live"),
         ("sessions", "--count", "60"),
         ("kill",),
         ("disk",),
         ("devices",),
     ],
-    ids=["memory", "memory of an mp4", "memory of the player", "sessions", "kill", "disk", "devices"],
+    ids=" ".join,
 )
 def test_a_short_run_passes_and_prints_its_figures(words):
     done = subprocess.run([sys.executable, str(SCRIPT), *words], capture_output=True, text=True, timeout=120)
