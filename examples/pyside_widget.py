@@ -17,7 +17,7 @@ from PySide6.QtCore import QRect, Qt, QTimer, Signal
 from PySide6.QtGui import QColor, QImage, QPainter, QPaintEvent
 from PySide6.QtWidgets import QApplication, QWidget
 
-from rap_edge.runtime import Avatar, Chunk, RapEdgeError
+from rap_edge.runtime import Avatar, Chunk, RapEdgeError, SessionError
 from rap_edge.runtime.audio import read_audio, to_mono
 
 
@@ -73,6 +73,9 @@ class AvatarWidget(QWidget):
                 for chunk in self._session.chunks():
                     self._rendered.emit(chunk)
             self._rendered.emit(None)
+        except SessionError:
+            # Closed between two chunks.
+            return
         except RapEdgeError as error:
             print(error, file=sys.stderr)
             self._rendered.emit(None)

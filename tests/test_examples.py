@@ -113,6 +113,33 @@ print(seen)
     assert picture.std() > 1.0
 
 
+def test_the_widget_may_be_closed_while_it_speaks(bundle, tmp_path):
+    pytest.importorskip("PySide6", reason="PySide6 is not installed")
+    script = tmp_path / "drive.py"
+    script.write_text(
+        f"""
+import sys, threading
+import numpy as np
+sys.path.insert(0, {str(EXAMPLES)!r})
+from PySide6.QtWidgets import QApplication
+from pyside_widget import AvatarWidget
+from rap_edge.runtime import Avatar
+application = QApplication([])
+with Avatar.open({str(bundle)!r}) as avatar:
+    widget = AvatarWidget(avatar, 16000)
+    widget.started.connect(application.quit)
+    widget.push(np.zeros(16000 * 600, np.float32))
+    widget.show()
+    application.exec()
+    widget.close()
+print(threading.active_count())
+"""
+    )
+    environment = os.environ | {"QT_QPA_PLATFORM": "offscreen"}
+    done = subprocess.run([sys.executable, script], env=environment, capture_output=True, text=True, timeout=120)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "1\n", "")
+
+
 def window_is_open() -> bool:
     active = subprocess.run(["xdotool", "getactivewindow", "getwindowname"], capture_output=True, text=True)
     return active.stdout.strip() == "rap-edge"
