@@ -120,16 +120,19 @@ def sessions(bundle: str, count: int, folder: Path) -> bool:
 
         visits = (leave, record, lambda: asyncio.run(listen()), look)
         warm_up = min(SESSIONS_WARM_UP, count // 2)
-        for index in range(count):
-            if index == warm_up:
-                before, memory_before = _settled_handles(), resident_mb()
-            visits[index % len(visits)]()
-            progress.update(index + 1)
-        after, memory_after = _settled_handles(), resident_mb()
+        looks = {warm_up + (count - warm_up) * quarter // 4 for quarter in range(5)}
+        seen: list[tuple[float, tuple[int, int]]] = []
+        for index in range(count + 1):
+            if index in looks:
+                seen.append((resident_mb(), _settled_handles()))
+            if index < count:
+                visits[index % len(visits)]()
+            progress.update(index)
     print(f"sessions          {count} of {avatar.spec.name}: left in mid-stream, recorded, in asyncio, played live")
-    print(f"after {warm_up:<11} {memory_before:.1f} MiB, {before[0]} files, {before[1]} threads")
-    print(f"after {count:<11} {memory_after:.1f} MiB, {after[0]} files, {after[1]} threads")
-    growth = memory_after - memory_before
+    (warm, before), *later = seen
+    growth, after = max(mb for mb, _ in later) - warm, later[-1][1]
+    print(f"resident          {warm:.1f} MiB after {warm_up}, then {', '.join(f'{mb:.1f}' for mb, _ in later)}")
+    print(f"files, threads    {before[0]}, {before[1]} after {warm_up}; {after[0]}, {after[1]} after {count}")
     clean = growth < GROWTH_MB and after == before
     return verdict(f"growth {growth:.1f} MiB, limit {GROWTH_MB:g}; no file and no thread more", clean)
 

@@ -117,7 +117,7 @@ def devices(bundle: str, folder: Path) -> bool:
                 print(f"{name:<17} {error}")
         kept = _only_the_older(folder)
         after = handles()
-        times = play(avatar, EndlessSpeech(1), SilentSpeaker(RATE), Nowhere())
+        times = play(avatar, EndlessSpeech(3), SilentSpeaker(RATE), Nowhere())
         _record(avatar, EndlessSpeech(2), video)
     print(f"files, threads    {before[0]}, {before[1]} before; {after[0]}, {after[1]} after")
     recorded = _frames(iter([video]))

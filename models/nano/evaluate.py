@@ -223,7 +223,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--seconds", type=float, default=9.6, help="length of every roll-out")
     parser.add_argument("--stream-seconds", type=int, default=120, help="length of the long stream; 0 leaves it out")
     parser.add_argument("--steps", type=int, help="denoise steps per chunk; the spec's if not given")
-    parser.add_argument("--out", type=Path, default=Path("build/nano-evaluation"), help="folder of figures.json, sheet.png")
+    parser.add_argument("--out", type=Path, default=Path("build/nano-evaluation"), help="for figures and pictures")
     options = parser.parse_args(arguments)
     try:
         networks = load_networks(options.weights)
