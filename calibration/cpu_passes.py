@@ -1,6 +1,6 @@
 """Changes that let ONNX Runtime's 8-bit CPU kernels take a layer; each keeps what the graph computes.
 
-`absorb_bias` runs before Q/DQ are placed, the other two after.
+`absorb_bias` runs before Q/DQ are placed, the others after.
 """
 
 from __future__ import annotations
@@ -75,6 +75,31 @@ def join_bias(model: ir.Model) -> int:
         rewriter.replace(add.outputs[0], result)
         count += 1
     remove_unused(model)
+    return count
+
+
+def silu_in_bytes(model: ir.Model) -> int:
+    """Let a SiLU between two quantised convolutions work on bytes; returns how many.
+
+    Its sigmoid, which lies in 0..1, gets 256 levels; ONNX Runtime has 8-bit kernels for that and for the product.
+    """
+    count = 0
+    for node in list(model.graph):
+        source = node.inputs[0] if node.op_type == "Sigmoid" else None
+        product = None if source is None else only_reader(node.outputs[0], "Mul")
+        if source is None or product is None or source not in product.inputs:
+            continue
+        restore, quantizer = source.producer(), only_reader(product.outputs[0], "QuantizeLinear")
+        if restore is None or restore.op_type != "DequantizeLinear" or quantizer is None:
+            continue
+        rewriter = Rewriter(model.graph, product)
+        scale, zero = rewriter.constant(np.array(1 / 255, np.float32)), rewriter.constant(np.array(0, np.uint8))
+        levels = rewriter.add("QuantizeLinear", [node.outputs[0], scale, zero])
+        levels.dtype = ir.DataType.UINT8
+        restored = rewriter.add("DequantizeLinear", [levels, scale, zero])
+        restored.dtype = ir.DataType.FLOAT
+        product.replace_input_with(product.inputs.index(node.outputs[0]), restored)
+        count += 1
     return count
 
 

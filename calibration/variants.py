@@ -17,7 +17,7 @@ from rap_edge.runtime.bundle import Bundle, GraphInfo
 from rap_edge.runtime.onnxruntime_engine import OnnxRuntimeEngine
 from rap_edge.runtime.spec import ModelSpec
 
-from .cpu_passes import absorb_bias, join_bias, pixels_from_quantized
+from .cpu_passes import absorb_bias, join_bias, pixels_from_quantized, silu_in_bytes
 from .layers import Layer, layers_of
 from .quantize import quantize
 from .ranges import Activation
@@ -100,6 +100,7 @@ def build(
     quantize(model, layers, known, target)
     if target.quantize_outputs:
         join_bias(model)
+        silu_in_bytes(model)
         pixels_from_quantized(model)
     return model
 

@@ -16,7 +16,7 @@ from hypothesis.extra.numpy import arrays
 from onnx_ir.passes.common import LiftConstantsToInitializersPass, ShapeInferencePass
 from torch import nn
 
-from rap_edge.calibration.cpu_passes import absorb_bias, join_bias, pixels_from_quantized
+from rap_edge.calibration.cpu_passes import absorb_bias, join_bias, pixels_from_quantized, silu_in_bytes
 from rap_edge.calibration.layers import layers_of
 from rap_edge.calibration.quantize import quantize, quantize_weight
 from rap_edge.calibration.smoothing import smooth, smoothing_factors
@@ -213,6 +213,8 @@ def test_convolutions_run_in_the_cpus_8_bit_kernel() -> None:
     limits = seen(model, x.numpy())
     quantize(model, layers_of("vae_decoder", model), limits, CPU_16BIT_SUMS)
     assert optimised_ops(model).count("QLinearConv") == 2
+    assert silu_in_bytes(model) == 1
+    assert {"QLinearSigmoid", "QLinearMul"} < set(optimised_ops(model))
     (got,) = run(model, {str(model.graph.inputs[0].name): x.numpy()})
     expected = module(x).detach().numpy()
     assert np.abs(got - expected).max() < 0.05 * np.abs(expected).max()
