@@ -1,4 +1,4 @@
-"""`rap-bench`: the same chunk loop on several backends, side by side and in turn.
+"""`rap-bench`: the same chunk loop on several backends or bundles, side by side and in turn.
 
 In: a bundle. Out: medians per stage and chunk, ratios, FLOPs per chunk and the share of this machine's GEMM peak.
 """
@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,15 +38,17 @@ class Figures:
 
     Attributes:
         engine: backend and version.
+        precision: of the graphs.
         chunk_ms: median milliseconds per chunk.
         rtf: median compute time over the chunk's duration.
         stages_ms: median milliseconds per stage.
         gflops: sustained GFLOP/s, from the bundle's operation count.
         share_of_gemm: `gflops` over the machine's measured GEMM peak.
-        ratio: how many times longer than ONNX Runtime.
+        ratio: how many times longer than ONNX Runtime with the first bundle.
     """
 
     engine: str
+    precision: str
     chunk_ms: float
     rtf: float
     stages_ms: Mapping[str, float]
@@ -109,6 +112,7 @@ def measure(
     return {
         name: Figures(
             engine=avatars[name].engine,
+            precision=avatars[name].precision,
             chunk_ms=1e3 * medians[name],
             rtf=medians[name] / manifest.spec.chunk_seconds,
             stages_ms={
@@ -153,10 +157,17 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def bench(folder: str, against: Sequence[str], chunks: int, rounds: int, threads: int | None) -> Comparison:
-    """Measure the bundle in `folder` on ONNX Runtime and on the backends named in `against`.
+    """Measure the bundle in `folder` on ONNX Runtime, and what is named in `against`.
+
+    Args:
+        folder: the bundle.
+        against: "torch", "openvino", or folders of other bundles of the same model.
+        chunks: per round.
+        rounds: in each, everything has its turn.
+        threads: None takes every core.
 
     Raises:
-        BundleError: the bundle cannot be used or has no golden clip.
+        BundleError: a bundle cannot be used, has no golden clip, or is of another model.
         EngineError: a backend is missing or cannot load a graph.
     """
     bundle = Bundle.open(folder)
@@ -172,7 +183,15 @@ def bench(folder: str, against: Sequence[str], chunks: int, rounds: int, threads
         "torch": lambda: torch_backend(bundle, count),
         "openvino": lambda: openvino_backend(bundle, count),
     }
-    avatars = {name: Avatar(manifest.spec, makers[name](), portrait, manifest.precision) for name in (BASE, *against)}
+    avatars = {}
+    for name in (BASE, *against):
+        if name in makers:
+            avatars[name] = Avatar(manifest.spec, makers[name](), portrait, manifest.precision)
+        else:
+            other = Bundle.open(name)
+            if other.manifest.spec != manifest.spec:
+                raise BundleError(f"{name!r} is a bundle of another model or setting; compare bundles of one spec.")
+            avatars[name] = Avatar(manifest.spec, load_engines(other, count), portrait, other.manifest.precision)
     return Comparison(
         spec=manifest.spec.name,
         precision=manifest.precision,
@@ -191,12 +210,13 @@ def table(result: Comparison) -> str:
     stages = columns[0].stages_ms
     rows = [
         ("engine", [figures.engine for figures in columns]),
+        ("precision", [figures.precision for figures in columns]),
         ("RTF", [f"{figures.rtf:.3f}" for figures in columns]),
         ("ms per chunk", [f"{figures.chunk_ms:.1f}" for figures in columns]),
         *((f"  {stage}", [f"{figures.stages_ms[stage]:.1f}" for figures in columns]) for stage in stages),
         ("GFLOP/s", [f"{figures.gflops:.0f}" for figures in columns]),
         ("share of GEMM peak", [f"{figures.share_of_gemm:.0%}" for figures in columns]),
-        ("time against ONNX Runtime", [f"{figures.ratio:.2f}x" for figures in columns]),
+        ("time against the first", [f"{figures.ratio:.2f}x" for figures in columns]),
     ]
     widths = [max(len(cells[i]) for _, cells in rows) for i in range(len(columns))]
     label = max(len(name) for name, _ in rows)
@@ -217,8 +237,8 @@ def _parser() -> argparse.ArgumentParser:
         "--against",
         type=_backends,
         default=(),
-        metavar="torch,openvino",
-        help="backends to measure beside ONNX Runtime",
+        metavar="torch,openvino,DIR",
+        help="what to measure beside it: backends, or other bundles of the same model",
     )
     parser.add_argument("--chunks", type=_positive, default=4, help="chunks per round (default 4)")
     parser.add_argument("--rounds", type=_positive, default=5, help="rounds (default 5)")
@@ -229,8 +249,8 @@ def _parser() -> argparse.ArgumentParser:
 
 def _backends(text: str) -> tuple[str, ...]:
     names = tuple(dict.fromkeys(name for name in text.split(",") if name))
-    if unknown := [name for name in names if name not in ("torch", "openvino")]:
-        raise argparse.ArgumentTypeError(f"unknown backend {unknown[0]!r}; choose torch or openvino")
+    if unknown := [name for name in names if name not in ("torch", "openvino") and not Path(name).is_dir()]:
+        raise argparse.ArgumentTypeError(f"unknown backend {unknown[0]!r}; choose torch, openvino or a bundle")
     return names
 
 

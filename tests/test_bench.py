@@ -1,5 +1,7 @@
+import dataclasses
 import io
 import json
+import shutil
 import sys
 
 import pytest
@@ -39,12 +41,25 @@ def test_the_same_chunks_run_on_pytorch_and_on_the_graphs(bundle) -> None:
         assert 0 < figures.share_of_gemm < 1
     assert result.backends[BASE].ratio == 1.0
     assert result.backends["torch"].engine.startswith("torch ")
-    assert "time against ONNX Runtime" in table(result)
+    assert "time against the first" in table(result)
 
 
 def test_the_command_prints_json(bundle, capsys) -> None:
     assert main(["--bundle", bundle, "--chunks", "1", "--rounds", "1", "--threads", "1", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["backends"][BASE]["chunk_ms"] > 0
+
+
+def test_two_bundles_of_one_model_run_side_by_side_and_of_two_models_do_not(bundle, tmp_path, capsys) -> None:
+    twin = tmp_path / "twin"
+    shutil.copytree(bundle, twin)
+    result = bench(bundle, (str(twin),), chunks=1, rounds=1, threads=1)
+    assert list(result.backends) == [BASE, str(twin)]
+    assert [figures.precision for figures in result.backends.values()] == ["fp32", "fp32"]
+    manifest = Bundle.open(twin).manifest
+    other = dataclasses.replace(manifest, spec=manifest.spec.with_steps(1))
+    (twin / "manifest.json").write_text(other.to_json())
+    assert main(["--bundle", bundle, "--against", str(twin)]) == 2
+    assert "another model" in capsys.readouterr().err
 
 
 def test_a_folder_that_is_no_bundle_is_one_sentence_and_status_2(tmp_path, capsys) -> None:
