@@ -207,7 +207,7 @@ def _chunks(
     for index in range(count):
         yield index
         if loop is None:
-            loop = ChunkLoop(spec, engines, encode_reference(spec, engines["vae_encoder"], portrait), seed)
+            loop = ChunkLoop(engines, spec, encode_reference(spec, engines["vae_encoder"], portrait), seed)
         stop = (index + 1) * spec.chunk_samples
         buffer.read(stop - spec.window_samples, stop, loop.waveform)
         loop.render(spec.steps)

@@ -124,7 +124,7 @@ def roll_out(
         NumericalError: a stage gave NaN or Inf.
     """
     reference = encode_reference(spec, engines["vae_encoder"], inputs.portrait)
-    loop = ChunkLoop(spec, engines, reference, ROLLOUT_SEED)
+    loop = ChunkLoop(engines, spec, reference, ROLLOUT_SEED)
     buffer = SampleBuffer(spec.window_samples)
     buffer.append(inputs.waveform(chunks * spec.chunk_samples))
     for index in range(chunks):

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from .avatar import Avatar
     from .bundle import Bundle
     from .chunk import Chunk
+    from .device.frames import DeviceFrames
     from .errors import (
         AudioError,
         BundleError,
@@ -43,6 +44,7 @@ _HOMES = {
     ".avatar": ("Avatar",),
     ".bundle": ("Bundle",),
     ".chunk": ("Chunk",),
+    ".device.frames": ("DeviceFrames",),
     ".errors": (
         "AudioError",
         "BundleError",
@@ -74,6 +76,7 @@ __all__ = [
     "BundleError",
     "Chunk",
     "Decision",
+    "DeviceFrames",
     "Display",
     "EngineError",
     "LiveMeter",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -12,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .bundle import Bundle
-from .chunk_loop import ChunkLoop, encode_reference
+from .chunk_loop import ChunkLoop, LoopMaker, encode_reference
 from .contract import check_contract
 from .engine import Engine
 from .engines import load_engines
@@ -35,6 +36,7 @@ class Avatar:
         portrait: NDArray[np.uint8],
         precision: str,
         *,
+        new_loop: LoopMaker | None = None,
         at_once: int = 1,
     ) -> None:
         """Encode the portrait.
@@ -44,6 +46,7 @@ class Avatar:
             engines: an engine for every graph of the contract.
             portrait: uint8 [image_size, image_size, 3] RGB.
             precision: the graphs' precision, for reports.
+            new_loop: makes a session's chunk loop over the engines; None takes the one on the CPU.
             at_once: sessions that may render at the same time; further ones take turns.
 
         Raises:
@@ -53,10 +56,9 @@ class Avatar:
         self.spec, self.precision = spec, precision
         self.notes: tuple[str, ...] = ()
         self.engine, self.device = engines["dit"].backend, engines["dit"].device
-        self._engines: Mapping[str, Engine] = engines
+        self._new_loop: LoopMaker | None = new_loop or partial(ChunkLoop, engines)
         self._reference = encode_reference(spec, engines["vae_encoder"], portrait)
         self._turns = Turns(at_once)
-        self._closed = False
 
     @classmethod
     def open(
@@ -103,7 +105,9 @@ class Avatar:
         picture = load_portrait(portrait, spec.image_size)
         loaded = load_engines(bundle, engine, fallback=fallback, threads=threads)
         at_once = max(available_cores() // threads, 1) if threads else 1
-        avatar = cls(spec, loaded.engines, picture, bundle.manifest.precision, at_once=at_once)
+        avatar = cls(
+            spec, loaded.engines, picture, bundle.manifest.precision, new_loop=loaded.new_loop, at_once=at_once
+        )
         avatar.notes = loaded.notes
         return avatar
 
@@ -135,9 +139,9 @@ class Avatar:
             AudioError: the sample rate is impossible.
             SessionError: the avatar is closed.
         """
-        if self._closed:
+        if self._new_loop is None:
             raise SessionError("The avatar is closed; open it again with Avatar.open().")
-        loop = ChunkLoop(self.spec, self._engines, self._reference, seed)
+        loop = self._new_loop(self.spec, self._reference, seed)
         rate = self.spec.sample_rate if sample_rate is None else sample_rate
         return Session(self.spec, loop, rate, self._turns, overload, clock)
 
@@ -160,8 +164,7 @@ class Avatar:
 
     def close(self) -> None:
         """Let go of the engines; open sessions keep them until they are closed."""
-        self._closed = True
-        self._engines = {}
+        self._new_loop = None
 
     def __enter__(self) -> Avatar:
         return self

@@ -28,17 +28,20 @@ class Path:
     levels: tuple[float, ...]
     latents: Latents
 
-    def at(self, t: float) -> Latents:
-        """The latents [C, n, h, w] at level `t`, exact for any `t`: Euler's path is straight between two levels."""
+    def place(self, t: float) -> tuple[int, float]:
+        """Where level `t` lies: an entry, and the share of the way from it to the next one, 0 where it is the entry."""
         rising = bisect_left([-level for level in self.levels], -t)
         if rising < len(self.levels) and self.levels[rising] == t:
-            here: Latents = self.latents[rising]
-            return here
+            return rising, 0.0
         upper = min(max(rising - 1, 0), len(self.levels) - 2)
         high, low = self.levels[upper], self.levels[upper + 1]
-        share = np.float32((high - t) / (high - low))
-        between: Latents = self.latents[upper] + share * (self.latents[upper + 1] - self.latents[upper])
-        return between
+        return upper, (high - t) / (high - low)
+
+    def at(self, t: float) -> Latents:
+        """The latents [C, n, h, w] at level `t`, exact for any `t`: Euler's path is straight between two levels."""
+        upper, share = self.place(t)
+        here: Latents = self.latents[upper]
+        return here if share == 0.0 else here + np.float32(share) * (self.latents[upper + 1] - here)
 
 
 Past = Path | Latents

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from .device.frames import DeviceFrames
 from .marks import Mark
 
 
@@ -30,6 +31,8 @@ class Chunk:
         reduced: rendered with fewer steps or at a lower frame rate than the model has.
         dropped: not rendered, because the machine is too slow.
         failed: could not be rendered.
+        on_device: the same frames in a GPU's memory, for renderers; good until two more chunks of the session have been
+            rendered. None without a GPU, and where idle motion is shown again.
         captured: `time.monotonic()` when its last sample was pushed; with the time at which it is shown this gives
             the latency.
     """
@@ -46,6 +49,7 @@ class Chunk:
     reduced: bool = False
     dropped: bool = False
     failed: bool = False
+    on_device: DeviceFrames | None = None
     captured: float = 0.0
 
     @property

@@ -8,8 +8,9 @@ decoder.
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +18,7 @@ from numpy.typing import NDArray
 from .carry import Carry, CleanCarry, NoisyCarry, Past
 from .color import ColorMatcher
 from .contract import FREE_FRAMES, FREE_LATENTS, audio_state_names
+from .device.frames import DeviceFrames
 from .engine import Engine, Execution
 from .errors import NumericalError
 from .noise import normal
@@ -46,14 +48,45 @@ def encode_reference(spec: ModelSpec, vae_encoder: Engine, portrait: Frames) -> 
     execution.buffers["frames"][...] = portrait
     execution.run()
     latents = execution.buffers["latents"]
-    _require_finite(latents, "vae_encoder")
+    require_finite(latents, "vae_encoder")
     return Reference(portrait, latents)
+
+
+class Loop(Protocol):
+    """Renders consecutive chunks of one session; `ChunkLoop` says what each name means.
+
+    Attributes:
+        past: what the next chunk begins with.
+        on_device: the last chunk's new frames in a GPU's memory, None without one.
+        notes: what the report should say about how it runs.
+    """
+
+    past: Past | None
+    on_device: DeviceFrames | None
+    notes: tuple[str, ...]
+
+    @property
+    def waveform(self) -> NDArray[np.float32]:
+        """Takes the chunk's audio window."""
+
+    def skip(self) -> None:
+        """Leave one chunk out."""
+
+    def render(self, steps: int, frame_step: int = 1) -> tuple[Frames, dict[str, float]]:
+        """Render the next chunk."""
+
+
+LoopMaker = Callable[[ModelSpec, Reference, int], Loop]
+"""Makes a session's loop from the model, the portrait and a seed."""
 
 
 class ChunkLoop:
     """Renders consecutive chunks of one session; holds its buffers and carried latents."""
 
-    def __init__(self, spec: ModelSpec, engines: Mapping[str, Engine], reference: Reference, seed: int) -> None:
+    on_device: DeviceFrames | None = None
+    notes: tuple[str, ...] = ()
+
+    def __init__(self, engines: Mapping[str, Engine], spec: ModelSpec, reference: Reference, seed: int) -> None:
         """Bind every engine to this session's buffers; raises `EngineError` if one does not fit."""
         self._spec, self._seed = spec, seed
         self._schedules = {spec.steps: spec.schedule()}
@@ -66,7 +99,7 @@ class ChunkLoop:
             {"latents": self._dit.buffers["latents"]} if spec.batch == 1 else None
         )
         self._dit.buffers["reference"][...] = reference.latents
-        self._frame_windows = _frame_windows(spec)
+        self._frame_windows = frame_windows(spec)
         static = reference.latents[0, :, :1].copy()
         self._carry: Carry
         self._reencoding: tuple[CleanCarry, Execution] | None = None
@@ -116,7 +149,7 @@ class ChunkLoop:
         clock = _StageClock()
         self._audio.run()
         features = self._audio.buffers["audio_features"]
-        _require_finite(features, "audio_encoder")
+        require_finite(features, "audio_encoder")
         clock.lap("audio_encoder")
         np.take(features, self._frame_windows, axis=0, out=self._conditioner.buffers["audio_features"][0], mode="clip")
         self._conditioner.run()
@@ -128,7 +161,7 @@ class ChunkLoop:
             self._decoder.buffers["latents"][0] = latents
         self._decoder.run()
         # uint8 frames cannot hold a NaN, so the decoder reports the mean magnitude before the conversion.
-        _require_finite(self._decoder.buffers["magnitude"], "vae_decoder")
+        require_finite(self._decoder.buffers["magnitude"], "vae_decoder")
         frames: Frames = self._decoder.buffers["frames"]
         new = frames[-self._spec.new_frames :: frame_step]
         clock.lap("vae_decoder")
@@ -141,7 +174,7 @@ class ChunkLoop:
             encoder.buffers["frames"][...] = frames[-self._spec.carried_frames :]
             encoder.run()
             carried = encoder.buffers["latents"]
-            _require_finite(carried, "vae_encoder")
+            require_finite(carried, "vae_encoder")
             carry.advance(carried[0])
             clock.lap("vae_encoder")
         self._index += 1
@@ -164,8 +197,8 @@ class ChunkLoop:
         velocity: NDArray[np.float32] = buffers["velocity"]
         if not np.isfinite(velocity).all():
             for name, state in self._conditioner.buffers.items():
-                _require_finite(state, "conditioner" if name != "audio_features" else "audio_encoder")
-            _require_finite(velocity, "dit")
+                require_finite(state, "conditioner" if name != "audio_features" else "audio_encoder")
+            require_finite(velocity, "dit")
         if self._spec.batch == 1:
             velocity = velocity[0]
             return velocity
@@ -187,7 +220,7 @@ class _StageClock:
         self._last = now
 
 
-def _frame_windows(spec: ModelSpec) -> NDArray[np.intp]:
+def frame_windows(spec: ModelSpec) -> NDArray[np.intp]:
     """Feature indices [chunk_frames, feature_window] around each of the window's last frames, clamped to it."""
     half = spec.feature_window // 2
     centres = np.arange(spec.window_frames - spec.chunk_frames, spec.window_frames)
@@ -196,9 +229,14 @@ def _frame_windows(spec: ModelSpec) -> NDArray[np.intp]:
     return clamped
 
 
-def _require_finite(values: NDArray[np.floating], stage: str) -> None:
+def require_finite(values: NDArray[np.floating], stage: str) -> None:
+    """Raise `NumericalError` if a value is NaN or Inf."""
     if not np.isfinite(values).all():
-        raise NumericalError(
-            f"Stage {stage!r} produced NaN or Inf; export the bundle again with --precision fp32, or check the "
-            "checkpoint."
-        )
+        raise not_finite(stage)
+
+
+def not_finite(stage: str) -> NumericalError:
+    """The error of a stage that gave NaN or Inf."""
+    return NumericalError(
+        f"Stage {stage!r} produced NaN or Inf; export the bundle again with --precision fp32, or check the checkpoint."
+    )

@@ -40,6 +40,18 @@ def lab_to_rgb(lab: Float) -> Frames:
     return codes
 
 
+def match_tables(portrait: Frames) -> Float:
+    """All that matching needs besides the frames, for a GPU's kernels.
+
+    Returns:
+        float32 [280]: the matrices RGB to XYZ and back, row by row, for row vectors; the portrait's mean and deviation;
+        linear light by code.
+    """
+    lab = rgb_to_lab(portrait).reshape(-1, 3)
+    parts = (_TO_XYZ.ravel(), _FROM_XYZ.ravel(), lab.mean(0), lab.std(0), _LINEAR)
+    return np.concatenate(parts).astype(np.float32)
+
+
 class ColorMatcher:
     """Pulls frames towards a portrait's Lab mean and deviation."""
 

@@ -34,9 +34,17 @@ class Cuda:
         self.driver = _bindings() if driver is None else driver
         self._pinned: set[int] = set()
         self.call("cuInit", 0)
-        device = self.call("cuDeviceGet", index)
-        self.context = self.call("cuDevicePrimaryCtxRetain", device)
-        weakref.finalize(self, self.driver.cuDevicePrimaryCtxRelease, device)
+        self._device = self.call("cuDeviceGet", index)
+        self.context = self.call("cuDevicePrimaryCtxRetain", self._device)
+        weakref.finalize(self, self.driver.cuDevicePrimaryCtxRelease, self._device)
+
+    @property
+    def compute_capability(self) -> str:
+        """The GPU's, such as "8.9"."""
+        attribute = self.driver.CUdevice_attribute
+        major = self.call("cuDeviceGetAttribute", attribute.CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR, self._device)
+        minor = self.call("cuDeviceGetAttribute", attribute.CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR, self._device)
+        return f"{major}.{minor}"
 
     def activate(self) -> None:
         """Make the context current in the calling thread."""
@@ -46,8 +54,12 @@ class Cuda:
         """A new stream that does not wait for the default one."""
         return CudaStream(self, self.call("cuStreamCreate", self.driver.CUstream_flags.CU_STREAM_NON_BLOCKING))
 
+    def event(self) -> CudaEvent:
+        """A point in a stream's work that can be timed."""
+        return CudaEvent(self, self.call("cuEventCreate", 0))
+
     def device_memory(self, size: int) -> DeviceMemory:
-        """`size` bytes on the GPU."""
+        """`size` bytes on the GPU, aligned to 256 bytes, of any content."""
         return DeviceMemory(self, int(self.call("cuMemAlloc", size)))
 
     def pinned(self, shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:
@@ -88,12 +100,26 @@ class DeviceMemory:
         weakref.finalize(self, _free, cuda, "cuMemFree", address)
 
 
+class CudaEvent:
+    """A point in a stream's work; `CudaStream.record` sets it."""
+
+    def __init__(self, cuda: Cuda, handle: Any) -> None:
+        """Made by `Cuda.event`."""
+        self._cuda, self.handle = cuda, handle
+        weakref.finalize(self, cuda.driver.cuEventDestroy, handle)
+
+    def seconds_since(self, earlier: CudaEvent) -> float:
+        """Time on the GPU between two events that have passed."""
+        return float(self._cuda.call("cuEventElapsedTime", earlier.handle, self.handle)) / 1000.0
+
+
 class CudaStream:
-    """Work in order on the GPU."""
+    """Work in order on the GPU. Addresses are numbers."""
 
     def __init__(self, cuda: Cuda, handle: Any) -> None:
         """Made by `Cuda.stream`."""
         self._cuda, self._handle = cuda, handle
+        self._capturing = False
         weakref.finalize(self, cuda.driver.cuStreamDestroy, handle)
 
     @property
@@ -101,13 +127,31 @@ class CudaStream:
         """The `CUstream` as a number, as TensorRT takes it."""
         return int(self._handle)
 
-    def upload(self, target: DeviceMemory, source: NDArray[Any]) -> None:
+    def upload(self, target: int, source: NDArray[Any]) -> None:
         """Copy a contiguous array to the GPU."""
-        self._cuda.call("cuMemcpyHtoDAsync", target.address, source.ctypes.data, source.nbytes, self._handle)
+        self._cuda.call("cuMemcpyHtoDAsync", target, source.ctypes.data, source.nbytes, self._handle)
 
-    def download(self, target: NDArray[Any], source: DeviceMemory) -> None:
+    def download(self, target: NDArray[Any], source: int) -> None:
         """Copy from the GPU into a contiguous array."""
-        self._cuda.call("cuMemcpyDtoHAsync", target.ctypes.data, source.address, target.nbytes, self._handle)
+        self._cuda.call("cuMemcpyDtoHAsync", target.ctypes.data, source, target.nbytes, self._handle)
+
+    def copy(self, target: int, source: int, size: int) -> None:
+        """Copy `size` bytes from one place on the GPU to another that does not overlap it."""
+        self._cuda.call("cuMemcpyDtoDAsync", target, source, size, self._handle)
+
+    def clear(self, target: int, size: int) -> None:
+        """Set `size` bytes on the GPU to zero."""
+        self._cuda.call("cuMemsetD8Async", target, 0, size, self._handle)
+
+    def record(self, event: CudaEvent) -> None:
+        """Set `event` when all work so far is done; in captured work, at every replay."""
+        flags = self._cuda.driver.CUevent_record_flags
+        kind = flags.CU_EVENT_RECORD_EXTERNAL if self._capturing else flags.CU_EVENT_RECORD_DEFAULT
+        self._cuda.call("cuEventRecordWithFlags", event.handle, self._handle, int(kind))
+
+    def launch(self, kernel: Any, blocks: int, threads: int, values: tuple[Any, ...], types: tuple[Any, ...]) -> None:
+        """Launch a kernel with `values` of the ctypes `types`."""
+        self._cuda.call("cuLaunchKernel", kernel, blocks, 1, 1, threads, 1, 1, 0, self._handle, (values, types), 0)
 
     def synchronize(self) -> None:
         """Wait until all work is done."""
@@ -117,9 +161,11 @@ class CudaStream:
         """Record the work of this thread from here on instead of doing it."""
         mode = self._cuda.driver.CUstreamCaptureMode.CU_STREAM_CAPTURE_MODE_THREAD_LOCAL
         self._cuda.call("cuStreamBeginCapture", self._handle, mode)
+        self._capturing = True
 
     def end_capture(self) -> CudaGraph:
         """The recorded work, ready to be replayed; raises `EngineError` if it cannot be."""
+        self._capturing = False
         graph = self._cuda.call("cuStreamEndCapture", self._handle)
         try:
             executable = self._cuda.call("cuGraphInstantiate", graph, 0)

@@ -59,7 +59,7 @@ def allocate(
     """
     given, result = dict(buffers or {}), {}
     for tensor in (*graph.inputs, *graph.outputs):
-        shape = _resolve(tensor, sizes or {})
+        shape = resolved_shape(tensor, sizes or {})
         buffer = given.pop(tensor.name, None)
         if buffer is None:
             buffer = np.zeros(shape, dtype=tensor.dtype)
@@ -74,7 +74,8 @@ def allocate(
     return result
 
 
-def _resolve(tensor: TensorInfo, sizes: Mapping[str, int]) -> tuple[int, ...]:
+def resolved_shape(tensor: TensorInfo, sizes: Mapping[str, int]) -> tuple[int, ...]:
+    """The tensor's shape with its free dimensions filled in; raises `EngineError` if one has no size."""
     missing = [d for d in tensor.shape if isinstance(d, str) and d not in sizes]
     if missing:
         raise EngineError(f"The free dimension {missing[0]!r} of {tensor.name!r} needs a size; pass one.")

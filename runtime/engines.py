@@ -7,9 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 
 from .bundle import Bundle, EngineInfo, Manifest
+from .chunk_loop import ChunkLoop, LoopMaker
 from .cuda_memory import Cuda
+from .device.device import Device
+from .device.loop import DeviceChunkLoop
 from .engine import Engine
 from .errors import BundleError, EngineError, PreflightError
 from .memory_plan import plan_memory
@@ -25,9 +29,16 @@ ONNX_RUNTIME = "onnxruntime"
 
 @dataclass(frozen=True)
 class LoadedEngines:
-    """Engines by graph name, and what the report should say about the choice."""
+    """What runs a bundle.
+
+    Attributes:
+        engines: by graph name.
+        new_loop: makes a session's chunk loop over them.
+        notes: what the report should say about the choice.
+    """
 
     engines: Mapping[str, Engine]
+    new_loop: LoopMaker
     notes: tuple[str, ...] = ()
 
 
@@ -59,13 +70,13 @@ def load_engines(
     """
     plans = _chosen_plans(bundle.manifest, engine)
     if not plans:
-        return LoadedEngines(load_onnxruntime(bundle, threads))
+        return _on_onnxruntime(bundle, threads)
     try:
-        return LoadedEngines(_load_plans(bundle, plans, machine or this_machine(), allow_host_code))
+        return _load_plans(bundle, plans, machine or this_machine(), allow_host_code)
     except EngineError as error:
         if not fallback:
             raise
-        return LoadedEngines(load_onnxruntime(bundle, threads), (f"Fell back to ONNX Runtime: {error}",))
+        return _on_onnxruntime(bundle, threads, f"Fell back to ONNX Runtime: {error}")
 
 
 def plans_of(manifest: Manifest, first: EngineInfo) -> Mapping[str, EngineInfo]:
@@ -104,15 +115,20 @@ def _chosen_plans(manifest: Manifest, engine: str | None) -> Mapping[str, Engine
     )
 
 
+def _on_onnxruntime(bundle: Bundle, threads: int | None, *notes: str) -> LoadedEngines:
+    engines = load_onnxruntime(bundle, threads)
+    return LoadedEngines(engines, partial(ChunkLoop, engines), notes)
+
+
 def _load_plans(
     bundle: Bundle, plans: Mapping[str, EngineInfo], machine: Machine, allow_host_code: bool
-) -> Mapping[str, Engine]:
+) -> LoadedEngines:
     # Every plan is checked before the first is deserialised.
     runs_in = {name: check_engine(bundle, name, plan, machine) for name, plan in plans.items()}
     if (free := free_memory(driver_state(), machine.driver.devices)) is not None:
         plan_memory(bundle.manifest, plans).certain().require(free)
     gpu, cuda = machine.driver.devices[0], Cuda()
-    engines: dict[str, Engine] = {}
+    engines: dict[str, TensorRtEngine] = {}
     for name, plan in plans.items():
         module = load_module(runs_in[name])
         if module is None:
@@ -127,4 +143,4 @@ def _load_plans(
             cache=cache_path(bundle, name, plan, gpu.compute_capability),
             allow_host_code=allow_host_code,
         )
-    return engines
+    return LoadedEngines(engines, partial(DeviceChunkLoop, Device.open(cuda, engines), engines))

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
-from .bundle import EngineInfo, Manifest, TensorInfo
-from .contract import FREE_FRAMES, FREE_LATENTS, audio_state_names, check_contract
+from .bundle import EngineInfo, Manifest
+from .contract import audio_state_names, check_contract
+from .device.program import chunk_buffers
 from .errors import MemoryPlanError
 from .spec import ModelSpec
 
@@ -25,10 +26,16 @@ CONTEXT_BYTES = 400 * MIB
 TOKEN_WIDTHS = 14
 # Live values per pixel of the decoder.
 PIXEL_VALUES = 32
-# Chunks of frames that wait for the display while the next one is rendered.
-RING_CHUNKS = 2
-
-_ITEM_BYTES = {"float32": 4, "float16": 2, "uint8": 1, "int8": 1, "int32": 4, "int64": 8}
+# Buffers of a session that are neither audio keys and values nor latents and what is small.
+_PARTS = {
+    "waveform": "audio",
+    "features": "audio",
+    "windows": "audio",
+    "windows_index": "audio",
+    "frames": "frames",
+    "last_frames": "frames",
+    "ring": "frames",
+}
 
 
 @dataclass(frozen=True)
@@ -37,9 +44,9 @@ class SessionMemory:
 
     Attributes:
         audio_state: audio keys and values of all layers, computed once per chunk.
-        latents: the chunk's and the reference's latents, the velocity, and the latents that are carried.
+        latents: the chunk's and the reference's latents, the velocity, the latents that are carried, and what is small.
         audio: waveform and audio features.
-        frames: `RING_CHUNKS` chunks of decoded frames, and what a clean carry encodes again.
+        frames: a chunk of decoded frames, what a clean carry encodes again, and the ring for renderers.
     """
 
     audio_state: int
@@ -143,29 +150,14 @@ def plan_memory(manifest: Manifest, plans: Mapping[str, EngineInfo] | None = Non
 
 
 def session_memory(manifest: Manifest) -> SessionMemory:
-    """The device buffers of one session, from the contract of the bundle's graphs."""
-    spec, graphs = manifest.spec, manifest.graphs
-    dit = {tensor.name: tensor for tensor in (*graphs["dit"].inputs, *graphs["dit"].outputs)}
-    states = audio_state_names(spec)
-    frames = RING_CHUNKS * _bytes(t for t in graphs["vae_decoder"].outputs)
-    carried = spec.carried_latents * math.prod(spec.latent_shape) // spec.chunk_latents * _ITEM_BYTES["float32"]
-    if spec.carry == "clean":
-        sizes = {FREE_FRAMES: spec.carried_frames, FREE_LATENTS: spec.carried_latents}
-        frames += _bytes(graphs["vae_encoder"].inputs, sizes)
-        carried += _bytes(graphs["vae_encoder"].outputs, sizes)
-    else:
-        # One set of carried latents for every level of the schedule.
-        carried *= len(spec.timesteps)
-    latents = _bytes(tensor for name, tensor in dit.items() if name not in states) + carried
-    # The decoder reads the denoiser's latents in place, except under guidance, where they are one of two rows.
-    latents += _bytes(graphs["vae_decoder"].inputs) if spec.guided else 0
-    audio = _bytes((*graphs["audio_encoder"].inputs, *graphs["audio_encoder"].outputs, *graphs["conditioner"].inputs))
-    return SessionMemory(
-        audio_state=_bytes(dit[name] for name in states),
-        latents=latents,
-        audio=audio,
-        frames=frames,
-    )
+    """What `DeviceChunkLoop` allocates for one session of the bundle."""
+    buffers = chunk_buffers(manifest.spec, manifest.graphs, manifest.spec.steps)
+    parts = dict.fromkeys(("audio_state", "audio", "frames", "latents"), 0)
+    states = audio_state_names(manifest.spec)
+    for name, buffer in buffers.items():
+        part = "audio_state" if name in states else _PARTS.get(name, "latents")
+        parts[part] += buffer.room
+    return SessionMemory(**parts)
 
 
 def as_gib(count: int) -> str:
@@ -180,13 +172,6 @@ def _denoiser_activations(spec: ModelSpec, width: int) -> int:
 
 def _decoder_activations(spec: ModelSpec, width: int) -> int:
     return spec.chunk_frames * spec.image_size**2 * PIXEL_VALUES * width
-
-
-def _bytes(tensors: Iterable[TensorInfo], sizes: Mapping[str, int] | None = None) -> int:
-    return sum(
-        math.prod((sizes or {})[d] if isinstance(d, str) else d for d in t.shape) * _ITEM_BYTES[t.dtype]
-        for t in tensors
-    )
 
 
 def _plural(count: int, noun: str) -> str:

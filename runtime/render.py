@@ -52,6 +52,7 @@ def render(
     """
     peak = 0.0
     with avatar.session(seed=seed, sample_rate=source.rate, overload=overload) as session:
+        meter.notes = session.notes
         loop = _Loop(avatar, session, soundtrack, sink, meter, on_progress)
         for block in source:
             peak = max(peak, float(np.abs(block).max()))

@@ -115,12 +115,19 @@ class StageTimer:
 
 
 class RunMeter:
-    """Measures one run, in constant memory, so that a report can be made at any time."""
+    """Measures one run, in constant memory, so that a report can be made at any time.
+
+    Attributes:
+        stages: times per stage.
+        live: what a live run adds.
+        notes: of the session, for the report's warnings.
+    """
 
     def __init__(self, chunk_seconds: float) -> None:
         """Start the clock of the first frame; `chunk_seconds` is how long a whole chunk plays."""
         self.stages = StageTimer()
         self.live: LiveTimes | None = None
+        self.notes: tuple[str, ...] = ()
         self._chunk_seconds = chunk_seconds
         self._chunks = Distribution()
         self._frames = self._late = 0
@@ -158,7 +165,7 @@ class RunMeter:
             late_chunks=self._late,
             peak_rss_mb=peak_rss_mb(),
             stages=self.stages.times(),
-            warnings=tuple(warnings),
+            warnings=(*warnings, *self.notes),
             live=self.live,
         )
 

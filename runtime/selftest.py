@@ -160,6 +160,7 @@ def _play(
     wanted, found, first = golden.indices, [], 0
     spec = avatar.spec
     with avatar.session(seed=golden.seed, sample_rate=rate) as session:
+        meter.notes = session.notes
         session.push(speech)
         session.finish()
         chunks = session.chunks()

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from .audio import Resampler, to_float
 from .chunk import Chunk
-from .chunk_loop import ChunkLoop
+from .chunk_loop import Loop
 from .errors import EngineError, NumericalError, SessionError
 from .governor import Governor
 from .idle import IdleReplay, is_silent
@@ -28,6 +28,9 @@ from .turns import Turns
 class Session:
     """One viewer's audio, carried latents and clock.
 
+    Attributes:
+        notes: what a report should say about how the chunks are rendered.
+
     `push` may be called from one thread and `chunks` from another. Without an overload policy the frames depend on
     the audio, the seed and the portrait alone, not on how the audio was split or how fast the machine is.
     """
@@ -35,7 +38,7 @@ class Session:
     def __init__(
         self,
         spec: ModelSpec,
-        loop: ChunkLoop,
+        loop: Loop,
         sample_rate: int,
         turns: Turns,
         overload: Overload | None = None,
@@ -43,7 +46,8 @@ class Session:
     ) -> None:
         """Made by `Avatar.session`; `sample_rate` is that of the pushed audio in Hz."""
         self._spec, self._turns, self._clock = spec, turns, clock
-        self._loop: ChunkLoop | None = loop
+        self._loop: Loop | None = loop
+        self.notes = loop.notes
         self._resampler = Resampler(sample_rate, spec.sample_rate)
         self._buffer = SampleBuffer(spec.window_samples)
         self._governor = None if overload is None else Governor(overload, spec)
@@ -218,9 +222,11 @@ class Session:
             self._idle.rendered(frames, silent, before, loop.past)
         else:
             self._idle.reset()
+        kept = -(-shown // rung.frame_step)
         return replace(
             chunk,
-            frames=frames[: -(-shown // rung.frame_step)],
+            frames=frames[:kept],
+            on_device=None if loop.on_device is None else loop.on_device.every(1, kept),
             late=late,
             stats=stats,
             frame_step=rung.frame_step,

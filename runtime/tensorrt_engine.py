@@ -15,8 +15,8 @@ from typing import Any
 
 from .bundle import GraphInfo, TensorInfo
 from .contract import check_signature
-from .cuda_memory import Cuda, CudaGraph
-from .engine import Array, allocate
+from .cuda_memory import Cuda, CudaGraph, CudaStream, DeviceMemory
+from .engine import Array, allocate, resolved_shape
 from .errors import EngineError
 from .runtime_cache import RuntimeCacheFile
 
@@ -44,15 +44,8 @@ class TensorRtExecution:
         self._memory = {name: self._cuda.device_memory(max(array.nbytes, 1)) for name, array in buffers.items()}
         self._graph: CudaGraph | None = None
         self._captured: tuple[Any, ...] = ()
-        for name in self._inputs:
-            if not self._context.set_input_shape(name, buffers[name].shape):
-                raise EngineError(
-                    f"The plan of {engine.name!r} does not take {name!r} as {list(buffers[name].shape)}; build it "
-                    "again with rap-export."
-                )
-        for name, memory in self._memory.items():
-            if not self._context.set_tensor_address(name, memory.address):
-                raise EngineError(f"The plan of {engine.name!r} refuses a buffer for {name!r}; build it again.")
+        addresses = {name: memory.address for name, memory in self._memory.items()}
+        engine.set_tensors(self._context, {name: buffers[name].shape for name in self._inputs}, addresses)
         # The first run compiles and loads kernels: seconds that must not fall into the first chunk.
         self._work()
         self._stream.synchronize()
@@ -86,19 +79,32 @@ class TensorRtExecution:
 
     def _work(self) -> None:
         for name in self._inputs:
-            self._stream.upload(self._memory[name], self.buffers[name])
-        if not self._context.execute_async_v3(self._stream.handle):
-            raise EngineError(
-                f"The plan of {self._engine.name!r} failed on the GPU ({self._engine.last_error()}); build it again."
-            )
+            self._stream.upload(self._memory[name].address, self.buffers[name])
+        self._engine.enqueue(self._context, self._stream)
         for name in self._outputs:
-            self._stream.download(self.buffers[name], self._memory[name])
+            self._stream.download(self.buffers[name], self._memory[name].address)
 
     def _bound(self) -> tuple[Any, ...]:
         """What a captured graph has frozen: addresses on both sides, and shapes."""
         return tuple(
             (name, array.ctypes.data, array.shape, self._memory[name].address) for name, array in self.buffers.items()
         )
+
+
+class TensorRtDeviceExecution:
+    """An execution context of a shared `TensorRtEngine`, bound to device memory and a stream of somebody else."""
+
+    def __init__(self, engine: TensorRtEngine, context: Any, stream: CudaStream) -> None:
+        """Made by `TensorRtEngine.bind`."""
+        self._engine, self._context, self._stream = engine, context, stream
+
+    def enqueue(self) -> None:
+        """Put the work into the stream; raises `EngineError` if TensorRT refuses it."""
+        self._engine.enqueue(self._context, self._stream)
+
+    def uncapturable(self) -> str:
+        """Why TensorRT's work cannot be captured, "" if it can; true after a first run."""
+        return "" if self._context.is_stream_capturable(self._stream.handle) else "TensorRT cannot be captured here"
 
 
 class TensorRtEngine:
@@ -148,6 +154,7 @@ class TensorRtEngine:
         found = engine_signature(self._engine, graph)
         check_signature(name, found, graph.inputs, graph.outputs)
         self._cache_file = RuntimeCacheFile(cache) if cache is not None and hasattr(module, "IRuntimeCache") else None
+        self._module, self._cache = module, self._runtime_cache()
         self._config = self._runtime_config()
 
     def prepare(
@@ -162,15 +169,62 @@ class TensorRtEngine:
                 bound[name] = self.cuda.pinned(array.shape, array.dtype)
         pinned = frozenset(name for name in bound if name not in given or self.cuda.is_pinned(bound[name]))
         execution = TensorRtExecution(self, bound, pinned)
-        if self._cache_file is not None:
-            with self._lock:
-                self._cache_file.save(self._config.get_runtime_cache())
+        self.keep_kernels()
         return execution
 
+    def bind(
+        self, stream: CudaStream, addresses: Mapping[str, int], sizes: Mapping[str, int], activations: DeviceMemory
+    ) -> TensorRtDeviceExecution:
+        """Bind device memory; see `DeviceEngine.bind`. The first run may compile kernels."""
+        strategy = self._module.ExecutionContextAllocationStrategy.USER_MANAGED
+        context = self._context_of(self._runtime_config(strategy), strategy)
+        context.set_device_memory(activations.address, self.activation_bytes)
+        shapes = {tensor.name: resolved_shape(tensor, sizes) for tensor in self.graph.inputs}
+        self.set_tensors(context, shapes, addresses)
+        return TensorRtDeviceExecution(self, context, stream)
+
+    @property
+    def activation_bytes(self) -> int:
+        """Device memory that one run needs besides its tensors."""
+        return int(self._engine.device_memory_size_v2)
+
     def new_context(self) -> Any:
-        """An execution context with the shared runtime cache."""
+        """An execution context with the shared runtime cache and memory of its own."""
+        return self._context_of(self._config, None)
+
+    def enqueue(self, context: Any, stream: CudaStream) -> None:
+        """Put one run into a stream; raises `EngineError` if TensorRT refuses it."""
+        if not context.execute_async_v3(stream.handle):
+            raise EngineError(
+                f"The plan of {self.name!r} failed on the GPU ({self.last_error()}); build it again with rap-export."
+            )
+
+    def set_tensors(self, context: Any, shapes: Mapping[str, tuple[int, ...]], addresses: Mapping[str, int]) -> None:
+        """Give a context the shapes of its inputs and the addresses of all tensors.
+
+        Raises:
+            EngineError: TensorRT refuses one.
+        """
+        for name, shape in shapes.items():
+            if not context.set_input_shape(name, shape):
+                raise EngineError(
+                    f"The plan of {self.name!r} does not take {name!r} as {list(shape)}; build it again with "
+                    "rap-export."
+                )
+        for name, address in addresses.items():
+            if not context.set_tensor_address(name, address):
+                raise EngineError(f"The plan of {self.name!r} refuses a buffer for {name!r}; build it again.")
+
+    def keep_kernels(self) -> None:
+        """Write the kernels that were compiled here beside the bundle, if there are new ones."""
+        if self._cache_file is not None:
+            with self._lock:
+                self._cache_file.save(self._cache)
+
+    def _context_of(self, config: Any, strategy: Any) -> Any:
+        arguments = [config] if config is not None else [strategy] if strategy is not None else []
         with self._lock:
-            context = self._engine.create_execution_context(*([] if self._config is None else [self._config]))
+            context = self._engine.create_execution_context(*arguments)
         if context is None:
             raise EngineError(
                 f"The GPU has no room for the activations of {self.name!r} ({self.last_error()}); free GPU memory."
@@ -181,13 +235,21 @@ class TensorRtEngine:
         """What TensorRT last complained about."""
         return self._messages[-1] if self._messages else "TensorRT gave no reason"
 
-    def _runtime_config(self) -> Any:
+    def _runtime_cache(self) -> Any:
         if self._cache_file is None:
             return None
-        config = self._engine.create_runtime_config()
-        cache = config.create_runtime_cache()
+        cache = self._engine.create_runtime_config().create_runtime_cache()
         self._cache_file.load(cache)
-        config.set_runtime_cache(cache)
+        return cache
+
+    def _runtime_config(self, strategy: Any = None) -> Any:
+        """A configuration that brings the kernel cache; None where there is no cache."""
+        if self._cache is None:
+            return None
+        config = self._engine.create_runtime_config()
+        config.set_runtime_cache(self._cache)
+        if strategy is not None:
+            config.set_execution_context_allocation_strategy(strategy)
         return config
 
 

@@ -20,10 +20,17 @@ class FakeCudaDriver:
 
     CUstream_flags = SimpleNamespace(CU_STREAM_NON_BLOCKING=1)
     CUstreamCaptureMode = SimpleNamespace(CU_STREAM_CAPTURE_MODE_THREAD_LOCAL=1)
+    CUevent_record_flags = SimpleNamespace(CU_EVENT_RECORD_DEFAULT=0, CU_EVENT_RECORD_EXTERNAL=1)
+    CUdevice_attribute = SimpleNamespace(
+        CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR=8, CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR=9
+    )
 
-    def __init__(self) -> None:
+    def __init__(self, kernels: ctypes.CDLL | None = None) -> None:
+        """Kernels are the library of `cuda_emulation/chunk_kernels.cpp`."""
+        self.kernels = kernels
         self.calls: list[str] = []
         self.blocks: dict[int, object] = {}
+        self.allocated = 0
         self.capturing: list | None = None
         self.fail_at = ""
 
@@ -35,12 +42,33 @@ class FakeCudaDriver:
             self.capturing.append(action)
 
     def _memory(self, size: int):
-        block = ctypes.create_string_buffer(size)
-        self.blocks[ctypes.addressof(block)] = block
-        return ctypes.addressof(block)
+        assert self.capturing is None, "a captured stream may not allocate"
+        block = ctypes.create_string_buffer(size + 256)
+        address = -(-ctypes.addressof(block) // 256) * 256
+        # What is there at first is not to be relied on.
+        ctypes.memset(address, 0xFF, size)
+        self.blocks[address] = block
+        return address
+
+    def _device_memory(self, size: int):
+        self.allocated += size
+        return self._memory(size)
 
     def _copy(self, target, source, size, stream):
         self.submit(lambda: ctypes.memmove(target, source, size))
+
+    def _clear(self, target, value, size, stream):
+        self.submit(lambda: ctypes.memset(target, value, size))
+
+    def _kernel(self, name, blocks, *rest):
+        values, types = rest[-2]
+        kept = [kind(value) for value, kind in zip(values, types, strict=True)]
+        pointers = (ctypes.c_void_p * len(kept))(*(ctypes.addressof(item) for item in kept))
+
+        def run(kept=kept):
+            assert self.kernels.launch(name, blocks, pointers), name
+
+        self.submit(run)
 
     def _free(self, address):
         del self.blocks[address]
@@ -57,12 +85,17 @@ class FakeCudaDriver:
         if not name.startswith("cu"):
             raise AttributeError(name)
         actions = {
-            "cuMemAlloc": self._memory,
+            "cuMemAlloc": self._device_memory,
             "cuMemAllocHost": self._memory,
             "cuMemFree": self._free,
             "cuMemFreeHost": self._free,
             "cuMemcpyHtoDAsync": self._copy,
             "cuMemcpyDtoHAsync": self._copy,
+            "cuMemcpyDtoDAsync": self._copy,
+            "cuMemsetD8Async": self._clear,
+            "cuModuleGetFunction": lambda module, name: name,
+            "cuLaunchKernel": self._kernel,
+            "cuDeviceGetAttribute": lambda attribute, device: attribute,
             "cuStreamBeginCapture": lambda stream, mode: setattr(self, "capturing", []),
             "cuStreamEndCapture": self._end,
             "cuGraphInstantiate": lambda graph, flags: graph,
@@ -92,9 +125,13 @@ class FakeTensorRt:
     class IRuntimeCache:
         pass
 
-    def __init__(self, driver: FakeCudaDriver, tensors, body, *, refuse: bool = False) -> None:
-        """Tensors are (name, is_input, dtype, shape)."""
-        self.driver, self.tensors, self.body, self.refuse = driver, tensors, body, refuse
+    ExecutionContextAllocationStrategy = SimpleNamespace(USER_MANAGED=2)
+
+    def __init__(
+        self, driver: FakeCudaDriver, tensors, body, *, refuse: bool = False, outputs=lambda inputs: {}
+    ) -> None:
+        """Tensors are (name, is_input, dtype, shape); `outputs` gives free shapes of outputs from those of inputs."""
+        self.driver, self.tensors, self.body, self.refuse, self.outputs = driver, tensors, body, refuse, outputs
         self.runtimes: list = []
         self.cache = FakeCache()
 
@@ -127,6 +164,8 @@ class FakeEngine:
     def __init__(self, module: FakeTensorRt) -> None:
         self._module = module
         self.num_io_tensors = len(module.tensors)
+        self.device_memory_size_v2 = 1000
+        self.contexts: list[FakeContext] = []
 
     def _find(self, name: str):
         return next(item for item in self._module.tensors if item[0] == name)
@@ -146,11 +185,15 @@ class FakeEngine:
     def create_runtime_config(self):
         cache = self._module.cache
         return SimpleNamespace(
-            create_runtime_cache=lambda: cache, set_runtime_cache=lambda c: True, get_runtime_cache=lambda: cache
+            create_runtime_cache=lambda: cache,
+            set_runtime_cache=lambda c: True,
+            get_runtime_cache=lambda: cache,
+            set_execution_context_allocation_strategy=lambda strategy: None,
         )
 
     def create_execution_context(self, config=None):
-        return FakeContext(self._module)
+        self.contexts.append(FakeContext(self._module))
+        return self.contexts[-1]
 
 
 class FakeContext:
@@ -166,7 +209,11 @@ class FakeContext:
 
     def set_tensor_address(self, name, address) -> bool:
         self._addresses[name] = address
-        return True
+        return address % 256 == 0
+
+    def set_device_memory(self, address, size) -> None:
+        assert address % 256 == 0
+        self.arena = (address, size)
 
     def is_stream_capturable(self, stream) -> bool:
         return self.capturable
@@ -178,9 +225,10 @@ class FakeContext:
 
     def _run(self) -> None:
         arrays = {}
+        free = self._module.outputs(self._shapes)
         for name, _, dtype, shape in self._module.tensors:
             kind = {"FLOAT": np.float32, "HALF": np.float16, "UINT8": np.uint8}[dtype]
-            shape = self._shapes.get(name, shape)
+            shape = free.get(name, self._shapes.get(name, shape))
             count = int(np.prod(shape)) * np.dtype(kind).itemsize
             block = (ctypes.c_ubyte * count).from_address(self._addresses[name])
             arrays[name] = np.frombuffer(block, kind).reshape(shape)

@@ -13,7 +13,7 @@ from aiohttp import ClientWebSocketResponse, WSMsgType
 from aiohttp.test_utils import TestClient, TestServer
 
 from rap_edge.runtime.bundle import Bundle
-from rap_edge.runtime.onnxruntime_engine import load_engines
+from rap_edge.runtime.engines import load_engines
 from rap_edge.runtime.serve.app import build_app
 from rap_edge.runtime.serve.kiosk import Kiosk
 from rap_edge.runtime.serve.portraits import Portraits

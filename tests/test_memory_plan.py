@@ -1,23 +1,17 @@
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tiny import TINY
 from tiny_bundle import write_tiny_bundle
 
 from rap_edge.runtime.bundle import Bundle, EngineInfo, FileInfo, GraphInfo, Manifest
-from rap_edge.runtime.chunk_loop import ChunkLoop, encode_reference
 from rap_edge.runtime.contract import contract
-from rap_edge.runtime.engine import Array, allocate
 from rap_edge.runtime.errors import BundleError, MemoryPlanError
 from rap_edge.runtime.memory_plan import (
     GIB,
     MIB,
-    RING_CHUNKS,
     MemoryPlan,
     SessionMemory,
     as_gib,
@@ -35,50 +29,6 @@ def manifest(spec: ModelSpec, precision: str = "fp16", graph_bytes: int = 10 * M
     graphs = {name: GraphInfo(f"{name}.onnx", *ends) for name, ends in contract(spec, state).items()}
     files = {graph.file: FileInfo(graph_bytes, "0" * 64) for graph in graphs.values()}
     return Manifest(spec, precision, graphs, files)
-
-
-class Recording:
-    """An engine that hands out buffers, remembers them, and computes nothing."""
-
-    backend = device = "none"
-
-    def __init__(self, graph: GraphInfo, seen: dict[int, Array]) -> None:
-        self.graph, self._seen = graph, seen
-        self.buffers: Mapping[str, Array] = {}
-
-    def prepare(
-        self, buffers: Mapping[str, Array] | None = None, sizes: Mapping[str, int] | None = None
-    ) -> "Recording":
-        copy = Recording(self.graph, self._seen)
-        copy.buffers = allocate(self.graph, buffers, sizes)
-        self._seen.update({id(buffer): buffer for buffer in copy.buffers.values()})
-        return copy
-
-    def run(self) -> None:
-        pass
-
-    def capture(self) -> str:
-        return ""
-
-
-@pytest.mark.parametrize("spec", [TINY, *SPECS], ids=lambda spec: spec.name)
-def test_a_sessions_memory_is_that_of_the_buffers_it_binds(spec: ModelSpec) -> None:
-    described = manifest(spec)
-    seen: dict[int, Array] = {}
-    engines = {name: Recording(graph, seen) for name, graph in described.graphs.items()}
-    face = np.zeros((spec.image_size, spec.image_size, 3), np.uint8)
-    reference = encode_reference(spec, engines["vae_encoder"], face)
-    seen.clear()
-    loop = ChunkLoop(spec, engines, reference, seed=0)
-    assert loop.waveform.size == spec.window_samples
-    plan = session_memory(described)
-    # Carried latents belong to the loop, and of the ring one chunk is the decoder's own buffer.
-    latent = 4 * int(np.prod(spec.latent_shape)) // spec.chunk_latents
-    levels = len(spec.timesteps) if spec.carry == "noisy" else 1
-    carried = levels * spec.carried_latents * latent
-    ring = (RING_CHUNKS - 1) * (spec.decoded_frames * face.nbytes + 4)
-    bound = sum(buffer.nbytes for buffer in seen.values())
-    assert plan.total == bound + carried + ring
 
 
 def test_audio_keys_and_values_of_flashhead_are_the_28_mib_that_are_known() -> None:

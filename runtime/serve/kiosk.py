@@ -52,7 +52,7 @@ class Kiosk:
         if settings.latency is not None:
             spec = spec.with_latency(settings.latency)
         loaded = load_engines(bundle, settings.engine, fallback=settings.fallback)
-        portraits = Portraits(bundle, spec, loaded.engines)
+        portraits = Portraits(bundle, spec, loaded)
         portraits.load(bundle, settings.portraits)
         avatar = portraits.find(None).avatar
         kiosk = cls(settings, portraits, avatar.chunk_cost() / spec.chunk_seconds)

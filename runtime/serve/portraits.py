@@ -5,7 +5,6 @@ from __future__ import annotations
 import secrets
 import threading
 from collections import OrderedDict
-from collections.abc import Mapping
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -15,7 +14,7 @@ from numpy.typing import NDArray
 
 from ..avatar import Avatar
 from ..bundle import Bundle
-from ..engine import Engine
+from ..engines import LoadedEngines
 from ..errors import BundleError, PortraitError, ServeError
 from ..picture_header import read_picture_header
 from ..portrait import load_portrait
@@ -51,10 +50,10 @@ class Portrait:
 class Portraits:
     """Opens avatars over shared engines; `load` and `upload` are slow and safe to call from any thread."""
 
-    def __init__(self, bundle: Bundle, spec: ModelSpec, engines: Mapping[str, Engine]) -> None:
+    def __init__(self, bundle: Bundle, spec: ModelSpec, loaded: LoadedEngines) -> None:
         """Take engines that were loaded from `bundle`; `spec` is the bundle's, perhaps with another latency."""
         self._spec, self._precision = spec, bundle.manifest.precision
-        self._engines = engines
+        self._loaded = loaded
         self._fixed: dict[str, Portrait] = {}
         self._uploads: OrderedDict[str, Portrait] = OrderedDict()
         self._lock = threading.Lock()
@@ -122,7 +121,7 @@ class Portraits:
             self._uploads.clear()
 
     def _open(self, name: str, title: str, picture: NDArray[np.uint8], *, uploaded: bool) -> Portrait:
-        avatar = Avatar(self._spec, self._engines, picture, self._precision)
+        avatar = Avatar(self._spec, self._loaded.engines, picture, self._precision, new_loop=self._loaded.new_loop)
         return Portrait(name, title, picture, _png(picture), avatar, uploaded)
 
 

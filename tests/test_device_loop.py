@@ -1,0 +1,295 @@
+"""The chunk loop on a device, with the kernels' own source on the CPU, against the loop on the CPU."""
+
+from __future__ import annotations
+
+import ctypes
+import dataclasses
+import re
+import shutil
+import subprocess
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import pytest
+from fake_gpu import FakeCudaDriver, FakeTensorRt
+from tiny import TINY, TINY_CLEAN, TINY_GUIDED, tiny_engines
+
+from rap_edge.runtime.bundle import Manifest
+from rap_edge.runtime.carry import Path as LatentPath
+from rap_edge.runtime.chunk_loop import ChunkLoop, encode_reference
+from rap_edge.runtime.cuda_memory import Cuda
+from rap_edge.runtime.device.device import Device
+from rap_edge.runtime.device.frames import CPU
+from rap_edge.runtime.device.kernels import KERNELS, Kernels, compile_kernels
+from rap_edge.runtime.device.loop import DeviceChunkLoop
+from rap_edge.runtime.errors import EngineError, NumericalError
+from rap_edge.runtime.memory_plan import session_memory
+from rap_edge.runtime.spec import ModelSpec
+from rap_edge.runtime.tensorrt_engine import TensorRtEngine
+
+SOURCE = Path(__file__).parent / "cuda_emulation" / "chunk_kernels.cpp"
+SPECS = [
+    TINY,
+    TINY_CLEAN,
+    TINY_GUIDED,
+    dataclasses.replace(TINY, name="tiny-noisy-renoise", solver="renoise", color_match=0.5),
+    TINY.with_new_latents(1),
+]
+
+pytestmark = pytest.mark.skipif(shutil.which("g++") is None, reason="the kernels are compiled by g++, which is missing")
+
+
+@pytest.fixture(scope="module")
+def kernels(tmp_path_factory) -> ctypes.CDLL:
+    library = tmp_path_factory.mktemp("kernels") / "kernels.so"
+    flags = ["-std=c++20", "-O2", "-Wall", "-Wextra", "-Werror", "-shared", "-fPIC", "-pthread"]
+    subprocess.run(["g++", *flags, str(SOURCE), "-o", str(library)], check=True)
+    return ctypes.CDLL(str(library))
+
+
+def colourful(spec: ModelSpec):
+    """The tiny decoder, whose grey frames have no colour to be matched, with a fixed tint for every pixel."""
+    grey = tiny_engines(spec)["vae_decoder"]._body
+    tint = np.random.default_rng(2).uniform(0.3, 1.0, (spec.image_size, spec.image_size, 3))
+
+    def body(buffers) -> None:
+        grey(buffers)
+        buffers["frames"][...] = (buffers["frames"] * tint).astype(np.uint8)
+
+    return body
+
+
+class Gpu:
+    """A fake GPU with the engines of a model on it."""
+
+    def __init__(self, folder: Path, kernels: ctypes.CDLL, spec: ModelSpec, **bodies) -> None:
+        self.spec, self.driver = spec, FakeCudaDriver(kernels)
+        self.cpu = tiny_engines(spec, **{"vae_decoder": colourful(spec), **bodies})
+        picture = np.random.default_rng(1).integers(0, 256, (spec.image_size, spec.image_size, 3), np.uint8)
+        self.reference = encode_reference(spec, self.cpu["vae_encoder"], picture)
+        self.cuda = Cuda(self.driver)
+        plan = folder / "any.plan"
+        plan.write_bytes(b"plan")
+        self.engines = {
+            name: TensorRtEngine(name, engine.graph, plan, self._module(engine), self.cuda)
+            for name, engine in self.cpu.items()
+        }
+        arena = self.cuda.device_memory(1000)
+        self.device = Device(self.cuda, Kernels(self.cuda, b"code"), arena)
+
+    def _module(self, engine) -> FakeTensorRt:
+        types = {"float32": "FLOAT", "uint8": "UINT8"}
+        tensors = [
+            (t.name, t in engine.graph.inputs, types[t.dtype], tuple(-1 if isinstance(d, str) else d for d in t.shape))
+            for t in (*engine.graph.inputs, *engine.graph.outputs)
+        ]
+
+        def outputs(inputs: Mapping[str, tuple[int, ...]]) -> dict[str, tuple[int, ...]]:
+            if "frames" not in inputs:
+                return {}
+            latents = (inputs["frames"][0] - 1) // self.spec.temporal_compression + 1
+            channels, _, *cells = self.spec.latent_shape
+            return {"latents": (1, channels, latents, *cells)}
+
+        return FakeTensorRt(self.driver, tensors, engine._body, outputs=outputs)
+
+    def loop(self, seed: int = 3, **options) -> DeviceChunkLoop:
+        return DeviceChunkLoop(self.device, self.engines, self.spec, self.reference, seed, **options)
+
+    def oracle(self, seed: int = 3) -> ChunkLoop:
+        return ChunkLoop(self.cpu, self.spec, self.reference, seed)
+
+
+def speak(loops, chunk: int) -> None:
+    window = np.random.default_rng(chunk).uniform(-1, 1, loops[0].waveform.size).astype(np.float32) * (chunk + 1) / 4
+    for loop in loops:
+        loop.waveform[...] = window
+
+
+def assert_same(device, cpu, codes: int = 1) -> None:
+    assert device.shape == cpu.shape
+    apart = np.abs(device.astype(int) - cpu)
+    # The last digit of a float may decide a code.
+    assert apart.max() <= codes
+    assert apart.mean() < 0.02
+
+
+@pytest.mark.parametrize("spec", SPECS, ids=lambda spec: f"{spec.name}-{spec.new_latents}")
+@pytest.mark.parametrize("capture", [True, False], ids=["graph", "no graph"])
+def test_chunks_are_those_of_the_cpu(tmp_path, kernels, spec, capture) -> None:
+    gpu = Gpu(tmp_path, kernels, spec)
+    loop, oracle = gpu.loop(capture=capture), gpu.oracle()
+    for chunk in range(4):
+        speak((loop, oracle), chunk)
+        frames, seconds = loop.render(spec.steps)
+        expected, stages = oracle.render(spec.steps)
+        assert_same(frames, expected)
+        assert list(seconds) == list(stages)
+        past = [value.latents if isinstance(value, LatentPath) else value for value in (loop.past, oracle.past)]
+        np.testing.assert_allclose(*past, rtol=1e-4, atol=2e-2 if spec.carry == "clean" else 1e-5)
+    assert frames.std() > 0
+
+
+def test_a_replayed_chunk_is_one_launch(tmp_path, kernels) -> None:
+    gpu = Gpu(tmp_path, kernels, TINY)
+    loop = gpu.loop()
+    assert loop.notes == ()
+    gpu.driver.calls.clear()
+    loop.render(TINY.steps)
+    assert [call for call in gpu.driver.calls if not call.startswith("cuEvent")] == [
+        "cuCtxSetCurrent",
+        "cuGraphLaunch",
+        "cuMemcpyDtoDAsync",
+        "cuStreamSynchronize",
+    ]
+
+
+def test_the_number_of_steps_and_the_frame_rate_may_change_from_chunk_to_chunk(tmp_path, kernels) -> None:
+    spec = dataclasses.replace(TINY, timesteps=(1000.0, 800.0, 600.0, 300.0, 0.0))
+    gpu = Gpu(tmp_path, kernels, spec)
+    loop, oracle = gpu.loop(), gpu.oracle()
+    for chunk, (steps, frame_step) in enumerate([(4, 1), (2, 1), (1, 2), (3, 1), (4, 1)]):
+        speak((loop, oracle), chunk)
+        assert_same(loop.render(steps, frame_step)[0], oracle.render(steps, frame_step)[0])
+    with pytest.raises(EngineError, match="opened for 4 steps, not 5"):
+        loop.render(5)
+
+
+@pytest.mark.parametrize("spec", [TINY, TINY_CLEAN], ids=["noisy", "clean"])
+def test_a_past_that_is_put_back_is_where_the_next_chunk_begins(tmp_path, kernels, spec) -> None:
+    gpu = Gpu(tmp_path, kernels, spec)
+    loop, oracle = gpu.loop(), gpu.oracle()
+    pasts = []
+    for chunk in range(3):
+        speak((loop, oracle), chunk)
+        loop.render(spec.steps)
+        oracle.render(spec.steps)
+        pasts.append((loop.past, oracle.past))
+    for earlier in (0, None):
+        loop.past, oracle.past = pasts[earlier] if earlier is not None else (None, None)
+        loop.skip()
+        oracle.skip()
+        assert_same(loop.render(spec.steps)[0], oracle.render(spec.steps)[0])
+
+
+@pytest.mark.parametrize("spec", SPECS[:3], ids=lambda spec: spec.name)
+def test_a_session_takes_the_memory_that_was_planned(tmp_path, kernels, spec) -> None:
+    gpu = Gpu(tmp_path, kernels, spec)
+    graphs = {name: engine.graph for name, engine in gpu.cpu.items()}
+    planned = session_memory(Manifest(spec, "fp32", graphs, {}))
+    before = gpu.driver.allocated
+    gpu.loop()
+    assert gpu.driver.allocated - before == planned.total
+    assert planned.frames >= spec.decoded_frames * spec.image_size**2 * 3
+
+
+def test_frames_stay_on_the_device_until_two_more_chunks_are_rendered(tmp_path, kernels) -> None:
+    gpu = Gpu(tmp_path, kernels, TINY)
+    loop = gpu.loop()
+    seen = []
+    for chunk, step in enumerate((1, 2, 1)):
+        speak((loop,), chunk)
+        frames, _ = loop.render(TINY.steps, step)
+        # The fake GPU's memory is the CPU's.
+        seen.append((frames, np.from_dlpack(dataclasses.replace(loop.on_device, device=(CPU, 0)))))
+        for rendered, kept in seen[-2:]:
+            assert np.array_equal(rendered, kept)
+    assert not np.array_equal(*seen[0])
+
+
+def test_sessions_on_one_device_do_not_disturb_each_other(tmp_path, kernels) -> None:
+    gpu = Gpu(tmp_path, kernels, TINY_CLEAN)
+    loops, oracles = [gpu.loop(seed) for seed in (1, 2)], [gpu.oracle(seed) for seed in (1, 2)]
+    for chunk in range(3):
+        for loop, oracle in zip(loops, oracles, strict=True):
+            speak((loop, oracle), chunk)
+            assert_same(loop.render(TINY.steps)[0], oracle.render(TINY.steps)[0])
+
+
+@pytest.mark.parametrize("stage", ["audio_encoder", "conditioner", "dit", "vae_decoder", "vae_encoder"])
+def test_nan_is_an_error_that_names_the_stage_and_the_session_can_begin_anew(tmp_path, kernels, stage) -> None:
+    outputs = {
+        "audio_encoder": "audio_features",
+        "conditioner": "audio_key_00",
+        "dit": "velocity",
+        "vae_decoder": "magnitude",
+        "vae_encoder": "latents",
+    }
+    poisoned = False
+    healthy = {name: engine._body for name, engine in tiny_engines(TINY_CLEAN).items()}
+
+    def body(buffers) -> None:
+        healthy[stage](buffers)
+        if poisoned:
+            buffers[outputs[stage]].reshape(-1)[-1] = np.nan
+            if stage == "conditioner":
+                buffers["audio_value_00"].reshape(-1)[:] = np.nan
+
+    gpu = Gpu(tmp_path, kernels, TINY_CLEAN, **{stage: body})
+    loop, oracle = gpu.loop(), gpu.oracle()
+    loop.render(TINY.steps)
+    poisoned = True
+    with pytest.raises(NumericalError, match=stage):
+        loop.render(TINY.steps)
+    poisoned = False
+    loop.past = None
+    loop.skip()
+    for _ in range(2):
+        oracle.skip()
+    assert_same(loop.render(TINY.steps)[0], oracle.render(TINY.steps)[0])
+
+
+def test_a_capture_that_fails_says_why_and_the_chunks_are_the_same(tmp_path, kernels) -> None:
+    gpu = Gpu(tmp_path, kernels, TINY)
+    gpu.driver.fail_at = "cuStreamEndCapture"
+    loop, oracle = gpu.loop(), gpu.oracle()
+    gpu.driver.fail_at = ""
+    assert "CAPTURE_INVALIDATED" in loop.notes[0]
+    speak((loop, oracle), 0)
+    assert_same(loop.render(TINY.steps)[0], oracle.render(TINY.steps)[0])
+    assert "cuGraphLaunch" not in gpu.driver.calls
+
+
+def test_a_graph_whose_frames_differ_is_not_used(tmp_path, kernels, monkeypatch) -> None:
+    gpu = Gpu(tmp_path, kernels, TINY)
+    monkeypatch.setattr(gpu.driver, "_launch", lambda graph, stream: [action() for action in graph[:-1]])
+    loop = gpu.loop()
+    assert "codes away" in loop.notes[0]
+
+
+def test_a_device_that_is_lost_is_a_sentence(tmp_path, kernels) -> None:
+    gpu = Gpu(tmp_path, kernels, TINY)
+    loop = gpu.loop()
+    gpu.driver.fail_at = "cuStreamSynchronize"
+    with pytest.raises(EngineError, match="The GPU failed in cuStreamSynchronize"):
+        loop.render(TINY.steps)
+
+
+@pytest.mark.parametrize("capability", ["7.5", "8.0", "8.6", "8.7", "8.9", "9.0", "10.0", "12.0", "12.1"])
+def test_the_kernels_compile_for_every_gpu_without_one(capability) -> None:
+    pytest.importorskip("cuda.bindings.nvrtc")
+    assert compile_kernels(capability).startswith(b"\x7fELF")
+
+
+def test_a_gpu_that_the_compiler_does_not_know_is_a_sentence() -> None:
+    pytest.importorskip("cuda.bindings.nvrtc")
+    with pytest.raises(EngineError, match=r"cannot compile for compute capability 3\.5 .* upgrade nvidia-cuda-nvrtc"):
+        compile_kernels("3.5")
+
+
+def test_everything_asked_of_the_driver_is_in_the_real_bindings(tmp_path, kernels) -> None:
+    driver = pytest.importorskip("cuda.bindings.driver")
+    gpu = Gpu(tmp_path, kernels, TINY_CLEAN)
+    gpu.loop().render(TINY.steps)
+    assert gpu.cuda.compute_capability == "8.9"
+    for name in set(gpu.driver.calls):
+        assert callable(getattr(driver, name))
+    for group in ("CUstream_flags", "CUstreamCaptureMode", "CUevent_record_flags"):
+        for name, value in vars(getattr(gpu.driver, group)).items():
+            assert getattr(getattr(driver, group), name) == value
+
+
+def test_every_kernel_of_the_source_is_loaded() -> None:
+    source = (Path(__file__).parents[1] / "runtime" / "device" / "kernels.cu").read_text()
+    assert re.findall(r"__global__ void (\w+)\(", source) == list(KERNELS)
