@@ -18,6 +18,7 @@ from .activations import ActivationPeaks, Peaks
 from .inputs import RealInputs, png, write_wave
 from .parity import ROLLOUT_SEED, Case, Recorder, roll_out, runs_per_chunk
 from .precision import FP16_MAX
+from .reference_device import on_best_device
 from .stages import Stages
 from .torch_engine import torch_engines
 from .writer import BundleWriter
@@ -66,28 +67,30 @@ def run_reference(
         ExportError: watched audio keys or values are beyond fp16, in which the graphs would exchange them.
     """
     spec, (most, budget) = networks.spec, limits
-    peaks, engines = ActivationPeaks(), torch_engines(networks)
+    peaks = ActivationPeaks()
     frames: list[NDArray[np.uint8]] = []
     chunks, why, started = most, "", time.monotonic()
     with (
         stages.stage("PyTorch roll-out", most * runs_per_chunk(spec) + 1, "runs") as progress,
-        peaks.watch({name: engine.module for name, engine in engines.items()} if watch else {}),
+        on_best_device(networks) as device,
     ):
-        recorder = Recorder(active=True, on_run=lambda: progress.advance(most / chunks))
-        for chunk in roll_out(spec, recorder.watch(engines), inputs, most):
-            frames.append(chunk)
-            if len(frames) == 1:
-                seconds = time.monotonic() - started
-                # The graphs take about as long again.
-                chunks = int(min(most, max(FEWEST_CHUNKS, budget // (2.0 * seconds))))
-                if chunks < most:
-                    why = (
-                        f"{chunks} chunks instead of {most}: one takes {seconds:.0f} s in PyTorch here, so {most} "
-                        f"would take about {2.0 * most * seconds / 60.0:.0f} minutes with the graphs"
-                    )
-            recorder.active = len(frames) == chunks - 1
-            if len(frames) == chunks:
-                break
+        engines = torch_engines(networks, device)
+        with peaks.watch({name: engine.module for name, engine in engines.items()} if watch else {}):
+            recorder = Recorder(active=True, on_run=lambda: progress.advance(most / chunks))
+            for chunk in roll_out(spec, recorder.watch(engines), inputs, most):
+                frames.append(chunk)
+                if len(frames) == 1:
+                    seconds = time.monotonic() - started
+                    # The graphs take about as long again.
+                    chunks = int(min(most, max(FEWEST_CHUNKS, budget // (2.0 * seconds))))
+                    if chunks < most:
+                        why = (
+                            f"{chunks} chunks instead of {most}: one takes {seconds:.0f} s in PyTorch here, so {most} "
+                            f"would take about {2.0 * most * seconds / 60.0:.0f} minutes with the graphs"
+                        )
+                recorder.active = len(frames) == chunks - 1
+                if len(frames) == chunks:
+                    break
     if chunks < most:
         # What is slow here is slow in the graphs too: one run of each has to do.
         recorder.cases = {name: cases[-1:] for name, cases in recorder.cases.items()}

@@ -17,13 +17,15 @@ from rap_edge.runtime.engine import Array, allocate
 
 from .graphs import graph_sources
 
+_CPU = torch.device("cpu")
+
 
 class TorchExecution:
     """One session's buffers and the shared module."""
 
-    def __init__(self, module: nn.Module, graph: GraphInfo, buffers: dict[str, Array]) -> None:
+    def __init__(self, module: nn.Module, graph: GraphInfo, buffers: dict[str, Array], device: torch.device) -> None:
         self.buffers: Mapping[str, Array] = MappingProxyType(buffers)
-        self._module = module
+        self._module, self._device = module, device
         # from_numpy shares memory, so inputs are read where the loop writes them.
         self._inputs = [torch.from_numpy(buffers[tensor.name]) for tensor in graph.inputs]
         self._outputs = [torch.from_numpy(buffers[tensor.name]) for tensor in graph.outputs]
@@ -31,7 +33,7 @@ class TorchExecution:
     def run(self) -> None:
         """Run the module on the bound buffers."""
         with torch.inference_mode():
-            results: Tensor | tuple[Tensor, ...] = self._module(*self._inputs)
+            results: Tensor | tuple[Tensor, ...] = self._module(*(tensor.to(self._device) for tensor in self._inputs))
             for buffer, result in zip(
                 self._outputs, (results,) if isinstance(results, Tensor) else results, strict=True
             ):
@@ -45,21 +47,21 @@ class TorchExecution:
 class TorchEngine:
     """One graph of a model as a PyTorch module in fp32."""
 
-    def __init__(self, module: nn.Module, graph: GraphInfo) -> None:
-        self.module, self.graph = module, graph
+    def __init__(self, module: nn.Module, graph: GraphInfo, device: torch.device) -> None:
+        self.module, self.graph, self._device = module, graph, device
         self.backend = f"torch {torch.__version__}"
-        self.device = f"CPU, {torch.get_num_threads()} threads"
+        self.device = f"CPU, {torch.get_num_threads()} threads" if device.type == "cpu" else str(device)
 
     def prepare(
         self, buffers: Mapping[str, Array] | None = None, sizes: Mapping[str, int] | None = None
     ) -> TorchExecution:
         """Bind buffers; see `Engine.prepare`."""
-        return TorchExecution(self.module, self.graph, allocate(self.graph, buffers, sizes))
+        return TorchExecution(self.module, self.graph, allocate(self.graph, buffers, sizes), self._device)
 
 
-def torch_engines(networks: Networks) -> dict[str, TorchEngine]:
-    """An engine for every graph of the contract, sharing the networks' weights."""
+def torch_engines(networks: Networks, device: torch.device = _CPU) -> dict[str, TorchEngine]:
+    """An engine for every graph of the contract, sharing the networks' weights, which are on `device`."""
     return {
-        name: TorchEngine(source.module, GraphInfo("", source.inputs, source.outputs))
+        name: TorchEngine(source.module, GraphInfo("", source.inputs, source.outputs), device)
         for name, source in graph_sources(networks).items()
     }

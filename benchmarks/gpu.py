@@ -1,0 +1,283 @@
+"""A model on a GPU, every way that there is, side by side in one run: plans with and without a CUDA graph, ONNX Runtime
+with CUDA, and the same networks in PyTorch, eager and compiled.
+
+    rap-export --spec flashhead-lite --random-weights --precision fp16 --engine tensorrt-rtx --target current
+    python benchmarks/gpu.py --bundle build/flashhead-lite-fp16 [--rounds 5] [--chunks 4] [--json FILE]
+
+Every round gives each way its turn. Milliseconds are medians over all chunks, from the sound on the host to the frames
+on the host. Fidelity is the PSNR of the first chunks against PyTorch in the same precision with the same noise.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+from hybrid_attention import copy_bytes_per_us, operations_per_us
+from numpy.typing import NDArray
+from torch_loop import TorchLoop
+
+from rap_edge.export.inputs import read_mono
+from rap_edge.export.parity import compare
+from rap_edge.export.source import networks_of
+from rap_edge.export.stages import Stages
+from rap_edge.models.networks import Networks
+from rap_edge.runtime.bundle import Bundle, Manifest
+from rap_edge.runtime.chunk_loop import Loop, encode_reference
+from rap_edge.runtime.cuda_device import query_driver
+from rap_edge.runtime.engines import LoadedEngines, load_engines
+from rap_edge.runtime.errors import BundleError, RapEdgeError
+from rap_edge.runtime.noise import normal
+from rap_edge.runtime.portrait import load_portrait
+
+SEED = 0
+CHECKED_CHUNKS = 2
+
+Render = Callable[[NDArray[np.float32]], tuple[NDArray[np.uint8], Mapping[str, float]]]
+"""From a window of sound to a chunk's new frames on the host and the seconds per stage."""
+
+
+@dataclass(frozen=True)
+class Way:
+    """One way to render: its name, how it runs, and what there is to say about it."""
+
+    name: str
+    render: Render
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Figures:
+    """What one way took.
+
+    Attributes:
+        name: of the way.
+        chunk_ms: median and 95th percentile of a chunk, sound to frames on the host.
+        step_ms: median of one denoise step.
+        decode_ms: median of the decoder.
+        fps: new frames per second of rendering.
+        rtf: median time over the time that a chunk plays.
+        share_of_peak: the DiT's operations over the measured matrix product, None if that was not measured.
+        psnr: least PSNR of the first chunks against PyTorch with the same noise, dB.
+        note: why it is not what was asked for, if so.
+    """
+
+    name: str
+    chunk_ms: tuple[float, float]
+    step_ms: float
+    decode_ms: float
+    fps: float
+    rtf: float
+    share_of_peak: float | None
+    psnr: float
+    note: str
+
+
+def measure(
+    ways: Sequence[Way],
+    reference: Render,
+    manifest: Manifest,
+    windows: Sequence[NDArray[np.float32]],
+    rounds: int,
+    peak: float | None,
+) -> list[Figures]:
+    """Check every way against `reference`, then give each its turn, `rounds` times over all windows but the first ones.
+
+    Args:
+        ways: what to measure; freshly opened, so that all begin with the portrait.
+        reference: PyTorch with the noise of the engines.
+        manifest: of the model.
+        windows: float32 [window_samples] of consecutive chunks, at least `CHECKED_CHUNKS`.
+        rounds: turns.
+        peak: floating point operations per second of a large matrix product in the bundle's precision.
+    """
+    spec = manifest.spec
+    expected = [reference(window)[0] for window in windows[:CHECKED_CHUNKS]]
+    psnr = {
+        way.name: min(
+            compare(frames, way.render(window)[0]).psnr for frames, window in zip(expected, windows, strict=False)
+        )
+        for way in ways
+    }
+    wall: dict[str, list[float]] = {way.name: [] for way in ways}
+    stages: dict[str, list[Mapping[str, float]]] = {way.name: [] for way in ways}
+    with Stages().stage("rounds", rounds * len(ways)) as progress:
+        for _ in range(rounds):
+            for way in ways:
+                for window in windows:
+                    started = time.perf_counter()
+                    _, seconds = way.render(window)
+                    wall[way.name].append(time.perf_counter() - started)
+                    stages[way.name].append(seconds)
+                progress.advance(1)
+    dit_flops = (manifest.graphs["dit"].flops or 0) * spec.steps
+    figures = []
+    for way in ways:
+        times, denoise = wall[way.name], statistics.median(s["denoise"] for s in stages[way.name])
+        middle = statistics.median(times)
+        figures.append(
+            Figures(
+                name=way.name,
+                chunk_ms=(1e3 * middle, 1e3 * float(np.percentile(times, 95))),
+                step_ms=1e3 * denoise / spec.steps,
+                decode_ms=1e3 * statistics.median(s["vae_decoder"] for s in stages[way.name]),
+                fps=spec.new_frames / middle,
+                rtf=middle / spec.chunk_seconds,
+                share_of_peak=None if peak is None else dit_flops / denoise / peak,
+                psnr=psnr[way.name],
+                note=way.note,
+            )
+        )
+    return figures
+
+
+def torch_ways(make: Callable[[], Networks], portrait: NDArray[np.uint8], device: torch.device) -> list[Way]:
+    """PyTorch, eager and compiled, each with networks of its own."""
+    wraps = {
+        "PyTorch eager": lambda module: module,
+        "torch.compile": torch.compile,
+        "torch.compile, CUDA graphs": partial(torch.compile, mode="reduce-overhead"),
+    }
+    names = list(wraps) if device.type == "cuda" else ["PyTorch eager"]
+    return [Way(name, TorchLoop(make(), portrait, device, wrap=wraps[name]).render) for name in names]
+
+
+def engine_way(name: str, loaded: LoadedEngines, manifest: Manifest, portrait: NDArray[np.uint8], **how: bool) -> Way:
+    """Our own loop over loaded engines."""
+    reference = encode_reference(manifest.spec, loaded.engines["vae_encoder"], portrait)
+    loop = partial(loaded.new_loop, **how)(manifest.spec, reference, SEED)
+    return Way(name, partial(_render, loop, manifest.spec.steps), "; ".join((*loaded.notes, *loop.notes)))
+
+
+def checked_torch(networks: Networks, portrait: NDArray[np.uint8], device: torch.device) -> Render:
+    """PyTorch with the noise that our loops draw."""
+    shape = networks.spec.latent_shape
+    return TorchLoop(
+        networks,
+        portrait,
+        device,
+        noise=lambda chunk, draw: torch.from_numpy(normal(shape, SEED, chunk, draw)).to(device),
+    ).render
+
+
+def in_precision(manifest: Manifest) -> Networks:
+    """The bundle's networks in fp16, or in fp32 for a bundle in fp32."""
+    networks = networks_of(manifest)
+    if manifest.precision != "fp32":
+        for network in (networks.dit, networks.vae, networks.audio_encoder):
+            network.half()
+    return networks
+
+
+def sound_windows(bundle: Bundle, chunks: int) -> list[NDArray[np.float32]]:
+    """The golden speech as consecutive windows, repeated as often as needed.
+
+    Raises:
+        BundleError: the bundle has no golden clip.
+    """
+    spec, golden = bundle.manifest.spec, bundle.manifest.golden
+    if "portrait" not in golden or "audio" not in golden:
+        raise BundleError("The bundle has no golden clip to measure with; export it again.")
+    bundle.verify([golden["portrait"], golden["audio"]])
+    speech = np.resize(read_mono(bundle.path(golden["audio"]), spec.sample_rate), chunks * spec.chunk_samples)
+    speech = np.concatenate((np.zeros(spec.window_samples, np.float32), speech))
+    ends = spec.window_samples + spec.chunk_samples * np.arange(1, chunks + 1)
+    return [speech[end - spec.window_samples : end].astype(np.float32) for end in ends]
+
+
+def table(title: str, figures: Sequence[Figures]) -> str:
+    """Markdown, with the time of everything over that of the first plan."""
+    lines = [
+        title,
+        "",
+        "| | ms per chunk, median / p95 | ms per step | ms decode | fps | RTF | of matmul peak | PSNR | eager / it |",
+        "|---|" + "--:|" * 8,
+    ]
+    eager = next((item.chunk_ms[0] for item in figures if item.name == "PyTorch eager"), None)
+    for item in figures:
+        share = "" if item.share_of_peak is None else f"{item.share_of_peak:.0%}"
+        ratio = "" if eager is None else f"{eager / item.chunk_ms[0]:.2f}x"
+        lines.append(
+            f"| {item.name} | {item.chunk_ms[0]:.1f} / {item.chunk_ms[1]:.1f} | {item.step_ms:.2f} "
+            f"| {item.decode_ms:.1f} | {item.fps:.0f} | {item.rtf:.3f} | {share} | {item.psnr:.1f} dB | {ratio} |"
+        )
+    return "\n".join([*lines, *(f"\n{item.name}: {item.note}" for item in figures if item.note)])
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Returns 0 after a run or without a GPU, 2 where the bundle cannot be used."""
+    parser = argparse.ArgumentParser(description="Time a bundle on a GPU beside PyTorch.")
+    parser.add_argument("--bundle", required=True, help="exported with --engine, so that it has plans for this GPU")
+    parser.add_argument("--rounds", type=int, default=5, help="turns of each way (default 5)")
+    parser.add_argument("--chunks", type=int, default=4, help="chunks per turn (default 4, at least 2)")
+    parser.add_argument("--json", type=Path, help="write the figures here too")
+    arguments = parser.parse_args(argv)
+    if not torch.cuda.is_available():
+        print("skipped: PyTorch finds no CUDA GPU here.")
+        return 0
+    try:
+        return _run(arguments)
+    except RapEdgeError as error:
+        print(error, file=sys.stderr)
+        return 2
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    bundle, device = Bundle.open(arguments.bundle), torch.device("cuda")
+    manifest = bundle.manifest
+    windows = sound_windows(bundle, max(arguments.chunks, CHECKED_CHUNKS))
+    portrait = load_portrait(bundle.path(manifest.golden["portrait"]), manifest.spec.image_size)
+    ways, missing = torch_ways(partial(in_precision, manifest), portrait, device), []
+    for backend in ("tensorrt-rtx", "tensorrt"):
+        try:
+            loaded = load_engines(bundle, backend)
+        except RapEdgeError as error:
+            missing.append(f"{backend}: {error}")
+            continue
+        ways.append(engine_way(f"{backend}, one CUDA graph", loaded, manifest, portrait, capture=True))
+        ways.append(engine_way(f"{backend}, no graph", loaded, manifest, portrait, capture=False))
+    loaded = load_engines(bundle)
+    if loaded.engines["dit"].device == "CUDA GPU":
+        ways.append(engine_way("ONNX Runtime CUDA", loaded, manifest, portrait))
+    else:
+        missing.append("ONNX Runtime CUDA: this onnxruntime has no CUDA provider; install rap-edge[gpu].")
+    dtype = torch.float32 if manifest.precision == "fp32" else torch.float16
+    peak = 1e6 * operations_per_us(dtype)
+    checked = checked_torch(in_precision(manifest), portrait, device)
+    figures = measure(ways, checked, manifest, windows, arguments.rounds, peak)
+    driver = query_driver().version
+    where = (
+        f"{manifest.spec.name} {manifest.precision} on {torch.cuda.get_device_name()}, driver for CUDA {driver}, torch "
+        f"{torch.__version__}, commit {_commit()}; matrix products at {peak / 1e12:.0f} TFLOP/s, copies at "
+        f"{copy_bytes_per_us() / 1e3:.0f} GB/s; medians of {len(windows) * arguments.rounds} chunks"
+    )
+    print("\n".join([table(where, figures), *missing]))
+    if arguments.json:
+        found = {"where": where, "figures": [asdict(item) for item in figures], "missing": missing}
+        arguments.json.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
+    return 0
+
+
+def _render(loop: Loop, steps: int, window: NDArray[np.float32]) -> tuple[NDArray[np.uint8], Mapping[str, float]]:
+    loop.waveform[...] = window
+    return loop.render(steps)
+
+
+def _commit() -> str:
+    asked = ["git", "rev-parse", "--short", "HEAD"]
+    found = subprocess.run(asked, cwd=Path(__file__).parent, capture_output=True, text=True, check=False)
+    return found.stdout.strip() or "unknown"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

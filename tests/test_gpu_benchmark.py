@@ -1,0 +1,63 @@
+"""The GPU benchmark's own arithmetic, on a CPU: what it measures is real, where it runs is not."""
+
+import io
+import json
+
+import pytest
+import torch
+from gpu import checked_torch, engine_way, in_precision, main, measure, sound_windows, table, torch_ways
+from small import NANO, SMALL, small_networks
+
+from rap_edge.export.exporter import ExportSettings, export_bundle
+from rap_edge.export.inputs import RealInputs, drawn_portrait, drawn_speech, to_int16
+from rap_edge.export.source import NetworkSource
+from rap_edge.export.stages import Stages
+from rap_edge.models.own_checkpoint import save_networks
+from rap_edge.runtime.bundle import Bundle
+from rap_edge.runtime.engines import load_engines
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory) -> Bundle:
+    folder = tmp_path_factory.mktemp("gpu")
+    save_networks(small_networks(SMALL, NANO), folder / "checkpoint")
+
+    def drawn(spec) -> RealInputs:
+        return RealInputs(drawn_portrait(spec.image_size), to_int16(drawn_speech(spec.sample_rate)), "drawn")
+
+    settings = ExportSettings(threads=1, chunks=2)
+    source = NetworkSource(folder / "checkpoint")
+    return Bundle.open(export_bundle(source, folder / "bundle", settings, drawn, Stages(io.StringIO())).bundle)
+
+
+def test_every_way_renders_the_same_chunks_and_is_timed(bundle) -> None:
+    manifest, portrait = bundle.manifest, drawn_portrait(SMALL.image_size)
+    ways = torch_ways(lambda: in_precision(manifest), portrait, CPU)
+    ways.append(engine_way("ONNX Runtime", load_engines(bundle, threads=1), manifest, portrait))
+    checked = checked_torch(in_precision(manifest), portrait, CPU)
+    figures = measure(ways, checked, manifest, sound_windows(bundle, 3), rounds=2, peak=1e12)
+    assert [item.name for item in figures] == ["PyTorch eager", "ONNX Runtime"]
+    eager, ours = figures
+    assert ours.psnr > 50
+    # PyTorch's own noise makes other frames.
+    assert eager.psnr < 45
+    for item in figures:
+        assert item.rtf == pytest.approx(item.chunk_ms[0] / 1e3 / SMALL.chunk_seconds)
+        assert item.fps == pytest.approx(SMALL.new_frames / item.chunk_ms[0] * 1e3)
+        assert 0 < item.step_ms * SMALL.steps + item.decode_ms < item.chunk_ms[1]
+        assert item.share_of_peak == pytest.approx(manifest.graphs["dit"].flops / (item.step_ms / 1e3) / 1e12)
+    assert f"| ONNX Runtime | {ours.chunk_ms[0]:.1f}" in table("here", figures)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_without_a_gpu_it_says_so_and_claims_nothing(bundle, capsys) -> None:
+    assert main(["--bundle", str(bundle.root)]) == 0
+    assert capsys.readouterr().out.startswith("skipped")
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_on_a_gpu_it_prints_a_table(bundle, tmp_path) -> None:
+    assert main(["--bundle", str(bundle.root), "--rounds", "1", "--json", str(tmp_path / "figures.json")]) == 0
+    assert json.loads((tmp_path / "figures.json").read_text())["figures"]
