@@ -1,4 +1,4 @@
-"""Silence: which chunks are silent, and idle motion that shows a rendered chunk again instead of rendering.
+"""Idle motion in silence: a rendered chunk is shown again instead of rendering.
 
 A chunk of settled silence (the one before was silent too, so the mouth is closed from its first frame) is shown
 backwards, and forwards again, before the next one is rendered. The face is then where the chunk began or ended, and
@@ -13,20 +13,6 @@ from numpy.typing import NDArray
 from .carry import Past
 
 Frames = NDArray[np.uint8]
-
-# -60 dB of full scale: below speech at any sensible gain, above the noise that a quiet line or a denoiser leaves.
-LOUDEST_SILENCE = 1e-3
-_BLOCKS_PER_SECOND = 100
-
-
-def is_silent(samples: NDArray[np.float32], rate: int) -> bool:
-    """Whether no 10 ms of float32 [samples] are louder than -60 dB of full scale (root mean square)."""
-    size = max(rate // _BLOCKS_PER_SECOND, 1)
-    padded = np.zeros(-(-samples.size // size) * size, np.float32)
-    padded[: samples.size] = samples
-    blocks = padded.reshape(-1, size)
-    power = np.einsum("ij,ij->i", blocks, blocks)
-    return bool(power.max(initial=0.0) <= size * LOUDEST_SILENCE**2)
 
 
 class IdleReplay:

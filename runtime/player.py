@@ -16,10 +16,10 @@ from numpy.typing import NDArray
 from .audio import to_mono
 from .chunk import Chunk
 from .clock import Pacer, SmoothClock, SoundMap
-from .idle import is_silent
 from .live_report import LiveMeter
 from .marks import Mark
 from .outlets import Display, Showing, SilentSpeaker, Speaker
+from .silence import SilenceDetector
 from .spec import ModelSpec
 from .stretch import Stretcher
 
@@ -67,7 +67,7 @@ class Player:
         self._speaker, self._display = speaker, display
         self._pacer = None if latency is None else Pacer(latency)
         self._smooth, self._sounds = SmoothClock(), SoundMap()
-        self._stretcher = Stretcher(speaker.channels)
+        self._stretcher, self._silence = Stretcher(speaker.channels), SilenceDetector(speaker.rate)
         self._lock = threading.Lock()
         self._sound: deque[NDArray[np.float32]] = deque()
         self._chunks: deque[Chunk] = deque()
@@ -167,7 +167,8 @@ class Player:
             ratio = 1.0
             if self._pacer is not None:
                 ratio = self._pacer.stretch
-                if not self._finished and self._pacer.cuts(is_silent(to_mono(block), self._speaker.rate)):
+                silent = self._silence.is_silent(to_mono(block))
+                if not self._finished and self._pacer.cuts(silent):
                     # A quarter of the block: a larger step would be seen as a jump of the picture.
                     surplus = len(block) // 4
                     block = block[surplus:]

@@ -18,9 +18,10 @@ from .chunk import Chunk
 from .chunk_loop import Loop
 from .errors import EngineError, NumericalError, SessionError
 from .governor import Governor
-from .idle import IdleReplay, is_silent
+from .idle import IdleReplay
 from .overload import Decision, Overload, Rung
 from .sample_buffer import SampleBuffer
+from .silence import SilenceDetector
 from .spec import ModelSpec
 from .turns import Turns
 
@@ -52,7 +53,7 @@ class Session:
         self._buffer = SampleBuffer(spec.window_samples)
         self._governor = None if overload is None else Governor(overload, spec)
         self._best = Rung(spec.steps)
-        self._idle = IdleReplay(spec.idle_replays)
+        self._silence, self._idle = SilenceDetector(spec.sample_rate), IdleReplay(spec.idle_replays)
         self._arrivals: deque[float] = deque()
         self._rendered = self._arrived = 0
         self._finished = False
@@ -175,7 +176,7 @@ class Session:
         spec, loop, governor = self._spec, self._loop, self._governor
         if loop is None:
             raise SessionError("The session is closed; open a new one with Avatar.session().")
-        silent = is_silent(audio, spec.sample_rate)
+        silent = self._silence.is_silent(audio)
         shown = -(-audio.size // spec.samples_per_frame)
         chunk = Chunk(
             frames=np.empty((0, spec.image_size, spec.image_size, 3), np.uint8),

@@ -7,8 +7,6 @@ from hypothesis import strategies as st
 from test_session import avatar, drain, frames_of, noisy_field, speech
 from tiny import TINY, TINY_CLEAN
 
-from rap_edge.runtime.idle import is_silent
-
 SPEC = dataclasses.replace(TINY, idle_replays=1)
 CHUNK = SPEC.chunk_samples
 
@@ -99,9 +97,10 @@ def test_changing_a_frame_that_was_given_does_not_change_what_is_replayed() -> N
     assert np.array_equal(kept[2], kept[1][::-1])
 
 
-@given(st.integers(1, 4000), st.floats(-1, 1), st.integers(0, 3999))
-def test_one_loud_ten_milliseconds_break_the_silence(size: int, level: float, where: int) -> None:
-    pcm = np.zeros(size, np.float32)
-    pcm[where : where + 160] = level
-    loud = any(np.sqrt((pcm[i : i + 160] ** 2).sum() / 160) > 1e-3 for i in range(0, size, 160))
-    assert is_silent(pcm, 16000) is not loud
+def test_the_noise_of_a_room_becomes_silence_once_it_is_known_and_speech_still_wakes_the_face() -> None:
+    noise = 0.003 * np.random.default_rng(0).standard_normal(12 * CHUNK).astype(np.float32)
+    noise[10 * CHUNK :] += speech(2 * SPEC.chunk_seconds)
+    chunks = stream(SPEC, noise, dit=moving)
+    # Three seconds have to be heard first, and five chunks are as long as that.
+    assert [chunk.silent for chunk in chunks] == [False] * 4 + [True] * 6 + [False] * 2
+    assert [chunk.steps for chunk in chunks] == [2, 2, 2, 2, 2, 2, 0, 2, 0, 2, 2, 2]
