@@ -18,6 +18,7 @@ from .engine import Engine
 from .errors import BundleError, EngineError, PreflightError
 from .memory_plan import plan_memory
 from .nvml import driver_state, free_memory
+from .onnxruntime_engine import has_cuda
 from .onnxruntime_engine import load_engines as load_onnxruntime
 from .preflight import Machine, check_engine, this_machine
 from .runtime_cache import cache_path
@@ -70,13 +71,13 @@ def load_engines(
     """
     plans = _chosen_plans(bundle.manifest, engine)
     if not plans:
-        return _on_onnxruntime(bundle, threads)
+        return _load_graphs(bundle, threads, machine)
     try:
         return _load_plans(bundle, plans, machine or this_machine(), allow_host_code)
     except EngineError as error:
         if not fallback:
             raise
-        return _on_onnxruntime(bundle, threads, f"Fell back to ONNX Runtime: {error}")
+        return _load_graphs(bundle, threads, machine, f"Fell back to ONNX Runtime: {error}")
 
 
 def plans_of(manifest: Manifest, first: EngineInfo) -> Mapping[str, EngineInfo]:
@@ -115,9 +116,24 @@ def _chosen_plans(manifest: Manifest, engine: str | None) -> Mapping[str, Engine
     )
 
 
-def _on_onnxruntime(bundle: Bundle, threads: int | None, *notes: str) -> LoadedEngines:
+def _load_graphs(bundle: Bundle, threads: int | None, machine: Machine | None, *notes: str) -> LoadedEngines:
+    """The graphs in ONNX Runtime: with the chunk on the GPU where it can be, else over the host's memory."""
+    if has_cuda() and (machine or this_machine()).driver.devices:
+        try:
+            return _load_graphs_on_gpu(bundle, threads, notes)
+        except EngineError as error:
+            notes = (*notes, f"Chunks go through the host's memory: {error}")
     engines = load_onnxruntime(bundle, threads)
     return LoadedEngines(engines, partial(ChunkLoop, engines), notes)
+
+
+def _load_graphs_on_gpu(bundle: Bundle, threads: int | None, notes: tuple[str, ...]) -> LoadedEngines:
+    cuda = Cuda()
+    stream = cuda.stream()
+    engines = load_onnxruntime(bundle, threads, stream.handle)
+    if not all(engine.on_gpu for engine in engines.values()):
+        raise EngineError("ONNX Runtime cannot load its CUDA libraries; install what its warning names.")
+    return LoadedEngines(engines, partial(DeviceChunkLoop, Device.open(cuda, stream, engines), engines), notes)
 
 
 def _load_plans(
@@ -143,4 +159,4 @@ def _load_plans(
             cache=cache_path(bundle, name, plan, gpu.compute_capability),
             allow_host_code=allow_host_code,
         )
-    return LoadedEngines(engines, partial(DeviceChunkLoop, Device.open(cuda, engines), engines))
+    return LoadedEngines(engines, partial(DeviceChunkLoop, Device.open(cuda, cuda.stream(), engines), engines))

@@ -9,13 +9,16 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+import numpy as np
 import onnxruntime as ort
 
 from .bundle import Bundle, GraphInfo, TensorInfo
 from .contract import check_signature
-from .engine import Array, allocate
+from .cuda_memory import CudaStream, DeviceMemory
+from .engine import Array, allocate, resolved_shape
 from .errors import EngineError
 
+_CUDA = "CUDAExecutionProvider"
 _DTYPES = {
     "tensor(float)": "float32",
     "tensor(float16)": "float16",
@@ -52,22 +55,49 @@ class OnnxRuntimeExecution:
 
     def run(self) -> None:
         """Run the graph on the bound buffers; raises `EngineError` if ONNX Runtime fails."""
-        try:
-            self._engine.session.run_with_iobinding(self._binding)
-        except _FAILURES as error:
-            raise EngineError(
-                f"Graph {self._engine.name!r} failed in ONNX Runtime ({_first_line(error)}); export it again."
-            ) from error
+        self._engine.run(self._binding)
 
     def capture(self) -> str:
         """ONNX Runtime replays nothing on the CPU."""
         return "ONNX Runtime runs without a captured graph"
 
 
+class OnnxRuntimeDeviceExecution:
+    """A shared `OnnxRuntimeEngine` bound to device memory; its work goes into the stream that the engine was given."""
+
+    def __init__(self, engine: OnnxRuntimeEngine, addresses: Mapping[str, int], sizes: Mapping[str, int]) -> None:
+        """Made by `OnnxRuntimeEngine.bind`."""
+        self._engine = engine
+        self._binding = engine.session.io_binding()
+        self._options = ort.RunOptions()
+        # The stream keeps the order; waiting for the GPU after every graph would only leave it idle.
+        self._options.add_run_config_entry("disable_synchronize_execution_providers", "1")
+        memory = "cuda" if engine.on_gpu else "cpu"
+        for tensors, bind in (
+            (engine.graph.inputs, self._binding.bind_input),
+            (engine.graph.outputs, self._binding.bind_output),
+        ):
+            for tensor in tensors:
+                shape = resolved_shape(tensor, sizes)
+                bind(tensor.name, memory, 0, np.dtype(tensor.dtype).type, shape, addresses[tensor.name])
+
+    def enqueue(self) -> None:
+        """Put the work into the stream; raises `EngineError` if ONNX Runtime fails."""
+        self._engine.run(self._binding, self._options)
+
+    def uncapturable(self) -> str:
+        """ONNX Runtime captures only graphs of its own."""
+        return "ONNX Runtime cannot be captured together with other work"
+
+
 class OnnxRuntimeEngine:
     """One graph of a bundle, loaded."""
 
-    def __init__(self, name: str, graph: GraphInfo, path: Path, threads: int | None = None) -> None:
+    activation_bytes = 0
+
+    def __init__(
+        self, name: str, graph: GraphInfo, path: Path, threads: int | None = None, stream: int | None = None
+    ) -> None:
         """Load the model at `path` and check it against `graph`.
 
         Args:
@@ -75,6 +105,7 @@ class OnnxRuntimeEngine:
             graph: the contract as the manifest states it.
             path: the ONNX file.
             threads: threads of one run; None takes every core that the process may use.
+            stream: the CUDA stream for all work, as a number; None takes ONNX Runtime's own.
 
         Raises:
             EngineError: ONNX Runtime cannot load the file.
@@ -90,7 +121,7 @@ class OnnxRuntimeEngine:
         # Its change of int8 Q/DQ to uint8 fails on Q/DQ that ONNX Runtime has moved itself; ours are uint8 for CPUs.
         options.add_session_config_entry("session.qdqisint8allowed", "1")
         try:
-            self.session = ort.InferenceSession(str(path), options, providers=_providers())
+            self.session = ort.InferenceSession(str(path), options, providers=_providers(stream))
         except _FAILURES as error:
             raise EngineError(
                 f"ONNX Runtime {ort.__version__} cannot load {path.name!r} ({_first_line(error)}); export the "
@@ -99,8 +130,8 @@ class OnnxRuntimeEngine:
         found = GraphInfo(graph.file, _tensors(self.session.get_inputs()), _tensors(self.session.get_outputs()))
         check_signature(name, found, graph.inputs, graph.outputs)
         self.backend = f"onnxruntime {ort.__version__}"
-        on_gpu = self.session.get_providers()[0] == "CUDAExecutionProvider"
-        self.device = "CUDA GPU" if on_gpu else f"{cpu_name()}, {options.intra_op_num_threads} threads"
+        self.on_gpu = self.session.get_providers()[0] == _CUDA
+        self.device = "CUDA GPU" if self.on_gpu else f"{cpu_name()}, {options.intra_op_num_threads} threads"
 
     def prepare(
         self, buffers: Mapping[str, Array] | None = None, sizes: Mapping[str, int] | None = None
@@ -108,9 +139,27 @@ class OnnxRuntimeEngine:
         """Bind buffers; see `Engine.prepare`."""
         return OnnxRuntimeExecution(self, allocate(self.graph, buffers, sizes))
 
+    def bind(
+        self, stream: CudaStream, addresses: Mapping[str, int], sizes: Mapping[str, int], activations: DeviceMemory
+    ) -> OnnxRuntimeDeviceExecution:
+        """Bind device memory; see `DeviceEngine.bind`. ONNX Runtime has working memory of its own."""
+        return OnnxRuntimeDeviceExecution(self, addresses, sizes)
 
-def load_engines(bundle: Bundle, threads: int | None = None) -> dict[str, OnnxRuntimeEngine]:
-    """Verify and load the five graphs of a bundle.
+    def keep_kernels(self) -> None:
+        """Nothing is compiled."""
+
+    def run(self, binding: Any, options: Any = None) -> None:
+        """Run the graph on bound memory; raises `EngineError` if ONNX Runtime fails."""
+        try:
+            self.session.run_with_iobinding(binding, options)
+        except _FAILURES as error:
+            raise EngineError(
+                f"Graph {self.name!r} failed in ONNX Runtime ({_first_line(error)}); export it again."
+            ) from error
+
+
+def load_engines(bundle: Bundle, threads: int | None = None, stream: int | None = None) -> dict[str, OnnxRuntimeEngine]:
+    """Verify and load the five graphs of a bundle; arguments as for `OnnxRuntimeEngine`.
 
     Raises:
         BundleError: a file is missing or changed, or a graph differs from the manifest.
@@ -119,7 +168,7 @@ def load_engines(bundle: Bundle, threads: int | None = None) -> dict[str, OnnxRu
     engines = {}
     for name, graph in bundle.manifest.graphs.items():
         bundle.verify(bundle.graph_files(name))
-        engines[name] = OnnxRuntimeEngine(name, graph, bundle.path(graph.file), threads)
+        engines[name] = OnnxRuntimeEngine(name, graph, bundle.path(graph.file), threads, stream)
     return engines
 
 
@@ -140,9 +189,16 @@ def cpu_name() -> str:
     return platform.processor() or platform.machine()
 
 
-def _providers() -> list[str]:
-    available = ort.get_available_providers()
-    return [name for name in ("CUDAExecutionProvider", "CPUExecutionProvider") if name in available]
+def has_cuda() -> bool:
+    """Whether this ONNX Runtime was built with CUDA."""
+    return _CUDA in ort.get_available_providers()
+
+
+def _providers(stream: int | None) -> list[str | tuple[str, dict[str, str]]]:
+    cpu: list[str | tuple[str, dict[str, str]]] = ["CPUExecutionProvider"]
+    if not has_cuda():
+        return cpu
+    return [_CUDA if stream is None else (_CUDA, {"user_compute_stream": str(stream)}), *cpu]
 
 
 def _tensors(arguments: Any) -> tuple[TensorInfo, ...]:

@@ -8,14 +8,16 @@ import re
 import shutil
 import subprocess
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import pytest
 from fake_gpu import FakeCudaDriver, FakeTensorRt
 from tiny import TINY, TINY_CLEAN, TINY_GUIDED, tiny_engines
+from tiny_bundle import write_tiny_bundle
 
-from rap_edge.runtime.bundle import Manifest
+from rap_edge.runtime.bundle import Bundle, Manifest
 from rap_edge.runtime.carry import Path as LatentPath
 from rap_edge.runtime.chunk_loop import ChunkLoop, encode_reference
 from rap_edge.runtime.cuda_memory import Cuda
@@ -25,6 +27,7 @@ from rap_edge.runtime.device.kernels import KERNELS, Kernels, compile_kernels
 from rap_edge.runtime.device.loop import DeviceChunkLoop
 from rap_edge.runtime.errors import EngineError, NumericalError
 from rap_edge.runtime.memory_plan import session_memory
+from rap_edge.runtime.onnxruntime_engine import load_engines
 from rap_edge.runtime.spec import ModelSpec
 from rap_edge.runtime.tensorrt_engine import TensorRtEngine
 
@@ -76,7 +79,7 @@ class Gpu:
             for name, engine in self.cpu.items()
         }
         arena = self.cuda.device_memory(1000)
-        self.device = Device(self.cuda, Kernels(self.cuda, b"code"), arena)
+        self.device = Device(self.cuda, self.cuda.stream(), Kernels(self.cuda, b"code"), arena)
 
     def _module(self, engine) -> FakeTensorRt:
         types = {"float32": "FLOAT", "uint8": "UINT8"}
@@ -256,6 +259,38 @@ def test_a_graph_whose_frames_differ_is_not_used(tmp_path, kernels, monkeypatch)
     monkeypatch.setattr(gpu.driver, "_launch", lambda graph, stream: [action() for action in graph[:-1]])
     loop = gpu.loop()
     assert "codes away" in loop.notes[0]
+
+
+def test_onnx_runtime_computes_on_the_same_device_memory_and_says_that_it_is_not_captured(tmp_path, kernels) -> None:
+    bundle = Bundle.open(write_tiny_bundle(tmp_path / "bundle", TINY))
+    driver = FakeCudaDriver(kernels)
+    cuda = Cuda(driver)
+    engines = load_engines(bundle, threads=1)
+    device = Device(cuda, cuda.stream(), Kernels(cuda, b"code"), cuda.device_memory(1))
+    picture = np.full((TINY.image_size, TINY.image_size, 3), 70, np.uint8)
+    reference = encode_reference(TINY, engines["vae_encoder"], picture)
+    loop, oracle = DeviceChunkLoop(device, engines, TINY, reference, 4), ChunkLoop(engines, TINY, reference, 4)
+    assert loop.notes == (
+        "Chunks run without a CUDA graph: audio_encoder: ONNX Runtime cannot be captured together with other work.",
+    )
+    for chunk in range(3):
+        speak((loop, oracle), chunk)
+        assert_same(loop.render(TINY.steps)[0], oracle.render(TINY.steps)[0])
+
+
+def test_a_session_may_be_opened_while_another_one_renders(tmp_path, kernels) -> None:
+    """All work goes into one stream, and what is done while it is captured would end up in the graph."""
+    gpu = Gpu(tmp_path, kernels, TINY)
+    first, oracle = gpu.loop(), gpu.oracle()
+    expected = [oracle.render(TINY.steps)[0] for _ in range(6)]
+    with ThreadPoolExecutor(3) as pool:
+        opened = [pool.submit(gpu.loop, seed) for seed in range(4)]
+        for frames in expected:
+            assert_same(first.render(TINY.steps)[0], frames)
+        loops = [future.result() for future in opened]
+    for seed, loop in enumerate(loops):
+        assert loop.notes == ()
+        assert_same(loop.render(TINY.steps)[0], gpu.oracle(seed).render(TINY.steps)[0])
 
 
 def test_a_device_that_is_lost_is_a_sentence(tmp_path, kernels) -> None:

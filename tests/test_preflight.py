@@ -122,6 +122,12 @@ def test_no_gpu(folder) -> None:
     assert f"rap-run --bundle {folder}" in message
 
 
+def test_a_driver_that_is_too_old(folder) -> None:
+    old = CudaDriver("12.8", FITTING.driver.devices, "")
+    message = refused(folder, dataclasses.replace(FITTING, driver=old))
+    assert "needs a driver for CUDA 13.0 and the one here is for CUDA 12.8; update the NVIDIA driver" in message
+
+
 def test_another_gpu_gets_the_target_to_build_for(folder) -> None:
     message = refused(folder, compute_capabilities=("12.0",))
     assert "was built for compute capability 12.0 and the RTX 4090 here has 8.9" in message

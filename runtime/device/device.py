@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from ..bundle import GraphInfo
@@ -57,16 +58,19 @@ class DeviceEngine(Protocol):
 class Device:
     """A GPU that runs chunks.
 
-    One arena serves all engines and sessions, because they take turns: a chunk has ended before the next one begins.
+    One stream and one arena serve all engines and sessions. `turn` is held by whoever puts work into the stream, until
+    it has ended: what another thread did meanwhile would end up in a graph that is being captured.
     """
 
     cuda: Cuda
+    stream: CudaStream
     kernels: Kernels
     arena: DeviceMemory
+    turn: threading.Lock = field(default_factory=threading.Lock)
 
     @classmethod
-    def open(cls, cuda: Cuda, engines: Mapping[str, DeviceEngine]) -> Device:
+    def open(cls, cuda: Cuda, stream: CudaStream, engines: Mapping[str, DeviceEngine]) -> Device:
         """Compile the kernels for the GPU and allocate the arena; raises `EngineError` if either fails."""
         kernels = Kernels(cuda, compile_kernels(cuda.compute_capability))
         arena = cuda.device_memory(max(max(engine.activation_bytes for engine in engines.values()), 1))
-        return cls(cuda, kernels, arena)
+        return cls(cuda, stream, kernels, arena)

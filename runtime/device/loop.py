@@ -78,7 +78,7 @@ class DeviceChunkLoop:
         self._device, self._spec, self._seed = device, spec, seed
         cuda = device.cuda
         cuda.activate()
-        self._stream = cuda.stream()
+        self._stream = device.stream
         graphs = {name: engine.graph for name, engine in engines.items()}
         self._buffers = chunk_buffers(spec, graphs, spec.steps)
         ends = list(accumulate(buffer.room for buffer in self._buffers.values()))
@@ -110,13 +110,14 @@ class DeviceChunkLoop:
         self.past: Past | None = None
         self.on_device: DeviceFrames | None = None
         self._past_on_device: Past | None = None
-        # The first run compiles and loads kernels: seconds that must not fall into the first chunk.
-        self._write_control(spec.schedule())
-        self._work(spec.steps)
-        self._stream.synchronize()
+        with device.turn:
+            # The first run compiles and loads kernels: seconds that must not fall into the first chunk.
+            self._write_control(spec.schedule())
+            self._work(spec.steps)
+            self._stream.synchronize()
+            uncaptured = self._rehearse() if capture else "it was not asked for"
         for engine in engines.values():
             engine.keep_kernels()
-        uncaptured = self._rehearse() if capture else "it was not asked for"
         self.notes: tuple[str, ...] = (f"Chunks run without a CUDA graph: {uncaptured}.",) if uncaptured else ()
 
     @property
@@ -137,20 +138,20 @@ class DeviceChunkLoop:
         """
         if steps > self._spec.steps:
             raise EngineError(f"The session was opened for {self._spec.steps} steps, not {steps}; open it for more.")
-        self._device.cuda.activate()
-        levels = self._schedule(steps)
-        self._write_control(levels)
-        graph = self._graph(steps)
-        if graph is None:
-            self._work(steps)
-        else:
-            graph.launch(self._stream)
-        slot = self._slot()
-        self._stream.copy(slot, self._address(self._new_frames), self._frames.nbytes)
-        self._stream.synchronize()
-        # What lies on the device is no longer the past that the host knows, until all of it has been checked.
-        self._past_on_device = None
-        self._require_finite()
+        levels, slot = self._schedule(steps), self._slot()
+        with self._device.turn:
+            self._device.cuda.activate()
+            self._write_control(levels)
+            graph = self._graph(steps)
+            if graph is None:
+                self._work(steps)
+            else:
+                graph.launch(self._stream)
+            self._stream.copy(slot, self._address(self._new_frames), self._frames.nbytes)
+            self._stream.synchronize()
+            # What lies on the device is no longer the past that the host knows, until all of it has been checked.
+            self._past_on_device = None
+            self._require_finite()
         self._index += 1
         if self._spec.carry == "noisy":
             self.past = Path(levels, self._carried[: len(levels)].copy())
