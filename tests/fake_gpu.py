@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import time
 from enum import IntEnum
 from types import SimpleNamespace
 
@@ -33,6 +34,7 @@ class FakeCudaDriver:
         self.allocated = 0
         self.capturing: list | None = None
         self.fail_at = ""
+        self.capture_delay = 0.0
 
     def submit(self, action) -> None:
         """Do it, or record it while a stream is being captured."""
@@ -40,6 +42,7 @@ class FakeCudaDriver:
             action()
         else:
             self.capturing.append(action)
+            time.sleep(self.capture_delay)
 
     def _memory(self, size: int):
         assert self.capturing is None, "a captured stream may not allocate"

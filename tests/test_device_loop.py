@@ -282,6 +282,8 @@ def test_a_session_may_be_opened_while_another_one_renders(tmp_path, kernels) ->
     """All work goes into one stream, and what is done while it is captured would end up in the graph."""
     gpu = Gpu(tmp_path, kernels, TINY)
     first, oracle = gpu.loop(), gpu.oracle()
+    # Long enough for another thread to come in between.
+    gpu.driver.capture_delay = 0.001
     expected = [oracle.render(TINY.steps)[0] for _ in range(6)]
     with ThreadPoolExecutor(3) as pool:
         opened = [pool.submit(gpu.loop, seed) for seed in range(4)]

@@ -75,33 +75,8 @@ class DeviceChunkLoop:
         Raises:
             EngineError: the GPU has too little memory, or an engine does not fit the contract.
         """
-        self._device, self._spec, self._seed = device, spec, seed
-        cuda = device.cuda
-        cuda.activate()
-        self._stream = device.stream
-        graphs = {name: engine.graph for name, engine in engines.items()}
-        self._buffers = chunk_buffers(spec, graphs, spec.steps)
-        ends = list(accumulate(buffer.room for buffer in self._buffers.values()))
-        self._offsets, size = dict(zip(self._buffers, [0, *ends], strict=False)), ends[-1]
-        self._memory = cuda.device_memory(size)
-        self._stream.clear(self._memory.address, size)
-        for name, values in constants(spec, reference.portrait, reference.latents, frame_windows(spec)).items():
-            self._stream.upload(self._address(name), values)
-        self._engines = {
-            graph: engines[graph].bind(
-                self._stream,
-                {tensor: self._address(buffer) for tensor, buffer in names.items()},
-                free_sizes(spec),
-                device.arena,
-            )
-            for graph, names in bindings(spec).items()
-        }
-        self._waveform = cuda.pinned((spec.window_samples,), np.float32)
-        self._control = cuda.pinned(self._buffers["control"].shape, np.uint32)
-        self._flags = cuda.pinned(self._buffers["flags"].shape, np.uint32)
-        self._frames = cuda.pinned((spec.new_frames, *self._buffers["frames"].shape[1:]), np.uint8)
-        self._carried = cuda.pinned(self._buffers[self._past_buffer].shape, np.float32)
-        self._started = cuda.event()
+        self._device, self._stream, self._spec, self._seed = device, device.stream, spec, seed
+        self._buffers = chunk_buffers(spec, {name: engine.graph for name, engine in engines.items()}, spec.steps)
         self._laps: dict[str, CudaEvent] = {}
         self._programs: dict[int, tuple[Operation, ...]] = {}
         self._graphs: dict[int, CudaGraph | None] = {}
@@ -111,6 +86,8 @@ class DeviceChunkLoop:
         self.on_device: DeviceFrames | None = None
         self._past_on_device: Past | None = None
         with device.turn:
+            device.cuda.activate()
+            self._allocate(engines, reference)
             # The first run compiles and loads kernels: seconds that must not fall into the first chunk.
             self._write_control(spec.schedule())
             self._work(spec.steps)
@@ -162,6 +139,31 @@ class DeviceChunkLoop:
         shape = (self._spec.new_frames, height, width, channels)
         self.on_device = DeviceFrames(slot, shape, height * width * channels, self._memory).every(frame_step, shape[0])
         return self._frames[::frame_step].copy(), self._seconds()
+
+    def _allocate(self, engines: Mapping[str, DeviceEngine], reference: Reference) -> None:
+        """One block of device memory with the constants in it, the engines bound to it, and memory of the host."""
+        cuda, spec = self._device.cuda, self._spec
+        ends = list(accumulate(buffer.room for buffer in self._buffers.values()))
+        self._offsets, size = dict(zip(self._buffers, [0, *ends], strict=False)), ends[-1]
+        self._memory = cuda.device_memory(size)
+        self._stream.clear(self._memory.address, size)
+        for name, values in constants(spec, reference.portrait, reference.latents, frame_windows(spec)).items():
+            self._stream.upload(self._address(name), values)
+        self._engines = {
+            graph: engines[graph].bind(
+                self._stream,
+                {tensor: self._address(buffer) for tensor, buffer in names.items()},
+                free_sizes(spec),
+                self._device.arena,
+            )
+            for graph, names in bindings(spec).items()
+        }
+        self._waveform = cuda.pinned((spec.window_samples,), np.float32)
+        self._control = cuda.pinned(self._buffers["control"].shape, np.uint32)
+        self._flags = cuda.pinned(self._buffers["flags"].shape, np.uint32)
+        self._frames = cuda.pinned((spec.new_frames, *self._buffers["frames"].shape[1:]), np.uint8)
+        self._carried = cuda.pinned(self._buffers[self._past_buffer].shape, np.float32)
+        self._started = cuda.event()
 
     def _slot(self) -> int:
         """Where the chunk's frames stay on the device until `RING` more have been rendered."""
