@@ -57,13 +57,17 @@ class Loop(Protocol):
 
     Attributes:
         past: what the next chunk begins with.
-        on_device: the last chunk's new frames in a GPU's memory, None without one.
-        notes: what the report should say about how it runs.
     """
 
     past: Past | None
-    on_device: DeviceFrames | None
-    notes: tuple[str, ...]
+
+    @property
+    def on_device(self) -> DeviceFrames | None:
+        """The last chunk's new frames in a GPU's memory, None without one."""
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What the report should say about how it runs."""
 
     @property
     def waveform(self) -> NDArray[np.float32]:

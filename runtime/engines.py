@@ -5,23 +5,26 @@ In: a bundle and a choice. Out: an engine for every graph, and notes for the rep
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 from .bundle import Bundle, EngineInfo, Manifest
-from .chunk_loop import ChunkLoop, LoopMaker
+from .chunk_loop import ChunkLoop, Loop, LoopMaker, Reference
 from .cuda_memory import Cuda
 from .device.device import Device
 from .device.loop import DeviceChunkLoop
 from .engine import Engine
 from .errors import BundleError, EngineError, PreflightError
+from .fallback_loop import FallbackLoop
 from .memory_plan import plan_memory
 from .nvml import driver_state, free_memory
-from .onnxruntime_engine import has_cuda
+from .onnxruntime_engine import CPU_ONLY, has_cuda, on_gpu
 from .onnxruntime_engine import load_engines as load_onnxruntime
 from .preflight import Machine, check_engine, this_machine
 from .runtime_cache import cache_path
+from .spec import ModelSpec
 from .tensorrt_engine import TensorRtEngine
 from .tensorrt_module import BACKENDS, load_module
 
@@ -58,7 +61,7 @@ def load_engines(
         bundle: where the graphs and plans are.
         engine: "onnxruntime", a backend that the bundle has plans of, or the path inside the bundle of one of its plans
             or graphs; None takes ONNX Runtime. The plans of all graphs come from the same build.
-        fallback: go on with ONNX Runtime, and note it, where the plans cannot run.
+        fallback: go on with ONNX Runtime, and note it, where the plans cannot run or the GPU is lost in mid-stream.
         threads: per ONNX Runtime engine; None takes every core.
         allow_host_code: let plans bring code for the CPU.
         machine: the facts to check plans against; None finds them out.
@@ -73,11 +76,28 @@ def load_engines(
     if not plans:
         return _load_graphs(bundle, threads, machine)
     try:
-        return _load_plans(bundle, plans, machine or this_machine(), allow_host_code)
+        loaded = _load_plans(bundle, plans, machine or this_machine(), allow_host_code)
     except EngineError as error:
         if not fallback:
             raise
         return _load_graphs(bundle, threads, machine, f"Fell back to ONNX Runtime: {error}")
+    if not fallback:
+        return loaded
+    return replace(loaded, new_loop=FallbackLoop.maker(loaded.new_loop, _OnCpu(bundle, threads).new_loop))
+
+
+class _OnCpu:
+    """The graphs on the CPU, loaded once, when the first session needs them."""
+
+    def __init__(self, bundle: Bundle, threads: int | None) -> None:
+        self._bundle, self._threads = bundle, threads
+        self._engines: Mapping[str, Engine] = {}
+        self._lock = threading.Lock()
+
+    def new_loop(self, spec: ModelSpec, reference: Reference, seed: int) -> Loop:
+        with self._lock:
+            self._engines = self._engines or load_onnxruntime(self._bundle, self._threads, CPU_ONLY)
+        return ChunkLoop(self._engines, spec, reference, seed)
 
 
 def plans_of(manifest: Manifest, first: EngineInfo) -> Mapping[str, EngineInfo]:
@@ -130,8 +150,8 @@ def _load_graphs(bundle: Bundle, threads: int | None, machine: Machine | None, *
 def _load_graphs_on_gpu(bundle: Bundle, threads: int | None, notes: tuple[str, ...]) -> LoadedEngines:
     cuda = Cuda()
     stream = cuda.stream()
-    engines = load_onnxruntime(bundle, threads, stream.handle)
-    if not all(engine.on_gpu for engine in engines.values()):
+    engines = load_onnxruntime(bundle, threads, on_gpu(stream.handle))
+    if not all(engine.is_on_gpu for engine in engines.values()):
         raise EngineError("ONNX Runtime cannot load its CUDA libraries; install what its warning names.")
     return LoadedEngines(engines, partial(DeviceChunkLoop, Device.open(cuda, stream, engines), engines), notes)
 

@@ -156,8 +156,6 @@ def play(
     reserve = chunk_seconds + budget
     live_meter = LiveMeter()
     with avatar.session(seed=seed, sample_rate=source.rate, overload=Overload(budget=budget)) as session:
-        if meter is not None:
-            meter.notes = session.notes
         latency = reserve + _MARGIN_SECONDS if source.live else None
         player = Player(avatar.spec, speaker, display, live_meter, portrait=avatar.portrait, latency=latency)
         pump = Pump(source, session, player, speaker, reserve)
@@ -171,7 +169,7 @@ def play(
             renderer.stop()
             times = live_meter.times(session.decisions)
             if meter is not None:
-                meter.live = times
+                meter.live, meter.notes = times, session.notes
         return times
 
 

@@ -18,6 +18,8 @@ from .cuda_memory import CudaStream, DeviceMemory
 from .engine import Array, allocate, resolved_shape
 from .errors import EngineError
 
+Providers = tuple[str | tuple[str, dict[str, str]], ...]
+CPU_ONLY: Providers = ("CPUExecutionProvider",)
 _CUDA = "CUDAExecutionProvider"
 _DTYPES = {
     "tensor(float)": "float32",
@@ -72,7 +74,7 @@ class OnnxRuntimeDeviceExecution:
         self._options = ort.RunOptions()
         # The stream keeps the order; waiting for the GPU after every graph would only leave it idle.
         self._options.add_run_config_entry("disable_synchronize_execution_providers", "1")
-        memory = "cuda" if engine.on_gpu else "cpu"
+        memory = "cuda" if engine.is_on_gpu else "cpu"
         for tensors, bind in (
             (engine.graph.inputs, self._binding.bind_input),
             (engine.graph.outputs, self._binding.bind_output),
@@ -96,7 +98,12 @@ class OnnxRuntimeEngine:
     activation_bytes = 0
 
     def __init__(
-        self, name: str, graph: GraphInfo, path: Path, threads: int | None = None, stream: int | None = None
+        self,
+        name: str,
+        graph: GraphInfo,
+        path: Path,
+        threads: int | None = None,
+        providers: Providers | None = None,
     ) -> None:
         """Load the model at `path` and check it against `graph`.
 
@@ -105,7 +112,7 @@ class OnnxRuntimeEngine:
             graph: the contract as the manifest states it.
             path: the ONNX file.
             threads: threads of one run; None takes every core that the process may use.
-            stream: the CUDA stream for all work, as a number; None takes ONNX Runtime's own.
+            providers: where it may run, best first; None takes a GPU if this ONNX Runtime can, else the CPU.
 
         Raises:
             EngineError: ONNX Runtime cannot load the file.
@@ -121,7 +128,7 @@ class OnnxRuntimeEngine:
         # Its change of int8 Q/DQ to uint8 fails on Q/DQ that ONNX Runtime has moved itself; ours are uint8 for CPUs.
         options.add_session_config_entry("session.qdqisint8allowed", "1")
         try:
-            self.session = ort.InferenceSession(str(path), options, providers=_providers(stream))
+            self.session = ort.InferenceSession(str(path), options, providers=list(providers or on_gpu()))
         except _FAILURES as error:
             raise EngineError(
                 f"ONNX Runtime {ort.__version__} cannot load {path.name!r} ({_first_line(error)}); export the "
@@ -130,8 +137,8 @@ class OnnxRuntimeEngine:
         found = GraphInfo(graph.file, _tensors(self.session.get_inputs()), _tensors(self.session.get_outputs()))
         check_signature(name, found, graph.inputs, graph.outputs)
         self.backend = f"onnxruntime {ort.__version__}"
-        self.on_gpu = self.session.get_providers()[0] == _CUDA
-        self.device = "CUDA GPU" if self.on_gpu else f"{cpu_name()}, {options.intra_op_num_threads} threads"
+        self.is_on_gpu = self.session.get_providers()[0] == _CUDA
+        self.device = "CUDA GPU" if self.is_on_gpu else f"{cpu_name()}, {options.intra_op_num_threads} threads"
 
     def prepare(
         self, buffers: Mapping[str, Array] | None = None, sizes: Mapping[str, int] | None = None
@@ -158,7 +165,9 @@ class OnnxRuntimeEngine:
             ) from error
 
 
-def load_engines(bundle: Bundle, threads: int | None = None, stream: int | None = None) -> dict[str, OnnxRuntimeEngine]:
+def load_engines(
+    bundle: Bundle, threads: int | None = None, providers: Providers | None = None
+) -> dict[str, OnnxRuntimeEngine]:
     """Verify and load the five graphs of a bundle; arguments as for `OnnxRuntimeEngine`.
 
     Raises:
@@ -168,7 +177,7 @@ def load_engines(bundle: Bundle, threads: int | None = None, stream: int | None 
     engines = {}
     for name, graph in bundle.manifest.graphs.items():
         bundle.verify(bundle.graph_files(name))
-        engines[name] = OnnxRuntimeEngine(name, graph, bundle.path(graph.file), threads, stream)
+        engines[name] = OnnxRuntimeEngine(name, graph, bundle.path(graph.file), threads, providers)
     return engines
 
 
@@ -194,11 +203,11 @@ def has_cuda() -> bool:
     return _CUDA in ort.get_available_providers()
 
 
-def _providers(stream: int | None) -> list[str | tuple[str, dict[str, str]]]:
-    cpu: list[str | tuple[str, dict[str, str]]] = ["CPUExecutionProvider"]
+def on_gpu(stream: int | None = None) -> Providers:
+    """A GPU if this ONNX Runtime can, else the CPU; `stream` is the CUDA stream for all work, None one of its own."""
     if not has_cuda():
-        return cpu
-    return [_CUDA if stream is None else (_CUDA, {"user_compute_stream": str(stream)}), *cpu]
+        return CPU_ONLY
+    return (_CUDA if stream is None else (_CUDA, {"user_compute_stream": str(stream)}), *CPU_ONLY)
 
 
 def _tensors(arguments: Any) -> tuple[TensorInfo, ...]:

@@ -52,7 +52,6 @@ def render(
     """
     peak = 0.0
     with avatar.session(seed=seed, sample_rate=source.rate, overload=overload) as session:
-        meter.notes = session.notes
         loop = _Loop(avatar, session, soundtrack, sink, meter, on_progress)
         for block in source:
             peak = max(peak, float(np.abs(block).max()))
@@ -63,6 +62,7 @@ def render(
         soundtrack.finish()
         loop.drain()
         loop.finish()
+        meter.notes = session.notes
     if peak < _SILENCE:
         warnings.warn("The audio is silent from start to end, so the face does not speak.", AudioWarning, stacklevel=2)
 

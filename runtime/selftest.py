@@ -160,7 +160,6 @@ def _play(
     wanted, found, first = golden.indices, [], 0
     spec = avatar.spec
     with avatar.session(seed=golden.seed, sample_rate=rate) as session:
-        meter.notes = session.notes
         session.push(speech)
         session.finish()
         chunks = session.chunks()
@@ -180,6 +179,7 @@ def _play(
             found += [chunk.frames[index].copy() for index in inside]
             first += len(chunk.frames)
             on_progress(first / spec.fps)
+        meter.notes = session.notes
     if len(found) < len(wanted):
         raise BundleError(
             f"The golden clip expects frame {wanted[-1]} and its speech gives {first} frames; export the bundle again."

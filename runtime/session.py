@@ -29,9 +29,6 @@ from .turns import Turns
 class Session:
     """One viewer's audio, carried latents and clock.
 
-    Attributes:
-        notes: what a report should say about how the chunks are rendered.
-
     `push` may be called from one thread and `chunks` from another. Without an overload policy the frames depend on
     the audio, the seed and the portrait alone, not on how the audio was split or how fast the machine is.
     """
@@ -48,7 +45,7 @@ class Session:
         """Made by `Avatar.session`; `sample_rate` is that of the pushed audio in Hz."""
         self._spec, self._turns, self._clock = spec, turns, clock
         self._loop: Loop | None = loop
-        self.notes = loop.notes
+        self._notes = loop.notes
         self._resampler = Resampler(sample_rate, spec.sample_rate)
         self._buffer = SampleBuffer(spec.window_samples)
         self._governor = None if overload is None else Governor(overload, spec)
@@ -65,6 +62,12 @@ class Session:
     def spec(self) -> ModelSpec:
         """The model, with the steps and the latency that the avatar was opened with."""
         return self._spec
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What a report should say about how the chunks have been rendered."""
+        loop = self._loop
+        return self._notes if loop is None else loop.notes
 
     @property
     def decisions(self) -> tuple[Decision, ...]:
@@ -134,7 +137,7 @@ class Session:
             self._closed = True
             self._changed.notify_all()
         with self._rendering:
-            self._loop = None
+            self._let_go()
 
     def __enter__(self) -> Session:
         return self
@@ -239,7 +242,11 @@ class Session:
         with self._changed:
             self._closed = True
             self._changed.notify_all()
-        self._loop = None
+        self._let_go()
+
+    def _let_go(self) -> None:
+        if self._loop is not None:
+            self._notes, self._loop = self._loop.notes, None
 
     def _require_open(self) -> None:
         if self._closed:

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import ctypes
 import time
+from collections.abc import Mapping
 from enum import IntEnum
 from types import SimpleNamespace
 
 import numpy as np
+
+from rap_edge.runtime.bundle import GraphInfo
+from rap_edge.runtime.spec import ModelSpec
 
 
 class FakeStatus(IntEnum):
@@ -149,6 +153,23 @@ class FakeTensorRt:
             self.runtimes[-1][1].log(severity, "Platform mismatch.\n")
             return None
         return FakeEngine(self)
+
+
+def module_of(driver: FakeCudaDriver, graph: GraphInfo, spec: ModelSpec, body) -> FakeTensorRt:
+    """A module whose one engine is a graph of the contract."""
+    types = {"float32": "FLOAT", "uint8": "UINT8"}
+    tensors = [
+        (t.name, t in graph.inputs, types[t.dtype], tuple(-1 if isinstance(d, str) else d for d in t.shape))
+        for t in (*graph.inputs, *graph.outputs)
+    ]
+
+    def outputs(inputs: Mapping[str, tuple[int, ...]]) -> dict[str, tuple[int, ...]]:
+        if "frames" not in inputs:
+            return {}
+        latents = (inputs["frames"][0] - 1) // spec.temporal_compression + 1
+        return {"latents": (1, spec.latent_channels, latents, spec.latent_size, spec.latent_size)}
+
+    return FakeTensorRt(driver, tensors, body, outputs=outputs)
 
 
 class FakeCache:

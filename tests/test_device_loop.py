@@ -7,13 +7,14 @@ import dataclasses
 import re
 import shutil
 import subprocess
-from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from fake_gpu import FakeCudaDriver, FakeTensorRt
+from fake_gpu import FakeCudaDriver, module_of
 from tiny import TINY, TINY_CLEAN, TINY_GUIDED, tiny_engines
 from tiny_bundle import write_tiny_bundle
 
@@ -26,6 +27,7 @@ from rap_edge.runtime.device.frames import CPU
 from rap_edge.runtime.device.kernels import KERNELS, Kernels, compile_kernels
 from rap_edge.runtime.device.loop import DeviceChunkLoop
 from rap_edge.runtime.errors import EngineError, NumericalError
+from rap_edge.runtime.fallback_loop import FallbackLoop
 from rap_edge.runtime.memory_plan import session_memory
 from rap_edge.runtime.onnxruntime_engine import load_engines
 from rap_edge.runtime.spec import ModelSpec
@@ -75,27 +77,13 @@ class Gpu:
         plan = folder / "any.plan"
         plan.write_bytes(b"plan")
         self.engines = {
-            name: TensorRtEngine(name, engine.graph, plan, self._module(engine), self.cuda)
+            name: TensorRtEngine(
+                name, engine.graph, plan, module_of(self.driver, engine.graph, spec, engine._body), self.cuda
+            )
             for name, engine in self.cpu.items()
         }
         arena = self.cuda.device_memory(1000)
         self.device = Device(self.cuda, self.cuda.stream(), Kernels(self.cuda, b"code"), arena)
-
-    def _module(self, engine) -> FakeTensorRt:
-        types = {"float32": "FLOAT", "uint8": "UINT8"}
-        tensors = [
-            (t.name, t in engine.graph.inputs, types[t.dtype], tuple(-1 if isinstance(d, str) else d for d in t.shape))
-            for t in (*engine.graph.inputs, *engine.graph.outputs)
-        ]
-
-        def outputs(inputs: Mapping[str, tuple[int, ...]]) -> dict[str, tuple[int, ...]]:
-            if "frames" not in inputs:
-                return {}
-            latents = (inputs["frames"][0] - 1) // self.spec.temporal_compression + 1
-            channels, _, *cells = self.spec.latent_shape
-            return {"latents": (1, channels, latents, *cells)}
-
-        return FakeTensorRt(self.driver, tensors, engine._body, outputs=outputs)
 
     def loop(self, seed: int = 3, **options) -> DeviceChunkLoop:
         return DeviceChunkLoop(self.device, self.engines, self.spec, self.reference, seed, **options)
@@ -301,6 +289,40 @@ def test_a_device_that_is_lost_is_a_sentence(tmp_path, kernels) -> None:
     gpu.driver.fail_at = "cuStreamSynchronize"
     with pytest.raises(EngineError, match="The GPU failed in cuStreamSynchronize"):
         loop.render(TINY.steps)
+
+
+@pytest.mark.parametrize("spec", [TINY, TINY_CLEAN], ids=["noisy", "clean"])
+def test_a_stream_goes_on_with_the_next_engine_when_the_device_is_lost(tmp_path, kernels, spec) -> None:
+    gpu = Gpu(tmp_path, kernels, spec)
+    make = FallbackLoop.maker(partial(DeviceChunkLoop, gpu.device, gpu.engines), partial(ChunkLoop, gpu.cpu))
+    loop, oracle = make(spec, gpu.reference, 3), gpu.oracle()
+    for chunk in range(5):
+        speak((loop, oracle), chunk)
+        gpu.driver.fail_at = "cuStreamSynchronize" if chunk >= 2 else ""
+        if chunk == 1:
+            loop.skip()
+            oracle.skip()
+        assert_same(loop.render(spec.steps)[0], oracle.render(spec.steps)[0])
+        assert (loop.on_device is None) == (chunk >= 2)
+    (note,) = loop.notes
+    assert note.startswith("Fell back to ONNX Runtime on the CPU at chunk 3: The GPU failed in cuStreamSynchronize")
+
+
+def test_a_nan_is_not_rendered_again_by_another_engine_and_the_last_engine_may_fail() -> None:
+    def failing(error: Exception) -> SimpleNamespace:
+        def render(steps: int, frame_step: int) -> None:
+            raise error
+
+        return SimpleNamespace(render=render, waveform=np.zeros(1, np.float32), past=None, notes=())
+
+    loop = FallbackLoop(failing(NumericalError("nan")), lambda: pytest.fail("opened"))
+    with pytest.raises(NumericalError):
+        loop.render(1)
+    loop = FallbackLoop(failing(EngineError("lost")), lambda: failing(EngineError("lost too")))
+    with pytest.raises(EngineError, match="lost too"):
+        loop.render(1)
+    with pytest.raises(EngineError, match="lost too"):
+        loop.render(1)
 
 
 @pytest.mark.parametrize("capability", ["7.5", "8.0", "8.6", "8.7", "8.9", "9.0", "10.0", "12.0", "12.1"])

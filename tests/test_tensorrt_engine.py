@@ -144,6 +144,31 @@ def test_host_code_in_plans_is_refused_unless_it_is_asked_for(tmp_path) -> None:
     assert machine.module.runtimes[1][0].engine_host_code_allowed is True
 
 
+def test_everything_asked_of_tensorrt_is_in_the_real_module() -> None:
+    module = pytest.importorskip("tensorrt_rtx", reason="the TensorRT-RTX wheel is not installed")
+    asked = {
+        "ICudaEngine": ("create_execution_context", "create_runtime_config", "device_memory_size_v2", "num_io_tensors"),
+        "IExecutionContext": (
+            "execute_async_v3",
+            "is_stream_capturable",
+            "set_device_memory",
+            "set_input_shape",
+            "set_tensor_address",
+        ),
+        "IRuntimeConfig": (
+            "create_runtime_cache",
+            "set_execution_context_allocation_strategy",
+            "set_runtime_cache",
+        ),
+        "IRuntimeCache": ("deserialize", "serialize"),
+        "Runtime": ("deserialize_cuda_engine", "engine_host_code_allowed"),
+        "ExecutionContextAllocationStrategy": ("USER_MANAGED",),
+    }
+    for kind, names in asked.items():
+        for name in names:
+            assert hasattr(getattr(module, kind), name)
+
+
 def test_a_failing_gpu_is_a_sentence(tmp_path) -> None:
     machine = Machine(tmp_path)
     execution = machine.engine.prepare(sizes={"frames": 1})

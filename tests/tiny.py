@@ -92,7 +92,8 @@ def tiny_engines(spec: ModelSpec, **bodies: Body) -> dict[str, NumpyEngine]:
         b["magnitude"][...] = np.abs(grey).mean()
         times = -(-np.arange(spec.chunk_frames) // spec.temporal_compression)[-spec.decoded_frames :]
         big = grey[times].repeat(spec.spatial_compression, 1).repeat(spec.spatial_compression, 2)
-        b["frames"][...] = np.clip((big + 1) * 127.5, 0, 255)[..., None].astype(np.uint8)
+        with np.errstate(invalid="ignore"):
+            b["frames"][...] = np.clip((big + 1) * 127.5, 0, 255)[..., None].astype(np.uint8)
 
     default = {
         "audio_encoder": audio_encoder,
