@@ -20,15 +20,17 @@ import onnxruntime as ort
 
 from .cpu_features import FAST_INT8, cpu_features
 from .cuda_device import CudaDriver
+from .device.kernels import compile_kernels
+from .errors import EngineError
 from .findings import Diagnosis, Finding, Section
 from .memory_plan import as_gib
 from .nvml import DriverState, driver_state, free_memory
 from .onnxruntime_engine import available_cores, cpu_name
-from .preflight import Machine, this_machine
+from .preflight import OLDEST_CUDA, Machine, this_machine
 from .tensorrt_module import LEAN, RTX, TENSORRT
 
-# CUDA 13, which TensorRT's and ONNX Runtime's packages are built for, needs at least this driver.
-OLDEST_CUDA, OLDEST_DRIVER = (13, 0), 580
+# The first driver with CUDA 13.
+OLDEST_DRIVER = 580
 _NVIDIA = "0x10de"
 _PORTAUDIO = {"win32": "libportaudio64bit.dll", "darwin": "libportaudio.dylib"}
 _DEFAULT_PORTAUDIO = "libportaudio.so.2"
@@ -83,7 +85,7 @@ def machine_section(facts: Facts) -> Section:
         Finding("processor", "ok", f"{cpu_name()}, {cores} {'core' if cores == 1 else 'cores'} for this process"),
     ]
     if facts.features is not None:
-        fast = "int8 is fast here" if FAST_INT8.intersection(facts.features) else "no fast int8"
+        fast = "int8 is fast here" if FAST_INT8.intersection(facts.features) else "int8 gains less here"
         findings.append(Finding("instructions", "ok", f"{', '.join(facts.features) or 'none that matter'}; {fast}"))
     if (memory := _system_memory()) is not None:
         findings.append(Finding("memory", "ok", f"{as_gib(memory[0])}, {as_gib(memory[1])} free"))
@@ -98,11 +100,10 @@ def gpu_section(facts: Facts) -> Section:
     number = facts.management.version if facts.management else "of unknown version"
     text = f"{number}, runs CUDA {driver.version}"
     if _older(driver.version):
-        wanted = ".".join(map(str, OLDEST_CUDA))
         finding = Finding(
             "driver",
             "problem",
-            f"{text}; the GPU packages need CUDA {wanted}, which comes with driver {OLDEST_DRIVER} or later",
+            f"{text}; the GPU packages need CUDA {OLDEST_CUDA}, which comes with driver {OLDEST_DRIVER} or later",
             "apt-get install --only-upgrade nvidia-driver" if sys.platform == "linux" else "",
         )
     else:
@@ -139,6 +140,7 @@ def engine_section(facts: Facts) -> Section:
         else:
             state = Finding(module.module, "absent", "not installed", module.install if gpu else "")
         findings.append(state)
+    findings.append(_cuda_packages(facts.machine.driver))
     return Section("Engines", tuple(findings))
 
 
@@ -172,6 +174,21 @@ def _no_gpu(driver: CudaDriver, hardware: bool | None) -> Finding:
     return Finding("driver", "absent", f"{where}; bundles run on the processor")
 
 
+def _cuda_packages(driver: CudaDriver) -> Finding:
+    """What plans need besides TensorRT; on a GPU the kernels of a chunk are compiled for it."""
+    found = {name: _version(name) for name in ("cuda-bindings", "nvidia-cuda-nvrtc")}
+    if lacking := [name for name, number in found.items() if number is None]:
+        text = f"{' and '.join(lacking)} {'is' if len(lacking) == 1 else 'are'} not installed"
+        return Finding("CUDA packages", "absent", text, "pip install 'rap-edge[cuda]'" if driver.devices else "")
+    text = ", ".join(f"{name} {number}" for name, number in found.items())
+    if driver.devices:
+        try:
+            compile_kernels(driver.devices[0].compute_capability)
+        except EngineError as error:
+            return Finding("CUDA packages", "problem", f"{text}: {error}")
+    return Finding("CUDA packages", "ok", text)
+
+
 def _pyav() -> Finding:
     try:
         module = import_module("av")
@@ -201,8 +218,7 @@ def _portaudio(load: Callable[[str], Any]) -> Finding:
 
 
 def _older(cuda: str | None) -> bool:
-    numbers = tuple(int(part) for part in (cuda or "").split(".") if part.isdecimal())
-    return numbers < OLDEST_CUDA
+    return tuple(int(part) for part in (cuda or "0").split(".")) < tuple(int(part) for part in OLDEST_CUDA.split("."))
 
 
 def _version(package: str) -> str | None:

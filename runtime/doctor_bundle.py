@@ -10,8 +10,8 @@ from shlex import quote
 
 from .bundle import Bundle, EngineInfo, Manifest
 from .contract import check_contract
-from .cpu_features import FAST_INT8
 from .doctor import Facts
+from .eight_bits import trouble_on_cpu
 from .errors import BundleError, MemoryPlanError, PreflightError
 from .findings import Finding, Section, State
 from .golden import read_golden
@@ -54,15 +54,13 @@ def _model(manifest: Manifest) -> Finding:
 
 
 def _onnxruntime(bundle: Bundle, facts: Facts) -> Finding:
-    precision, features = bundle.manifest.precision, facts.features
+    precision = bundle.manifest.precision
     gpu = "CUDAExecutionProvider" in facts.providers and bool(facts.machine.driver.devices)
     text = "runs on the GPU" if gpu else "runs on the processor"
     if precision == "fp16" and not gpu:
         text += "; half precision is for GPUs, and fp32 is as fast or faster here"
-    elif precision == "int8" and not gpu and features is not None and not FAST_INT8.intersection(features):
-        text += "; this processor has no fast int8, so fp32 may be faster"
-    elif precision == "fp8" and not gpu:
-        text += "; fp8 is for GPUs, and fp32 is faster here"
+    elif not gpu and (trouble := trouble_on_cpu(bundle.manifest, facts.features)):
+        text += f"; {trouble}"
     return Finding(
         "onnxruntime", "ok", text, f"rap-run --bundle {quote(str(bundle.root))} --audio speech.wav -o out.mp4"
     )

@@ -12,9 +12,11 @@ from functools import partial
 
 from .bundle import Bundle, EngineInfo, Manifest
 from .chunk_loop import ChunkLoop, Loop, LoopMaker, Reference
+from .cpu_features import cpu_features
 from .cuda_memory import Cuda
 from .device.device import Device
 from .device.loop import DeviceChunkLoop
+from .eight_bits import trouble_on_cpu
 from .engine import Engine
 from .errors import BundleError, EngineError, PreflightError
 from .fallback_loop import FallbackLoop
@@ -143,6 +145,8 @@ def _load_graphs(bundle: Bundle, threads: int | None, machine: Machine | None, *
             return _load_graphs_on_gpu(bundle, threads, notes)
         except EngineError as error:
             notes = (*notes, f"Chunks go through the host's memory: {error}")
+    if not has_cuda() and (trouble := trouble_on_cpu(bundle.manifest, cpu_features())):
+        notes = (*notes, f"{bundle.root.name}: {trouble}.")
     engines = load_onnxruntime(bundle, threads)
     return LoadedEngines(engines, partial(ChunkLoop, engines), notes)
 

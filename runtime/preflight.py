@@ -27,8 +27,8 @@ from .tensorrt_module import (
 
 _MACHINES = {"amd64": "x86_64", "arm64": "aarch64"}
 
-# What the TensorRT packages and the CUDA bindings of the extras are built for.
-OLDEST_DRIVER = "13.0"
+# What TensorRT's and ONNX Runtime's packages and the CUDA bindings of the extras are built for.
+OLDEST_CUDA = "13.0"
 
 
 @dataclass(frozen=True)
@@ -142,9 +142,9 @@ def _check_gpu(
             f"needs an NVIDIA GPU and {driver.problem}",
             f"install its driver, or run on the CPU with 'rap-run --bundle {bundle.root}' or --fallback",
         )
-    if _numbers(driver.version or "0") < _numbers(OLDEST_DRIVER):
+    if _numbers(driver.version or "0") < _numbers(OLDEST_CUDA):
         raise fail(
-            f"needs a driver for CUDA {OLDEST_DRIVER} and the one here is for CUDA {driver.version}",
+            f"needs a driver for CUDA {OLDEST_CUDA} and the one here is for CUDA {driver.version}",
             f"update the NVIDIA driver, or run on the CPU with 'rap-run --bundle {bundle.root}' or --fallback",
         )
     gpu = driver.devices[0]

@@ -1,8 +1,10 @@
+import importlib.util
 import json
 import os
 import subprocess
 import sys
 from dataclasses import replace
+from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 
 import pytest
@@ -108,8 +110,29 @@ def test_what_a_gpu_could_use_comes_with_the_command_that_installs_it() -> None:
     assert all(item.topic != "CUDA provider" for item in engine_section(with_cuda).findings)
 
 
+def test_the_cuda_packages_are_asked_for_and_tried(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = finding(engine_section(CPU), "CUDA packages")
+    if importlib.util.find_spec("cuda") is not None:
+        assert found.state == "ok"
+        assert finding(engine_section(GPU), "CUDA packages").state == "ok"
+        ancient = on_gpu(driver=CudaDriver("13.0", (replace(ADA, compute_capability="3.5"),), ""))
+        assert "compute capability 3.5" in finding(engine_section(ancient), "CUDA packages").text
+    monkeypatch.setattr("rap_edge.runtime.doctor.version", lambda package: raise_missing(package))
+    assert finding(engine_section(GPU), "CUDA packages") == Finding(
+        "CUDA packages",
+        "absent",
+        "cuda-bindings and nvidia-cuda-nvrtc are not installed",
+        "pip install 'rap-edge[cuda]'",
+    )
+    assert finding(engine_section(CPU), "CUDA packages").cure == ""
+
+
+def raise_missing(package: str) -> str:
+    raise PackageNotFoundError(package)
+
+
 def test_fast_int8_is_told_from_the_processors_instructions() -> None:
-    assert "no fast int8" in finding(machine_section(CPU), "instructions").text
+    assert "int8 gains less here" in finding(machine_section(CPU), "instructions").text
     vnni = replace(CPU, features=("AVX2", "AVX-512", "VNNI"))
     assert "AVX2, AVX-512, VNNI; int8 is fast here" in finding(machine_section(vnni), "instructions").text
     unknown = machine_section(replace(CPU, features=None))
@@ -312,6 +335,27 @@ def test_a_precision_that_is_slow_on_this_processor_is_told(bundle: Path, precis
     assert "fp32" in found.text
     with_cuda = replace(GPU, providers=("CUDAExecutionProvider", "CPUExecutionProvider"))
     assert finding(bundle_section(Bundle.open(bundle), with_cuda), "onnxruntime").text == "runs on the GPU"
+
+
+@pytest.mark.parametrize(
+    ("target", "features", "part"),
+    [
+        ({"activation_dtype": "uint8", "weight_limit": 127.0}, ("AVX2",), "8-bit sums saturate on this one"),
+        ({"activation_dtype": "uint8", "weight_limit": 64.0}, ("AVX2",), ""),
+        ({"activation_dtype": "uint8", "weight_limit": 127.0}, ("AVX2", "VNNI"), ""),
+        ({"activation_dtype": "uint8", "weight_limit": 127.0}, ("NEON", "dot product"), ""),
+        ({"activation_dtype": "uint8", "weight_limit": 127.0}, None, ""),
+        ({"activation_dtype": "int8", "weight_limit": 127.0}, ("AVX2", "VNNI"), "calibrated for GPUs"),
+        ("a stranger's text", ("AVX2",), "calibrated for GPUs"),
+        ({"activation_dtype": "uint8", "weight_limit": "64"}, ("AVX2",), "8-bit sums saturate on this one"),
+    ],
+)
+def test_an_8_bit_bundle_from_another_kind_of_processor_is_told(bundle: Path, target, features, part: str) -> None:
+    data = json.loads((bundle / MANIFEST_NAME).read_text())
+    data |= {"precision": "int8", "calibration": {"target": target}}
+    (bundle / MANIFEST_NAME).write_text(json.dumps(data))
+    text = finding(bundle_section(Bundle.open(bundle), replace(CPU, features=features)), "onnxruntime").text
+    assert part in text if part else text == "runs on the processor"
 
 
 def test_the_command_prints_json_that_says_whether_all_is_well(bundle: Path, capsys) -> None:

@@ -220,6 +220,21 @@ def test_the_command_line_says_the_fact_and_falls_back_when_asked(folder, tmp_pa
     assert figures["warnings"][0].startswith("Fell back to ONNX Runtime: ")
 
 
+def test_an_8_bit_bundle_for_another_processor_is_noted(folder, monkeypatch) -> None:
+    data = json.loads((folder / MANIFEST_NAME).read_text())
+    data |= {
+        "precision": "int8",
+        "engines": {},
+        "calibration": {"target": {"activation_dtype": "uint8", "weight_limit": 127.0}},
+    }
+    (folder / MANIFEST_NAME).write_text(json.dumps(data))
+    monkeypatch.setattr("rap_edge.runtime.engines.cpu_features", lambda: ("AVX2",))
+    (note,) = load_engines(Bundle.open(folder), threads=1).notes
+    assert note.startswith("bundle: int8 was calibrated for a processor with VNNI")
+    monkeypatch.setattr("rap_edge.runtime.engines.cpu_features", lambda: ("AVX2", "VNNI"))
+    assert load_engines(Bundle.open(folder), threads=1).notes == ()
+
+
 def test_the_facts_of_this_machine_can_be_asked() -> None:
     machine = this_machine()
     assert machine.platform == platform_name()
