@@ -248,6 +248,10 @@ class TensorRtEngine:
             return None
         config = self._engine.create_runtime_config()
         config.set_runtime_cache(self._cache)
+        # Shapes never change after a context is bound, so its first run may as well compile the kernels for them.
+        config.dynamic_shapes_kernel_specialization_strategy = (
+            self._module.DynamicShapesKernelSpecializationStrategy.EAGER
+        )
         if strategy is not None:
             config.set_execution_context_allocation_strategy(strategy)
         return config

@@ -34,6 +34,8 @@ class FakeCudaDriver:
         """Kernels are the library of `cuda_emulation/chunk_kernels.cpp`."""
         self.kernels = kernels
         self.calls: list[str] = []
+        self.arguments: dict[str, tuple] = {}
+        self.handles: list[object] = []
         self.blocks: dict[int, object] = {}
         self.allocated = 0
         self.capturing: list | None = None
@@ -67,7 +69,12 @@ class FakeCudaDriver:
     def _clear(self, target, value, size, stream):
         self.submit(lambda: ctypes.memset(target, value, size))
 
-    def _kernel(self, name, blocks, *rest):
+    def _handle(self, thing) -> int:
+        self.handles.append(thing)
+        return len(self.handles) - 1
+
+    def _kernel(self, kernel, blocks, *rest):
+        name = self.handles[kernel]
         values, types = rest[-2]
         kept = [kind(value) for value, kind in zip(values, types, strict=True)]
         pointers = (ctypes.c_void_p * len(kept))(*(ctypes.addressof(item) for item in kept))
@@ -82,10 +89,10 @@ class FakeCudaDriver:
 
     def _end(self, stream):
         graph, self.capturing = self.capturing, None
-        return graph
+        return self._handle(graph)
 
     def _launch(self, graph, stream):
-        for action in graph:
+        for action in self.handles[graph]:
             action()
 
     def __getattr__(self, name: str):
@@ -100,7 +107,7 @@ class FakeCudaDriver:
             "cuMemcpyDtoHAsync": self._copy,
             "cuMemcpyDtoDAsync": self._copy,
             "cuMemsetD8Async": self._clear,
-            "cuModuleGetFunction": lambda module, name: name,
+            "cuModuleGetFunction": lambda module, name: self._handle(name),
             "cuLaunchKernel": self._kernel,
             "cuDeviceGetAttribute": lambda attribute, device: attribute,
             "cuStreamBeginCapture": lambda stream, mode: setattr(self, "capturing", []),
@@ -112,6 +119,7 @@ class FakeCudaDriver:
 
         def call(*arguments):
             self.calls.append(name)
+            self.arguments[name] = arguments
             if name == self.fail_at:
                 if name == "cuStreamEndCapture":
                     self.capturing = None
@@ -133,6 +141,7 @@ class FakeTensorRt:
         pass
 
     ExecutionContextAllocationStrategy = SimpleNamespace(USER_MANAGED=2)
+    DynamicShapesKernelSpecializationStrategy = SimpleNamespace(EAGER=1)
 
     def __init__(
         self, driver: FakeCudaDriver, tensors, body, *, refuse: bool = False, outputs=lambda inputs: {}

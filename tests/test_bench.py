@@ -1,8 +1,11 @@
 import dataclasses
+import importlib.util
 import io
 import json
+import multiprocessing
 import shutil
 import sys
+from concurrent.futures import ProcessPoolExecutor
 
 import pytest
 from small import NANO, SMALL, small_networks
@@ -80,8 +83,7 @@ def test_missing_openvino_is_said_with_its_cure(bundle, capsys, monkeypatch) -> 
     assert "rap-edge[bench]" in capsys.readouterr().err
 
 
-def test_openvino_computes_the_same_frames(bundle) -> None:
-    pytest.importorskip("openvino")
+def least_psnr_of_openvino(bundle: str) -> float:
     from rap_edge.export.openvino_engine import load_openvino_engines
     from rap_edge.export.parity import compare, roll_out
     from rap_edge.runtime.onnxruntime_engine import load_engines
@@ -91,4 +93,11 @@ def test_openvino_computes_the_same_frames(bundle) -> None:
         roll_out(SMALL, engines, drawn(SMALL), 2)
         for engines in (load_engines(opened, 1), load_openvino_engines(opened, 1))
     ]
-    assert all(compare(*pair).psnr > 50 for pair in zip(*frames, strict=True))
+    return min(compare(*pair).psnr for pair in zip(*frames, strict=True))
+
+
+@pytest.mark.skipif(importlib.util.find_spec("openvino") is None, reason="openvino is not installed")
+def test_openvino_computes_the_same_frames(bundle) -> None:
+    """In a process of its own: with OpenVINO loaded, a Ctrl-C in a later test has crashed the interpreter."""
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+        assert pool.submit(least_psnr_of_openvino, bundle).result() > 50

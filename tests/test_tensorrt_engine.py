@@ -157,11 +157,13 @@ def test_everything_asked_of_tensorrt_is_in_the_real_module() -> None:
         ),
         "IRuntimeConfig": (
             "create_runtime_cache",
+            "dynamic_shapes_kernel_specialization_strategy",
             "set_execution_context_allocation_strategy",
             "set_runtime_cache",
         ),
         "IRuntimeCache": ("deserialize", "serialize"),
         "Runtime": ("deserialize_cuda_engine", "engine_host_code_allowed"),
+        "DynamicShapesKernelSpecializationStrategy": ("EAGER",),
         "ExecutionContextAllocationStrategy": ("USER_MANAGED",),
     }
     for kind, names in asked.items():
