@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from .avatar import Avatar
     from .bundle import Bundle
     from .chunk import Chunk
-    from .device.frames import DeviceFrames
+    from .device_frames import DeviceFrames
     from .errors import (
         AudioError,
         BundleError,
@@ -44,7 +44,7 @@ _HOMES = {
     ".avatar": ("Avatar",),
     ".bundle": ("Bundle",),
     ".chunk": ("Chunk",),
-    ".device.frames": ("DeviceFrames",),
+    ".device_frames": ("DeviceFrames",),
     ".errors": (
         "AudioError",
         "BundleError",

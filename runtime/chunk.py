@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from .device.frames import DeviceFrames
+from .device_frames import DeviceFrames
 from .marks import Mark
 
 

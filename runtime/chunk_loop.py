@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from .carry import Carry, CleanCarry, NoisyCarry, Past
 from .color import ColorMatcher
 from .contract import FREE_FRAMES, FREE_LATENTS, audio_state_names
-from .device.frames import DeviceFrames
+from .device_frames import DeviceFrames
 from .engine import Engine, Execution
 from .errors import NumericalError
 from .noise import normal

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from .carry import Past
 from .chunk_loop import Frames, Loop, LoopMaker, Reference
-from .device.frames import DeviceFrames
+from .device_frames import DeviceFrames
 from .errors import EngineError, NumericalError
 from .spec import ModelSpec
 

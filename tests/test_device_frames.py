@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from rap_edge.runtime.device.frames import CPU, DeviceFrames
+from rap_edge.runtime.device_frames import CPU, DeviceFrames
 
 
 class Memory:

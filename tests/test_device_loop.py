@@ -24,9 +24,9 @@ from rap_edge.runtime.chunk_loop import ChunkLoop, encode_reference
 from rap_edge.runtime.cuda_device import query_driver
 from rap_edge.runtime.cuda_memory import Cuda
 from rap_edge.runtime.device.device import Device
-from rap_edge.runtime.device.frames import CPU
 from rap_edge.runtime.device.kernels import KERNELS, Kernels, compile_kernels
 from rap_edge.runtime.device.loop import DeviceChunkLoop
+from rap_edge.runtime.device_frames import CPU
 from rap_edge.runtime.errors import EngineError, NumericalError
 from rap_edge.runtime.fallback_loop import FallbackLoop
 from rap_edge.runtime.memory_plan import session_memory

@@ -16,10 +16,10 @@ from ..carry import Past, Path
 from ..chunk_loop import Frames, Reference, frame_windows, not_finite, require_finite
 from ..contract import audio_state_names
 from ..cuda_memory import CudaEvent, CudaGraph
+from ..device_frames import DeviceFrames
 from ..errors import EngineError
 from ..spec import ModelSpec
 from .device import Device, DeviceEngine
-from .frames import DeviceFrames
 from .kernels import FLOAT, POINTER, WORD
 from .program import (
     CHECKED,
