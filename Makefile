@@ -19,7 +19,7 @@ lint: $(VENV)/.test
 	$(BIN)/mypy runtime
 
 bench: $(VENV)/.export
-	$(PIP) '.[bench]'
+	$(PIP) --editable '.[export,bench]'
 	$(BIN)/rap-bench --bundle build/nano-fp32 --against torch,openvino
 
 # TENSORRT_INCLUDE_DIR=FOLDER adds the TensorRT plugin.
