@@ -15,10 +15,11 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from fake_gpu import FakeCudaDriver, module_of
+from host_engine import HostEngine
 from tiny import TINY, TINY_CLEAN, TINY_GUIDED, tiny_engines
 from tiny_bundle import write_tiny_bundle
 
-from rap_edge.runtime.bundle import Bundle, Manifest
+from rap_edge.runtime.bundle import Bundle, GraphInfo, Manifest
 from rap_edge.runtime.carry import Path as LatentPath
 from rap_edge.runtime.chunk_loop import ChunkLoop, encode_reference
 from rap_edge.runtime.cuda_device import query_driver
@@ -93,6 +94,18 @@ class Gpu:
         return ChunkLoop(self.cpu, self.spec, self.reference, seed)
 
 
+@pytest.fixture(params=["stand-in", "GPU"])
+def device(request, kernels) -> Device:
+    """A device that computes nothing but kernels: the stand-in, and the GPU of this machine if it has one."""
+    if request.param == "stand-in":
+        cuda = Cuda(FakeCudaDriver(kernels))
+        return Device(cuda, cuda.stream(), Kernels(cuda, b"code"), cuda.device_memory(1))
+    if not query_driver().devices:
+        pytest.skip("needs an NVIDIA GPU")
+    cuda = Cuda()
+    return Device.open(cuda, cuda.stream(), {"none": HostEngine(GraphInfo("", (), ()), lambda arrays: None)})
+
+
 def speak(loops, chunk: int) -> None:
     window = np.random.default_rng(chunk).uniform(-1, 1, loops[0].waveform.size).astype(np.float32) * (chunk + 1) / 4
     for loop in loops:
@@ -121,6 +134,19 @@ def test_chunks_are_those_of_the_cpu(tmp_path, kernels, spec, capture) -> None:
         past = [value.latents if isinstance(value, LatentPath) else value for value in (loop.past, oracle.past)]
         np.testing.assert_allclose(*past, rtol=1e-4, atol=2e-2 if spec.carry == "clean" else 1e-5)
     assert frames.std() > 0
+
+
+@pytest.mark.parametrize("spec", SPECS, ids=lambda spec: f"{spec.name}-{spec.new_latents}")
+def test_the_kernels_are_right_whoever_computes_the_graphs(device, spec) -> None:
+    cpu = tiny_engines(spec, vae_decoder=colourful(spec))
+    engines = {name: HostEngine(engine.graph, engine._body) for name, engine in cpu.items()}
+    picture = np.random.default_rng(1).integers(0, 256, (spec.image_size, spec.image_size, 3), np.uint8)
+    reference = encode_reference(spec, cpu["vae_encoder"], picture)
+    loop, oracle = DeviceChunkLoop(device, engines, spec, reference, 3), ChunkLoop(cpu, spec, reference, 3)
+    assert loop.notes[0].endswith("the host computes it.")
+    for chunk in range(3):
+        speak((loop, oracle), chunk)
+        assert_same(loop.render(spec.steps)[0], oracle.render(spec.steps)[0])
 
 
 def test_a_replayed_chunk_is_one_launch(tmp_path, kernels) -> None:
