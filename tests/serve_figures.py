@@ -54,8 +54,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--bundle", type=Path, required=True)
     parser.add_argument("--seconds", type=int, default=40)
+    parser.add_argument("--latency", type=float, help="of a chunk in seconds; see rap-serve --help")
     arguments = parser.parse_args()
-    server = Server(arguments.bundle)
+    options = [] if arguments.latency is None else ["--latency", arguments.latency]
+    server = Server(arguments.bundle, *options)
     with tempfile.TemporaryDirectory() as folder, server as address:
         figures = asyncio.run(measure(address, arguments.seconds, Path(folder)))
     print(json.dumps(figures, indent=2))
