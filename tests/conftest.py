@@ -1,3 +1,4 @@
+import io
 import os
 import signal
 import sys
@@ -27,6 +28,27 @@ def nano_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("bundles") / "nano-fp32"
     assert main(["-o", str(folder)]) == 0
     return folder
+
+
+@pytest.fixture(scope="session")
+def small_bundle(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A bundle of small random networks, whose checkpoint lies beside it."""
+    from small import NANO, SMALL, small_networks
+
+    from rap_edge.export.exporter import ExportSettings, export_bundle
+    from rap_edge.export.inputs import RealInputs, drawn_portrait, drawn_speech, to_int16
+    from rap_edge.export.source import NetworkSource
+    from rap_edge.export.stages import Stages
+    from rap_edge.models.own_checkpoint import save_networks
+    from rap_edge.runtime.spec import ModelSpec
+
+    def drawn(spec: ModelSpec) -> RealInputs:
+        return RealInputs(drawn_portrait(spec.image_size), to_int16(drawn_speech(spec.sample_rate)), "drawn")
+
+    folder = tmp_path_factory.mktemp("small")
+    save_networks(small_networks(SMALL, NANO), folder / "checkpoint")
+    source, settings = NetworkSource(folder / "checkpoint"), ExportSettings(threads=1, chunks=2)
+    return export_bundle(source, folder / "bundle", settings, drawn, Stages(io.StringIO())).bundle
 
 
 @pytest.fixture

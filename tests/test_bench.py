@@ -1,6 +1,5 @@
 import dataclasses
 import importlib.util
-import io
 import json
 import multiprocessing
 import shutil
@@ -8,15 +7,11 @@ import sys
 from concurrent.futures import ProcessPoolExecutor
 
 import pytest
-from small import NANO, SMALL, small_networks
+from small import SMALL
 
 from rap_edge.export.bench import BASE, bench, main, table
-from rap_edge.export.exporter import ExportSettings, export_bundle
 from rap_edge.export.flops import chunk_flops
 from rap_edge.export.inputs import RealInputs, drawn_portrait, drawn_speech, to_int16
-from rap_edge.export.source import NetworkSource
-from rap_edge.export.stages import Stages
-from rap_edge.models.own_checkpoint import save_networks
 from rap_edge.runtime.bundle import Bundle
 
 
@@ -24,13 +19,9 @@ def drawn(spec) -> RealInputs:
     return RealInputs(drawn_portrait(spec.image_size), to_int16(drawn_speech(spec.sample_rate)), "drawn")
 
 
-@pytest.fixture(scope="module")
-def bundle(tmp_path_factory) -> str:
-    folder = tmp_path_factory.mktemp("bench")
-    save_networks(small_networks(SMALL, NANO), folder / "checkpoint")
-    settings = ExportSettings(threads=1, chunks=2)
-    source = NetworkSource(folder / "checkpoint")
-    return export_bundle(source, folder / "bundle", settings, drawn, Stages(io.StringIO())).bundle
+@pytest.fixture
+def bundle(small_bundle: str) -> str:
+    return small_bundle
 
 
 def test_the_same_chunks_run_on_pytorch_and_on_the_graphs(bundle) -> None:

@@ -1,35 +1,22 @@
 """The GPU benchmark's own arithmetic, on a CPU: what it measures is real, where it runs is not."""
 
-import io
 import json
 
 import pytest
 import torch
 from gpu import checked_torch, engine_way, in_precision, main, measure, sound_windows, table, torch_ways
-from small import NANO, SMALL, small_networks
+from small import SMALL
 
-from rap_edge.export.exporter import ExportSettings, export_bundle
-from rap_edge.export.inputs import RealInputs, drawn_portrait, drawn_speech, to_int16
-from rap_edge.export.source import NetworkSource
-from rap_edge.export.stages import Stages
-from rap_edge.models.own_checkpoint import save_networks
+from rap_edge.export.inputs import drawn_portrait
 from rap_edge.runtime.bundle import Bundle
 from rap_edge.runtime.engines import load_engines
 
 CPU = torch.device("cpu")
 
 
-@pytest.fixture(scope="module")
-def bundle(tmp_path_factory) -> Bundle:
-    folder = tmp_path_factory.mktemp("gpu")
-    save_networks(small_networks(SMALL, NANO), folder / "checkpoint")
-
-    def drawn(spec) -> RealInputs:
-        return RealInputs(drawn_portrait(spec.image_size), to_int16(drawn_speech(spec.sample_rate)), "drawn")
-
-    settings = ExportSettings(threads=1, chunks=2)
-    source = NetworkSource(folder / "checkpoint")
-    return Bundle.open(export_bundle(source, folder / "bundle", settings, drawn, Stages(io.StringIO())).bundle)
+@pytest.fixture
+def bundle(small_bundle: str) -> Bundle:
+    return Bundle.open(small_bundle)
 
 
 def test_every_way_renders_the_same_chunks_and_is_timed(bundle) -> None:

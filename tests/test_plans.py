@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import onnx
@@ -19,6 +20,7 @@ from half_bundle import quantise_crudely, write_half_bundle
 from rap_edge.export import plan_builder, plans
 from rap_edge.export.cli import main
 from rap_edge.export.engine_choice import choose_engines
+from rap_edge.export.exporter import ExportSettings
 from rap_edge.export.plan_table import table
 from rap_edge.export.plans import encoder_frames
 from rap_edge.export.source import SHIPPED
@@ -205,13 +207,14 @@ def test_the_worker_stops_by_itself_when_nobody_listens(own, tmp_path) -> None:
 
 
 @pytest.mark.slow
-def test_an_export_builds_engines_in_the_same_go(tmp_path, capsys) -> None:
+def test_an_export_builds_engines_in_the_same_go(tmp_path, capsys, monkeypatch) -> None:
+    monkeypatch.setattr("rap_edge.export.exporter.ExportSettings", partial(ExportSettings, chunks=2))
     folder = tmp_path / "bundle"
     arguments = ["--precision", "fp16", "--engine", "tensorrt-rtx", "--target", "89", "-o", str(folder)]
     assert main(arguments) == 0
     printed = capsys.readouterr().out
     assert "16/16 fused" in printed
-    assert "roll-out of 8 chunks" in printed
+    assert "roll-out of 2 chunks" in printed
     bundle = Bundle.open(folder)
     bundle.verify()
     assert bundle.manifest.engines["dit"][0].compute_capabilities == ("8.9",)
