@@ -208,6 +208,9 @@ def test_frames_stay_on_the_device_until_two_more_chunks_are_rendered(tmp_path, 
     seen = []
     for chunk, step in enumerate((1, 2, 1)):
         speak((loop,), chunk)
+        if chunk == 1:
+            # Idle motion is shown in between.
+            loop.skip()
         frames, _ = loop.render(TINY.steps, step)
         # The fake GPU's memory is the CPU's.
         seen.append((frames, np.from_dlpack(dataclasses.replace(loop.on_device, device=(CPU, 0)))))

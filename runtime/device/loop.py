@@ -81,7 +81,7 @@ class DeviceChunkLoop:
         self._programs: dict[int, tuple[Operation, ...]] = {}
         self._graphs: dict[int, CudaGraph | None] = {}
         self._schedules = {spec.steps: spec.schedule()}
-        self._index = 0
+        self._index = self._rendered = 0
         self.past: Past | None = None
         self.on_device: DeviceFrames | None = None
         self._past_on_device: Past | None = None
@@ -119,6 +119,8 @@ class DeviceChunkLoop:
         with self._device.turn:
             self._device.cuda.activate()
             self._write_control(levels)
+            # What lies on the device is no longer the past that the host knows, until all of it has been checked.
+            self._past_on_device = None
             graph = self._graph(steps)
             if graph is None:
                 self._work(steps)
@@ -126,10 +128,9 @@ class DeviceChunkLoop:
                 graph.launch(self._stream)
             self._stream.copy(slot, self._address(self._new_frames), self._frames.nbytes)
             self._stream.synchronize()
-            # What lies on the device is no longer the past that the host knows, until all of it has been checked.
-            self._past_on_device = None
             self._require_finite()
         self._index += 1
+        self._rendered += 1
         if self._spec.carry == "noisy":
             self.past = Path(levels, self._carried[: len(levels)].copy())
         else:
@@ -167,7 +168,7 @@ class DeviceChunkLoop:
 
     def _slot(self) -> int:
         """Where the chunk's frames stay on the device until `RING` more have been rendered."""
-        return self._address(At("ring", self._index % RING * self._frames.nbytes))
+        return self._address(At("ring", self._rendered % RING * self._frames.nbytes))
 
     @property
     def _new_frames(self) -> At:
