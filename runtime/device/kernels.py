@@ -72,6 +72,9 @@ def compile_kernels(compute_capability: str, nvrtc: Any = None) -> bytes:
     architecture = f"--gpu-architecture=sm_{compute_capability.replace('.', '')}"
     try:
         program = _value(compiler.nvrtcCreateProgram(source, b"kernels.cu", 0, [], []))
+    except RuntimeError as error:  # the bindings' own, when they find no library
+        raise EngineError(f"NVRTC cannot be loaded ({str(error).splitlines()[0]}); run {_INSTALL}.") from None
+    try:
         options = [architecture.encode(), b"--std=c++17"]
         (status,) = compiler.nvrtcCompileProgram(program, len(options), options)
         if int(status) != 0:
@@ -81,8 +84,8 @@ def compile_kernels(compute_capability: str, nvrtc: Any = None) -> bytes:
             )
         binary = bytearray(_value(compiler.nvrtcGetCUBINSize(program)))
         _value(compiler.nvrtcGetCUBIN(program, binary))
-    except RuntimeError as error:  # the bindings' own, when they find no library
-        raise EngineError(f"NVRTC cannot be loaded ({str(error).splitlines()[0]}); run {_INSTALL}.") from None
+    finally:
+        compiler.nvrtcDestroyProgram(program)
     return bytes(binary)
 
 
