@@ -6,6 +6,7 @@
     python benchmarks/endurance.py memory --hours 4 --sink live  # the player, in virtual time
     python benchmarks/endurance.py memory --hours 0.1 --bundle build/nano-fp32
     python benchmarks/endurance.py sessions --count 1000
+    python benchmarks/endurance.py visitors --count 1000         # of rap-serve
     python benchmarks/endurance.py kill
     python benchmarks/endurance.py disk
     python benchmarks/endurance.py devices
@@ -25,6 +26,7 @@ from pathlib import Path
 import numpy as np
 from losses import devices, disk, kill, verdict
 from streams import RATE, EndlessSpeech, Nowhere, handles, play_in_virtual_time, resident_mb
+from visitors import visitors
 
 from rap_edge.runtime import AsyncSession, Avatar, SilentSpeaker, play
 from rap_edge.runtime.progress import Progress
@@ -146,11 +148,11 @@ def _settled_handles() -> tuple[int, int]:
 def main() -> int:
     """Run one command; returns the exit status."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("what", choices=("memory", "sessions", "kill", "disk", "devices"))
+    parser.add_argument("what", choices=("memory", "sessions", "visitors", "kill", "disk", "devices"))
     parser.add_argument("--bundle", help="a bundle (default: the tests' tiny model)")
     parser.add_argument("--hours", type=float, default=4.0, help="of audio (default 4)")
     parser.add_argument("--sink", choices=("none", "mp4", "fragmented", "live"), default="none", help="where frames go")
-    parser.add_argument("--count", type=int, default=1000, help="sessions (default 1000)")
+    parser.add_argument("--count", type=int, default=1000, help="sessions or visitors (default 1000)")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -164,6 +166,7 @@ def main() -> int:
         passed = {
             "memory": lambda: memory(bundle, arguments.hours, arguments.sink, work),
             "sessions": lambda: sessions(bundle, arguments.count, work),
+            "visitors": lambda: visitors(bundle, arguments.count, work),
             "kill": lambda: kill(bundle, work),
             "disk": lambda: disk(bundle, work),
             "devices": lambda: devices(bundle, work),

@@ -84,12 +84,17 @@ def play_in_virtual_time(avatar: Avatar, source: EndlessSpeech, display: Nowhere
         return player.meter.times(session.decisions)
 
 
-def resident_mb() -> float:
-    """Resident memory of this process in MiB."""
-    lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
-    return next(int(line.split()[1]) / 1024 for line in lines if line.startswith("VmRSS:"))
+def resident_mb(process: int | str = "self") -> float:
+    """Resident memory of a process in MiB."""
+    return _status(process, "VmRSS:") / 1024
 
 
-def handles() -> tuple[int, int]:
-    """Open files and threads of this process."""
-    return len(list(Path("/proc/self/fd").iterdir())), threading.active_count()
+def handles(process: int | str = "self") -> tuple[int, int]:
+    """Open files and threads of a process; of this one the threads that Python knows."""
+    files = len(list(Path(f"/proc/{process}/fd").iterdir()))
+    return files, threading.active_count() if process == "self" else _status(process, "Threads:")
+
+
+def _status(process: int | str, field: str) -> int:
+    lines = Path(f"/proc/{process}/status").read_text(encoding="ascii").splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith(field))

@@ -18,6 +18,7 @@ SCRIPT = Path(__file__).resolve().parent.parent / "benchmarks" / "endurance.py"
         ("memory", "--hours", "0.02", "--sink", "fragmented"),
         ("memory", "--hours", "0.02", "--sink", "live"),
         ("sessions", "--count", "60"),
+        ("visitors", "--count", "24"),
         ("kill",),
         ("disk",),
         ("devices",),

@@ -1,0 +1,101 @@
+"""Visitors of `rap-serve`, one after the other and not all well behaved, and what they leave behind in the server."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from socket import SHUT_RDWR
+
+import aiohttp
+import numpy as np
+from losses import verdict
+from streams import RATE, handles, resident_mb
+
+from rap_edge.runtime.progress import Progress
+
+GROWTH_MB = 20.0
+WARM_UP = 100
+_SETTLE_SECONDS = 2.0
+_KINDS = ("stays to the end", "closes in mid-stream", "is cut off", "talks nonsense")
+
+
+def visitors(bundle: str, count: int, folder: Path) -> bool:
+    """Serve so many visitors over WebSocket; looks at the server's process from outside."""
+    with _server(bundle, folder) as (address, process):
+        seen, refused = asyncio.run(_visits(address, process, count))
+    (warm, before), *later = seen
+    growth, after = max(mb for mb, _ in later) - warm, later[-1][1]
+    warm_up = min(WARM_UP, count // 2)
+    print(f"visitors          {count}, each in turn {', '.join(_KINDS)}; {refused} had to wait for a place")
+    print(f"resident          {warm:.1f} MiB after {warm_up}, then {', '.join(f'{mb:.1f}' for mb, _ in later)}")
+    print(f"files, threads    {before[0]}, {before[1]} after {warm_up}; {after[0]}, {after[1]} after {count}")
+    clean = growth < GROWTH_MB and after[0] <= before[0] and after[1] <= before[1]
+    return verdict(f"growth {growth:.1f} MiB, limit {GROWTH_MB:g}; no file and no thread more", clean)
+
+
+async def _visits(address: str, process: int, count: int) -> tuple[list[tuple[float, tuple[int, int]]], int]:
+    warm_up = min(WARM_UP, count // 2)
+    looks = {warm_up + (count - warm_up) * quarter // 4 for quarter in range(5)}
+    seen, refused = [], 0
+    with Progress("visitors", count) as progress:
+        for index in range(count + 1):
+            if index in looks:
+                await asyncio.sleep(_SETTLE_SECONDS)
+                seen.append((resident_mb(process), handles(process)))
+            if index < count:
+                # One who was cut off keeps the place until the server notices.
+                for attempt in itertools.count():
+                    if await _visit(address, _KINDS[index % len(_KINDS)]):
+                        refused += attempt
+                        break
+                    await asyncio.sleep(0.1)
+            progress.update(index)
+    return seen, refused
+
+
+async def _visit(address: str, kind: str) -> bool:
+    """One visit; False if there was no place."""
+    pcm = (np.random.default_rng(0).uniform(-0.3, 0.3, RATE) * 32767).astype("<i2").tobytes()
+    async with aiohttp.ClientSession() as client, client.ws_connect(f"{address}api/stream") as socket:
+        await socket.send_json({"type": "start", "rate": RATE, "format": "s16le", "portrait": None})
+        if (await socket.receive_json())["type"] != "ready":
+            return False
+        for start in range(0, len(pcm), 8000):
+            await socket.send_bytes(pcm[start : start + 8000])
+        if kind == _KINDS[0]:
+            await socket.send_json({"type": "finish"})
+        if kind == _KINDS[3]:
+            await socket.send_str("what is this?")
+        video = 0
+        async for message in socket:
+            video += len(message.data) if message.type is aiohttp.WSMsgType.BINARY else 0
+            if video and kind in _KINDS[1:3]:
+                break
+        if kind == _KINDS[2]:
+            socket.get_extra_info("socket").shutdown(SHUT_RDWR)
+        # Whoever talks nonsense is thrown out, perhaps before the first picture.
+        assert video or kind == _KINDS[3]
+    return True
+
+
+@contextmanager
+def _server(bundle: str, folder: Path) -> Iterator[tuple[str, int]]:
+    program = [sys.executable, "-m", "rap_edge.runtime.serve.cli"]
+    command = [*program, "--bundle", bundle, "--port", "0", "--max-sessions", "4"]
+    with (folder / "server.log").open("w+") as log:
+        server = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True)
+        try:
+            assert server.stdout is not None
+            yield server.stdout.readline().split()[-1], server.pid
+        finally:
+            server.terminate()
+            server.wait(timeout=30)
+            if server.stdout is not None:
+                server.stdout.close()
+        log.seek(0)
+        assert "Traceback" not in log.read()
