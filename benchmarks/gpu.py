@@ -27,7 +27,7 @@ from hybrid_attention import copy_bytes_per_us, operations_per_us
 from numpy.typing import NDArray
 from torch_loop import TorchLoop
 
-from rap_edge.export.inputs import read_mono
+from rap_edge.export.inputs import golden_inputs
 from rap_edge.export.parity import compare
 from rap_edge.export.source import networks_of
 from rap_edge.export.stages import Stages
@@ -36,9 +36,9 @@ from rap_edge.runtime.bundle import Bundle, Manifest
 from rap_edge.runtime.chunk_loop import Loop, encode_reference
 from rap_edge.runtime.cuda_device import query_driver
 from rap_edge.runtime.engines import LoadedEngines, load_engines
-from rap_edge.runtime.errors import BundleError, RapEdgeError
+from rap_edge.runtime.errors import RapEdgeError
 from rap_edge.runtime.noise import normal
-from rap_edge.runtime.portrait import load_portrait
+from rap_edge.runtime.spec import ModelSpec
 
 SEED = 0
 CHECKED_CHUNKS = 2
@@ -179,20 +179,11 @@ def in_precision(manifest: Manifest) -> Networks:
     return networks
 
 
-def sound_windows(bundle: Bundle, chunks: int) -> list[NDArray[np.float32]]:
-    """The golden speech as consecutive windows, repeated as often as needed.
-
-    Raises:
-        BundleError: the bundle has no golden clip.
-    """
-    spec, golden = bundle.manifest.spec, bundle.manifest.golden
-    if "portrait" not in golden or "audio" not in golden:
-        raise BundleError("The bundle has no golden clip to measure with; export it again.")
-    bundle.verify([golden["portrait"], golden["audio"]])
-    speech = np.resize(read_mono(bundle.path(golden["audio"]), spec.sample_rate), chunks * spec.chunk_samples)
-    speech = np.concatenate((np.zeros(spec.window_samples, np.float32), speech))
+def sound_windows(spec: ModelSpec, speech: NDArray[np.float32], chunks: int) -> list[NDArray[np.float32]]:
+    """Speech, float32 [samples], as the windows of consecutive chunks, repeated as often as needed."""
+    sound = np.concatenate((np.zeros(spec.window_samples, np.float32), np.resize(speech, chunks * spec.chunk_samples)))
     ends = spec.window_samples + spec.chunk_samples * np.arange(1, chunks + 1)
-    return [speech[end - spec.window_samples : end].astype(np.float32) for end in ends]
+    return [sound[end - spec.window_samples : end] for end in ends]
 
 
 def table(title: str, figures: Sequence[Figures]) -> str:
@@ -235,8 +226,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _run(arguments: argparse.Namespace) -> int:
     bundle, device = Bundle.open(arguments.bundle), torch.device("cuda")
     manifest = bundle.manifest
-    windows = sound_windows(bundle, max(arguments.chunks, CHECKED_CHUNKS))
-    portrait = load_portrait(bundle.path(manifest.golden["portrait"]), manifest.spec.image_size)
+    portrait, speech = golden_inputs(bundle)
+    windows = sound_windows(manifest.spec, speech, max(arguments.chunks, CHECKED_CHUNKS))
     ways, missing = torch_ways(partial(in_precision, manifest), portrait, device), []
     for backend in ("tensorrt-rtx", "tensorrt"):
         try:

@@ -8,6 +8,7 @@ import numpy as np
 import onnx_ir as ir
 import onnxruntime as ort
 
+from rap_edge.runtime.eight_bits import LARGEST_SAFE_WEIGHT
 from rap_edge.runtime.errors import CalibrationError
 
 INT8_LIMIT, FP8_LIMIT = 127.0, 448.0
@@ -40,7 +41,9 @@ class Target:
 
 
 CPU = Target("cpu", "int8", "uint8", "fp32", INT8_LIMIT, INT8_LIMIT, quantize_outputs=True, measured=True)
-CPU_16BIT_SUMS = Target("cpu-avx2", "int8", "uint8", "fp32", INT8_LIMIT, 64.0, quantize_outputs=True, measured=True)
+CPU_16BIT_SUMS = Target(
+    "cpu-avx2", "int8", "uint8", "fp32", INT8_LIMIT, LARGEST_SAFE_WEIGHT, quantize_outputs=True, measured=True
+)
 # TensorRT takes symmetric int8 (zero point 0) for activations and weights, and needs no Q/DQ behind a layer.
 TENSORRT_INT8 = Target(
     "tensorrt", "int8", "int8", "fp16", INT8_LIMIT, INT8_LIMIT, quantize_outputs=False, measured=False

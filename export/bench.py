@@ -23,10 +23,9 @@ from rap_edge.runtime.chunk_loop import STAGES
 from rap_edge.runtime.engine import Engine
 from rap_edge.runtime.errors import BundleError, RapEdgeError
 from rap_edge.runtime.onnxruntime_engine import available_cores, cpu_name, load_engines
-from rap_edge.runtime.portrait import load_portrait
 
 from .flops import chunk_flops
-from .inputs import read_mono
+from .inputs import golden_inputs
 from .stages import Stages
 
 BASE = "onnxruntime"
@@ -172,12 +171,7 @@ def bench(folder: str, against: Sequence[str], chunks: int, rounds: int, threads
     """
     bundle = Bundle.open(folder)
     manifest, count = bundle.manifest, threads or available_cores()
-    golden = manifest.golden
-    if "portrait" not in golden or "audio" not in golden:
-        raise BundleError("The bundle has no golden clip to measure with; export it again.")
-    bundle.verify([golden["portrait"], golden["audio"]])
-    portrait = load_portrait(bundle.path(golden["portrait"]), manifest.spec.image_size)
-    audio = read_mono(bundle.path(golden["audio"]), manifest.spec.sample_rate)
+    portrait, audio = golden_inputs(bundle)
     makers: dict[str, Callable[[], Mapping[str, Engine]]] = {
         BASE: lambda: load_engines(bundle, count),
         "torch": lambda: torch_backend(bundle, count),

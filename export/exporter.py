@@ -27,7 +27,7 @@ from torch import nn
 
 from rap_edge.models.networks import Networks
 from rap_edge.runtime.bundle import GraphInfo, Manifest
-from rap_edge.runtime.contract import FREE_FRAMES, FREE_LATENTS, contract
+from rap_edge.runtime.contract import chunk_sizes, contract
 from rap_edge.runtime.engine import Engine
 from rap_edge.runtime.errors import ExportError, NumericalError
 from rap_edge.runtime.onnxruntime_engine import OnnxRuntimeEngine
@@ -297,7 +297,7 @@ def write_graph(
         islands = to_fp16(model, {tensor.name: tensor.dtype for tensor in (*inputs, *outputs)}, (*RULES, *seen))
     carry_definition(model)
     file, data = writer.save_graph(model, source.name, settings.data_limit)
-    sizes = {FREE_FRAMES: spec.chunk_frames, FREE_LATENTS: spec.chunk_latents}
+    sizes = chunk_sizes(spec)
     flops = count_flops(onnx.load(writer.root / file, load_external_data=False), sizes)
     size = sum((writer.root / part).stat().st_size for part in (file, *data))
     return _Written(

@@ -23,8 +23,8 @@ from torch import Tensor, nn
 from rap_edge.models.networks import Networks
 from rap_edge.models.vae import Vae
 from rap_edge.runtime.bundle import TensorInfo
-from rap_edge.runtime.contract import FREE_FRAMES, FREE_LATENTS, contract
-from rap_edge.runtime.errors import ExportError
+from rap_edge.runtime.contract import FREE_FRAMES, chunk_sizes, contract
+from rap_edge.runtime.errors import ExportError, first_line
 from rap_edge.runtime.spec import ModelSpec
 
 from .hybrid_attention import symbolic_hybrid_attention
@@ -118,7 +118,7 @@ def capture(source: GraphSource, spec: ModelSpec) -> ir.Model:
     Raises:
         ExportError: torch cannot capture the module.
     """
-    sizes = {FREE_FRAMES: spec.chunk_frames, FREE_LATENTS: spec.chunk_latents}
+    sizes = chunk_sizes(spec)
     arguments = tuple(
         torch.zeros([sizes[d] if isinstance(d, str) else d for d in tensor.shape], dtype=_TORCH_DTYPES[tensor.dtype])
         for tensor in source.inputs
@@ -138,7 +138,7 @@ def capture(source: GraphSource, spec: ModelSpec) -> ir.Model:
             )
     except (torch.onnx.errors.OnnxExporterError, RuntimeError) as error:
         raise ExportError(
-            f"Graph {source.name!r} cannot be captured ({_first_line(error)}); report the checkpoint's config."
+            f"Graph {source.name!r} cannot be captured ({first_line(error)}); report the checkpoint's config."
         ) from error
     if program is None:
         raise ExportError(f"Graph {source.name!r} was captured as nothing; reinstall torch 2.13 or later.")
@@ -242,8 +242,3 @@ def _quiet() -> Iterator[None]:
     finally:
         for logger, level in zip(loggers, levels, strict=True):
             logger.setLevel(level)
-
-
-def _first_line(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[0].rstrip(".")[:200] if lines else type(error).__name__

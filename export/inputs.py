@@ -12,6 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rap_edge.runtime.audio import Resampler, read_audio, to_mono
+from rap_edge.runtime.bundle import Bundle
+from rap_edge.runtime.errors import BundleError
 from rap_edge.runtime.portrait import load_portrait
 from rap_edge.runtime.spec import ModelSpec
 
@@ -35,6 +37,20 @@ class RealInputs:
     def waveform(self, samples: int) -> NDArray[np.float32]:
         """The first `samples` samples as float32 in -1..1; the speech is repeated if it is too short."""
         return np.resize(self.speech, samples).astype(np.float32) / np.float32(32768.0)
+
+
+def golden_inputs(bundle: Bundle) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
+    """The golden portrait and speech of a bundle, uint8 [H, W, 3] and float32 [samples] at the spec's rate, to measure.
+
+    Raises:
+        BundleError: the bundle has no golden clip, or a file of it has changed.
+    """
+    spec, golden = bundle.manifest.spec, bundle.manifest.golden
+    if "portrait" not in golden or "audio" not in golden:
+        raise BundleError("The bundle has no golden clip to measure with; export it again.")
+    bundle.verify([golden["portrait"], golden["audio"]])
+    portrait = load_portrait(bundle.path(golden["portrait"]), spec.image_size)
+    return portrait, read_mono(bundle.path(golden["audio"]), spec.sample_rate)
 
 
 def real_inputs(spec: ModelSpec, folder: Path = ASSETS) -> RealInputs:

@@ -17,12 +17,12 @@ from numpy.typing import NDArray
 
 from .carry import Carry, CleanCarry, NoisyCarry, Past
 from .color import ColorMatcher
-from .contract import FREE_FRAMES, FREE_LATENTS, audio_state_names
+from .contract import audio_state_names, carried_sizes, chunk_sizes
 from .device_frames import DeviceFrames
 from .engine import Engine, Execution
 from .errors import NumericalError
 from .noise import normal
-from .sampler import denoise
+from .sampler import denoise, schedule_of
 from .spec import ModelSpec
 
 Frames = NDArray[np.uint8]
@@ -43,8 +43,7 @@ def encode_reference(spec: ModelSpec, vae_encoder: Engine, portrait: Frames) -> 
     Raises:
         NumericalError: the encoder gave NaN or Inf.
     """
-    sizes = {FREE_FRAMES: spec.chunk_frames, FREE_LATENTS: spec.chunk_latents}
-    execution = vae_encoder.prepare(sizes=sizes)
+    execution = vae_encoder.prepare(sizes=chunk_sizes(spec))
     execution.buffers["frames"][...] = portrait
     execution.run()
     latents = execution.buffers["latents"]
@@ -93,7 +92,6 @@ class ChunkLoop:
     def __init__(self, engines: Mapping[str, Engine], spec: ModelSpec, reference: Reference, seed: int) -> None:
         """Bind every engine to this session's buffers; raises `EngineError` if one does not fit."""
         self._spec, self._seed = spec, seed
-        self._schedules = {spec.steps: spec.schedule()}
         self._index = 0
         self._audio = engines["audio_encoder"].prepare()
         self._conditioner = engines["conditioner"].prepare()
@@ -108,9 +106,9 @@ class ChunkLoop:
         self._carry: Carry
         self._reencoding: tuple[CleanCarry, Execution] | None = None
         if spec.carry == "clean":
-            sizes = {FREE_FRAMES: spec.carried_frames, FREE_LATENTS: spec.carried_latents}
             clean = CleanCarry(static)
-            self._carry, self._reencoding = clean, (clean, engines["vae_encoder"].prepare(sizes=sizes))
+            encoder = engines["vae_encoder"].prepare(sizes=carried_sizes(spec))
+            self._carry, self._reencoding = clean, (clean, encoder)
         else:
             self._carry = NoisyCarry(spec.carried_latents, static)
         self._matcher = ColorMatcher(reference.portrait, spec.color_match) if spec.color_match else None
@@ -159,7 +157,7 @@ class ChunkLoop:
         self._conditioner.run()
         clock.lap("conditioner")
         latents = self._dit.buffers["latents"][0]
-        denoise(latents, self._schedule(steps), self._spec.solver, self._carry, self._noise, self._velocity)
+        denoise(latents, schedule_of(self._spec, steps), self._spec.solver, self._carry, self._noise, self._velocity)
         clock.lap("denoise")
         if self._spec.batch > 1:
             self._decoder.buffers["latents"][0] = latents
@@ -183,11 +181,6 @@ class ChunkLoop:
             clock.lap("vae_encoder")
         self._index += 1
         return new.copy(), clock.seconds
-
-    def _schedule(self, steps: int) -> tuple[float, ...]:
-        if steps not in self._schedules:
-            self._schedules[steps] = self._spec.with_steps(steps).schedule()
-        return self._schedules[steps]
 
     def _noise(self, draw: int) -> NDArray[np.float32]:
         return normal(self._spec.latent_shape, self._seed, self._index, draw)

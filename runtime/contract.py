@@ -81,6 +81,16 @@ def contract(spec: ModelSpec, state_dtype: str) -> Mapping[str, Signature]:
     }
 
 
+def chunk_sizes(spec: ModelSpec) -> Mapping[str, int]:
+    """The free dimensions of a whole chunk."""
+    return {FREE_FRAMES: spec.chunk_frames, FREE_LATENTS: spec.chunk_latents}
+
+
+def carried_sizes(spec: ModelSpec) -> Mapping[str, int]:
+    """The free dimensions of what a clean carry encodes again."""
+    return {FREE_FRAMES: spec.carried_frames, FREE_LATENTS: spec.carried_latents}
+
+
 def check_contract(manifest: Manifest) -> None:
     """Compare the manifest's graphs with the contract of its spec.
 

@@ -7,15 +7,16 @@ from __future__ import annotations
 
 import ctypes
 import weakref
+from collections.abc import Callable
 from importlib import import_module
 from typing import Any
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from .errors import EngineError
+from .errors import EngineError, first_line
 
-_INSTALL = "pip install 'rap-edge[cuda]'"
+INSTALL = "pip install 'rap-edge[cuda]'"
 
 
 class Cuda:
@@ -84,7 +85,7 @@ class Cuda:
         try:
             status, *values = getattr(self.driver, name)(*arguments)
         except RuntimeError as error:  # the bindings' own, when they find no driver library
-            raise EngineError(f"The CUDA driver cannot be used ({_first_line(error)}); install the driver.") from None
+            raise EngineError(f"The CUDA driver cannot be used ({first_line(error)}); install the driver.") from None
         if int(status) != 0:
             label = getattr(status, "name", str(status))
             raise EngineError(f"The GPU failed in {name} ({label}); free GPU memory, or restart the program.")
@@ -157,16 +158,20 @@ class CudaStream:
         """Wait until all work is done."""
         self._cuda.call("cuStreamSynchronize", self._handle)
 
-    def begin_capture(self) -> None:
-        """Record the work of this thread from here on instead of doing it."""
+    def capture(self, work: Callable[[], None]) -> CudaGraph:
+        """What `work` puts into this stream, recorded instead of done, and ready to be replayed.
+
+        Raises:
+            EngineError: it cannot be captured.
+        """
         mode = self._cuda.driver.CUstreamCaptureMode.CU_STREAM_CAPTURE_MODE_THREAD_LOCAL
         self._cuda.call("cuStreamBeginCapture", self._handle, mode)
         self._capturing = True
-
-    def end_capture(self) -> CudaGraph:
-        """The recorded work, ready to be replayed; raises `EngineError` if it cannot be."""
-        self._capturing = False
-        graph = self._cuda.call("cuStreamEndCapture", self._handle)
+        try:
+            work()
+        finally:
+            self._capturing = False
+            graph = self._cuda.call("cuStreamEndCapture", self._handle)
         try:
             executable = self._cuda.call("cuGraphInstantiate", graph, 0)
         finally:
@@ -179,7 +184,7 @@ class CudaGraph:
     """Captured work."""
 
     def __init__(self, cuda: Cuda, executable: Any) -> None:
-        """Made by `CudaStream.end_capture`."""
+        """Made by `CudaStream.capture`."""
         self._cuda, self._executable = cuda, executable
         weakref.finalize(self, cuda.driver.cuGraphExecDestroy, executable)
 
@@ -199,10 +204,5 @@ def _bindings() -> Any:
         return import_module("cuda.bindings.driver")
     except ImportError:
         raise EngineError(
-            f"GPU engines need the package 'cuda-bindings', which is not installed; run {_INSTALL}."
+            f"GPU engines need the package 'cuda-bindings', which is not installed; run {INSTALL}."
         ) from None
-
-
-def _first_line(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[0].rstrip(".")[:200] if lines else type(error).__name__

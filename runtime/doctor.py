@@ -20,13 +20,14 @@ import onnxruntime as ort
 
 from .cpu_features import FAST_INT8, cpu_features
 from .cuda_device import CudaDriver
+from .cuda_memory import INSTALL
 from .device.kernels import compile_kernels
 from .errors import EngineError
 from .findings import Diagnosis, Finding, Section
 from .memory_plan import as_gib
 from .nvml import DriverState, driver_state, free_memory
 from .onnxruntime_engine import available_cores, cpu_name
-from .preflight import OLDEST_CUDA, Machine, this_machine
+from .preflight import OLDEST_CUDA, Machine, is_too_old, this_machine
 from .tensorrt_module import LEAN, RTX, TENSORRT
 
 # The first driver with CUDA 13.
@@ -99,7 +100,7 @@ def gpu_section(facts: Facts) -> Section:
         return Section("GPU", (_no_gpu(driver, facts.nvidia_hardware),))
     number = facts.management.version if facts.management else "of unknown version"
     text = f"{number}, runs CUDA {driver.version}"
-    if _older(driver.version):
+    if is_too_old(driver):
         finding = Finding(
             "driver",
             "problem",
@@ -179,7 +180,7 @@ def _cuda_packages(driver: CudaDriver) -> Finding:
     found = {name: _version(name) for name in ("cuda-bindings", "nvidia-cuda-nvrtc")}
     if lacking := [name for name, number in found.items() if number is None]:
         text = f"{' and '.join(lacking)} {'is' if len(lacking) == 1 else 'are'} not installed"
-        return Finding("CUDA packages", "absent", text, "pip install 'rap-edge[cuda]'" if driver.devices else "")
+        return Finding("CUDA packages", "absent", text, INSTALL if driver.devices else "")
     text = ", ".join(f"{name} {number}" for name, number in found.items())
     if driver.devices:
         try:
@@ -215,10 +216,6 @@ def _portaudio(load: Callable[[str], Any]) -> Finding:
         text = "sounddevice is here and its library is not, so no microphone can be opened"
         return Finding("PortAudio", "problem", text, "apt-get install libportaudio2")
     return Finding("PortAudio", "ok", f"with sounddevice {_version('sounddevice')}")
-
-
-def _older(cuda: str | None) -> bool:
-    return tuple(int(part) for part in (cuda or "0").split(".")) < tuple(int(part) for part in OLDEST_CUDA.split("."))
 
 
 def _version(package: str) -> str | None:

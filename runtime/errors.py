@@ -63,3 +63,9 @@ class SessionError(RapEdgeError):
 
 class ServeError(RapEdgeError):
     """The server was set up wrongly, or a client asked for something it cannot have."""
+
+
+def first_line(error: Exception) -> str:
+    """What somebody else's error says, short enough for a place in a sentence of ours."""
+    lines = str(error).strip().splitlines()
+    return lines[0].rstrip(".")[:200] if lines else type(error).__name__

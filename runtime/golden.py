@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .bundle import Bundle
-from .errors import BundleError
+from .errors import BundleError, first_line
 from .spec import ModelSpec
 
 MAX_FRAMES = 256
@@ -82,7 +82,7 @@ def read_frames(path: Path, spec: ModelSpec) -> tuple[NDArray[np.uint8], NDArray
             indices = _array(archive, "indices", np.dtype("<i8"), ())
             frames = _array(archive, "frames", np.dtype("u1"), picture)
     except (OSError, ValueError, KeyError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
-        raise BundleError(f"The golden frames {path.name!r} cannot be read ({_first_line(error)}); {_CURE}.") from None
+        raise BundleError(f"The golden frames {path.name!r} cannot be read ({first_line(error)}); {_CURE}.") from None
     rising = len(indices) == len(frames) > 0 and indices[0] >= 0 and bool((np.diff(indices) > 0).all())
     if not rising or indices[-1] > MAX_INDEX:
         raise BundleError(f"The golden frames {path.name!r} are not numbered in rising order; {_CURE}.")
@@ -119,8 +119,3 @@ def _seed(golden: Mapping[str, Any]) -> int:
 def _psnr(golden: Mapping[str, Any]) -> float | None:
     psnr = golden.get("psnr")
     return float(psnr) if isinstance(psnr, float | int) and not isinstance(psnr, bool) else None
-
-
-def _first_line(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[0].rstrip(".")[:200] if lines else type(error).__name__

@@ -151,7 +151,7 @@ def plan_memory(manifest: Manifest, plans: Mapping[str, EngineInfo] | None = Non
 
 def session_memory(manifest: Manifest) -> SessionMemory:
     """What `DeviceChunkLoop` allocates for one session of the bundle."""
-    buffers = chunk_buffers(manifest.spec, manifest.graphs, manifest.spec.steps)
+    buffers = chunk_buffers(manifest.spec, manifest.graphs)
     parts = dict.fromkeys(("audio_state", "audio", "frames", "latents"), 0)
     states = audio_state_names(manifest.spec)
     for name, buffer in buffers.items():

@@ -16,7 +16,7 @@ from .bundle import Bundle, GraphInfo, TensorInfo
 from .contract import check_signature
 from .cuda_memory import CudaStream, DeviceMemory
 from .engine import Array, allocate, resolved_shape
-from .errors import EngineError
+from .errors import EngineError, first_line
 
 Providers = tuple[str | tuple[str, dict[str, str]], ...]
 CPU_ONLY: Providers = ("CPUExecutionProvider",)
@@ -131,7 +131,7 @@ class OnnxRuntimeEngine:
             self.session = ort.InferenceSession(str(path), options, providers=list(providers or on_gpu()))
         except _FAILURES as error:
             raise EngineError(
-                f"ONNX Runtime {ort.__version__} cannot load {path.name!r} ({_first_line(error)}); export the "
+                f"ONNX Runtime {ort.__version__} cannot load {path.name!r} ({first_line(error)}); export the "
                 "bundle again or upgrade onnxruntime."
             ) from error
         found = GraphInfo(graph.file, _tensors(self.session.get_inputs()), _tensors(self.session.get_outputs()))
@@ -161,7 +161,7 @@ class OnnxRuntimeEngine:
             self.session.run_with_iobinding(binding, options)
         except _FAILURES as error:
             raise EngineError(
-                f"Graph {self.name!r} failed in ONNX Runtime ({_first_line(error)}); export it again."
+                f"Graph {self.name!r} failed in ONNX Runtime ({first_line(error)}); export it again."
             ) from error
 
 
@@ -212,8 +212,3 @@ def on_gpu(stream: int | None = None) -> Providers:
 
 def _tensors(arguments: Any) -> tuple[TensorInfo, ...]:
     return tuple(TensorInfo(item.name, _DTYPES.get(item.type, item.type), tuple(item.shape)) for item in arguments)
-
-
-def _first_line(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[0].rstrip(".")[:200] if lines else type(error).__name__

@@ -134,6 +134,11 @@ def _check_files(bundle: Bundle, name: str, engine: EngineInfo, fail: Callable[[
         )
 
 
+def is_too_old(driver: CudaDriver) -> bool:
+    """Whether a driver does not run what the GPU packages are built for."""
+    return _numbers(driver.version or "0") < _numbers(OLDEST_CUDA)
+
+
 def _check_gpu(
     bundle: Bundle, engine: EngineInfo, driver: CudaDriver, fail: Callable[[str, str], PreflightError]
 ) -> None:
@@ -142,7 +147,7 @@ def _check_gpu(
             f"needs an NVIDIA GPU and {driver.problem}",
             f"install its driver, or run on the CPU with 'rap-run --bundle {bundle.root}' or --fallback",
         )
-    if _numbers(driver.version or "0") < _numbers(OLDEST_CUDA):
+    if is_too_old(driver):
         raise fail(
             f"needs a driver for CUDA {OLDEST_CUDA} and the one here is for CUDA {driver.version}",
             f"update the NVIDIA driver, or run on the CPU with 'rap-run --bundle {bundle.root}' or --fallback",

@@ -15,11 +15,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .carry import Carry
+from .spec import ModelSpec
 
 Latents = NDArray[np.float32]
 Noise = Callable[[int], Latents]
 Velocity = Callable[[float], Latents]
 Step = Callable[[Latents, Latents, float, float, Callable[[], Latents]], None]
+
+
+def schedule_of(spec: ModelSpec, steps: int) -> tuple[float, ...]:
+    """Shifted timesteps of a chunk with `steps` steps; the spec's own number takes the spec's own timesteps."""
+    return spec.schedule() if steps == spec.steps else spec.with_steps(steps).schedule()
 
 
 def euler_step(latents: Latents, velocity: Latents, t: float, t_next: float, noise: Callable[[], Latents]) -> None:

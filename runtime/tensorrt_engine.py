@@ -67,11 +67,7 @@ class TensorRtExecution:
             return f"TensorRT says that {self._engine.name!r} cannot be captured"
         self._cuda.activate()
         try:
-            self._stream.begin_capture()
-            try:
-                self._work()
-            finally:
-                graph = self._stream.end_capture()
+            graph = self._stream.capture(self._work)
         except EngineError as error:
             return str(error)
         self._graph, self._captured = graph, self._bound()
@@ -155,7 +151,6 @@ class TensorRtEngine:
         check_signature(name, found, graph.inputs, graph.outputs)
         self._cache_file = RuntimeCacheFile(cache) if cache is not None and hasattr(module, "IRuntimeCache") else None
         self._module, self._cache = module, self._runtime_cache()
-        self._config = self._runtime_config()
 
     def prepare(
         self, buffers: Mapping[str, Array] | None = None, sizes: Mapping[str, int] | None = None
@@ -177,7 +172,7 @@ class TensorRtEngine:
     ) -> TensorRtDeviceExecution:
         """Bind device memory; see `DeviceEngine.bind`. The first run may compile kernels."""
         strategy = self._module.ExecutionContextAllocationStrategy.USER_MANAGED
-        context = self._context_of(self._runtime_config(strategy), strategy)
+        context = self.new_context(strategy)
         context.set_device_memory(activations.address, self.activation_bytes)
         shapes = {tensor.name: resolved_shape(tensor, sizes) for tensor in self.graph.inputs}
         self.set_tensors(context, shapes, addresses)
@@ -187,10 +182,6 @@ class TensorRtEngine:
     def activation_bytes(self) -> int:
         """Device memory that one run needs besides its tensors."""
         return int(self._engine.device_memory_size_v2)
-
-    def new_context(self) -> Any:
-        """An execution context with the shared runtime cache and memory of its own."""
-        return self._context_of(self._config, None)
 
     def enqueue(self, context: Any, stream: CudaStream) -> None:
         """Put one run into a stream; raises `EngineError` if TensorRT refuses it."""
@@ -221,7 +212,9 @@ class TensorRtEngine:
             with self._lock:
                 self._cache_file.save(self._cache)
 
-    def _context_of(self, config: Any, strategy: Any) -> Any:
+    def new_context(self, strategy: Any = None) -> Any:
+        """An execution context with the shared runtime cache, and memory of its own unless `strategy` is another."""
+        config = self._runtime_config(strategy)
         arguments = [config] if config is not None else [strategy] if strategy is not None else []
         with self._lock:
             context = self._engine.create_execution_context(*arguments)
@@ -242,7 +235,7 @@ class TensorRtEngine:
         self._cache_file.load(cache)
         return cache
 
-    def _runtime_config(self, strategy: Any = None) -> Any:
+    def _runtime_config(self, strategy: Any) -> Any:
         """A configuration that brings the kernel cache; None where there is no cache."""
         if self._cache is None:
             return None

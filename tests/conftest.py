@@ -33,17 +33,12 @@ def nano_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def small_bundle(tmp_path_factory: pytest.TempPathFactory) -> str:
     """A bundle of small random networks, whose checkpoint lies beside it."""
-    from small import NANO, SMALL, small_networks
+    from small import NANO, SMALL, drawn, small_networks
 
     from rap_edge.export.exporter import ExportSettings, export_bundle
-    from rap_edge.export.inputs import RealInputs, drawn_portrait, drawn_speech, to_int16
     from rap_edge.export.source import NetworkSource
     from rap_edge.export.stages import Stages
     from rap_edge.models.own_checkpoint import save_networks
-    from rap_edge.runtime.spec import ModelSpec
-
-    def drawn(spec: ModelSpec) -> RealInputs:
-        return RealInputs(drawn_portrait(spec.image_size), to_int16(drawn_speech(spec.sample_rate)), "drawn")
 
     folder = tmp_path_factory.mktemp("small")
     save_networks(small_networks(SMALL, NANO), folder / "checkpoint")

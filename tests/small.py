@@ -6,6 +6,7 @@ import dataclasses
 
 from tiny import TINY
 
+from rap_edge.export.inputs import RealInputs, drawn_portrait, drawn_speech, to_int16
 from rap_edge.models.audio_encoder import AudioEncoderConfig
 from rap_edge.models.nano.vae import NanoVAEConfig
 from rap_edge.models.networks import NetworkConfigs, Networks, dit_config, random_networks
@@ -42,6 +43,11 @@ NANO = NanoVAEConfig(
     phase_width=8,
     decoder_widths=(16, 8, 8, 8),
 )
+
+
+def drawn(spec: ModelSpec) -> RealInputs:
+    """A portrait and speech that need no file."""
+    return RealInputs(drawn_portrait(spec.image_size), to_int16(drawn_speech(spec.sample_rate)), "drawn")
 
 
 def small_networks(spec: ModelSpec = SMALL, vae: LtxVaeConfig | NanoVAEConfig = NANO, seed: int = 0) -> Networks:

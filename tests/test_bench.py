@@ -7,16 +7,11 @@ import sys
 from concurrent.futures import ProcessPoolExecutor
 
 import pytest
-from small import SMALL
+from small import SMALL, drawn
 
 from rap_edge.export.bench import BASE, bench, main, table
 from rap_edge.export.flops import chunk_flops
-from rap_edge.export.inputs import RealInputs, drawn_portrait, drawn_speech, to_int16
 from rap_edge.runtime.bundle import Bundle
-
-
-def drawn(spec) -> RealInputs:
-    return RealInputs(drawn_portrait(spec.image_size), to_int16(drawn_speech(spec.sample_rate)), "drawn")
 
 
 @pytest.fixture

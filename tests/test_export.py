@@ -13,11 +13,10 @@ import onnx_ir as ir
 import pytest
 import torch
 from graph_runs import plain_session, run_strictly
-from small import LTX, NANO, SMALL, SMALL_CLEAN, SMALL_GUIDED, small_networks
+from small import LTX, NANO, SMALL, SMALL_CLEAN, SMALL_GUIDED, drawn, small_networks
 
 from rap_edge.export.cli import table
 from rap_edge.export.exporter import ExportReport, ExportSettings, export_bundle
-from rap_edge.export.inputs import RealInputs, drawn_portrait, drawn_speech, to_int16
 from rap_edge.export.parity import GATES, Case, check_graph, compare
 from rap_edge.export.stages import Stages
 from rap_edge.export.torch_engine import torch_engines
@@ -28,7 +27,6 @@ from rap_edge.runtime.bundle import Bundle
 from rap_edge.runtime.contract import check_contract
 from rap_edge.runtime.errors import ExportError
 from rap_edge.runtime.onnxruntime_engine import load_engines
-from rap_edge.runtime.spec import ModelSpec
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,10 +40,6 @@ class Given:
 
     def provenance(self) -> dict[str, str]:
         return {"weights": "test"}
-
-
-def drawn(spec: ModelSpec) -> RealInputs:
-    return RealInputs(drawn_portrait(spec.image_size), to_int16(drawn_speech(spec.sample_rate)), "drawn")
 
 
 def export(networks: Networks, folder: Path, **settings) -> ExportReport:

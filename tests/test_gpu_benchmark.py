@@ -7,7 +7,7 @@ import torch
 from gpu import checked_torch, engine_way, in_precision, main, measure, sound_windows, table, torch_ways
 from small import SMALL
 
-from rap_edge.export.inputs import drawn_portrait
+from rap_edge.export.inputs import drawn_portrait, golden_inputs
 from rap_edge.runtime.bundle import Bundle
 from rap_edge.runtime.engines import load_engines
 
@@ -24,7 +24,7 @@ def test_every_way_renders_the_same_chunks_and_is_timed(bundle) -> None:
     ways = torch_ways(lambda: in_precision(manifest), portrait, CPU)
     ways.append(engine_way("ONNX Runtime", load_engines(bundle, threads=1), manifest, portrait))
     checked = checked_torch(in_precision(manifest), portrait, CPU)
-    figures = measure(ways, checked, manifest, sound_windows(bundle, 3), rounds=2, peak=1e12)
+    figures = measure(ways, checked, manifest, sound_windows(SMALL, golden_inputs(bundle)[1], 3), rounds=2, peak=1e12)
     assert [item.name for item in figures] == ["PyTorch eager", "ONNX Runtime"]
     eager, ours = figures
     assert ours.psnr > 50

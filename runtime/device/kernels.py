@@ -7,8 +7,8 @@ import weakref
 from importlib import import_module, resources
 from typing import Any
 
-from ..cuda_memory import Cuda, CudaStream
-from ..errors import EngineError
+from ..cuda_memory import INSTALL, Cuda, CudaStream
+from ..errors import EngineError, first_line
 
 KERNELS = (
     "clear_flags",
@@ -26,7 +26,6 @@ KERNELS = (
 )
 THREADS = 256
 _MAX_BLOCKS = 4096
-_INSTALL = "pip install 'rap-edge[cuda]'"
 
 
 class Kernels:
@@ -57,23 +56,22 @@ class Kernels:
 POINTER, WORD, FLOAT = ctypes.c_void_p, ctypes.c_uint32, ctypes.c_float
 
 
-def compile_kernels(compute_capability: str, nvrtc: Any = None) -> bytes:
+def compile_kernels(compute_capability: str) -> bytes:
     """Machine code of the kernels for GPUs of one compute capability; needs no GPU.
 
     Args:
         compute_capability: such as "8.9".
-        nvrtc: `cuda.bindings.nvrtc`; None imports it.
 
     Raises:
         EngineError: NVRTC is not installed or does not know the GPU.
     """
-    compiler = nvrtc or _nvrtc()
+    compiler = _nvrtc()
     source = resources.files(__package__).joinpath("kernels.cu").read_bytes()
     architecture = f"--gpu-architecture=sm_{compute_capability.replace('.', '')}"
     try:
         program = _value(compiler.nvrtcCreateProgram(source, b"kernels.cu", 0, [], []))
     except RuntimeError as error:  # the bindings' own, when they find no library
-        raise EngineError(f"NVRTC cannot be loaded ({str(error).splitlines()[0]}); run {_INSTALL}.") from None
+        raise EngineError(f"NVRTC cannot be loaded ({first_line(error)}); run {INSTALL}.") from None
     try:
         options = [architecture.encode(), b"--std=c++17"]
         (status,) = compiler.nvrtcCompileProgram(program, len(options), options)
@@ -94,7 +92,7 @@ def _nvrtc() -> Any:
         return import_module("cuda.bindings.nvrtc")
     except ImportError:
         raise EngineError(
-            f"GPU engines need the packages 'cuda-bindings' and 'nvidia-cuda-nvrtc'; run {_INSTALL}."
+            f"GPU engines need the packages 'cuda-bindings' and 'nvidia-cuda-nvrtc'; run {INSTALL}."
         ) from None
 
 

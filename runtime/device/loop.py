@@ -13,11 +13,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..carry import Past, Path
-from ..chunk_loop import Frames, Reference, frame_windows, not_finite, require_finite
-from ..contract import audio_state_names
+from ..chunk_loop import Frames, Reference, not_finite, require_finite
+from ..contract import audio_state_names, carried_sizes
 from ..cuda_memory import CudaEvent, CudaGraph
 from ..device_frames import DeviceFrames
 from ..errors import EngineError
+from ..sampler import schedule_of
 from ..spec import ModelSpec
 from .device import Device, DeviceEngine
 from .kernels import FLOAT, POINTER, WORD
@@ -36,7 +37,6 @@ from .program import (
     chunk_program,
     constants,
     control_words,
-    free_sizes,
 )
 
 # Two runs of the same work may differ in the order of their sums, by a code here and there.
@@ -76,11 +76,10 @@ class DeviceChunkLoop:
             EngineError: the GPU has too little memory, or an engine does not fit the contract.
         """
         self._device, self._stream, self._spec, self._seed = device, device.stream, spec, seed
-        self._buffers = chunk_buffers(spec, {name: engine.graph for name, engine in engines.items()}, spec.steps)
+        self._buffers = chunk_buffers(spec, {name: engine.graph for name, engine in engines.items()})
         self._laps: dict[str, CudaEvent] = {}
         self._programs: dict[int, tuple[Operation, ...]] = {}
         self._graphs: dict[int, CudaGraph | None] = {}
-        self._schedules = {spec.steps: spec.schedule()}
         self._index = self._rendered = 0
         self.past: Past | None = None
         self.on_device: DeviceFrames | None = None
@@ -115,7 +114,7 @@ class DeviceChunkLoop:
         """
         if steps > self._spec.steps:
             raise EngineError(f"The session was opened for {self._spec.steps} steps, not {steps}; open it for more.")
-        levels, slot = self._schedule(steps), self._slot()
+        levels, slot = schedule_of(self._spec, steps), self._slot()
         with self._device.turn:
             self._device.cuda.activate()
             self._write_control(levels)
@@ -136,9 +135,8 @@ class DeviceChunkLoop:
         else:
             self.past = self._carried[0].copy()
         self._past_on_device = self.past
-        height, width, channels = self._frames.shape[1:]
-        shape = (self._spec.new_frames, height, width, channels)
-        self.on_device = DeviceFrames(slot, shape, height * width * channels, self._memory).every(frame_step, shape[0])
+        shape = (self._spec.new_frames, self._spec.image_size, self._spec.image_size, 3)
+        self.on_device = DeviceFrames(slot, shape, self._frames[0].nbytes, self._memory).every(frame_step, shape[0])
         return self._frames[::frame_step].copy(), self._seconds()
 
     def _allocate(self, engines: Mapping[str, DeviceEngine], reference: Reference) -> None:
@@ -148,13 +146,13 @@ class DeviceChunkLoop:
         self._offsets, size = dict(zip(self._buffers, [0, *ends], strict=False)), ends[-1]
         self._memory = cuda.device_memory(size)
         self._stream.clear(self._memory.address, size)
-        for name, values in constants(spec, reference.portrait, reference.latents, frame_windows(spec)).items():
+        for name, values in constants(spec, reference).items():
             self._stream.upload(self._address(name), values)
         self._engines = {
             graph: engines[graph].bind(
                 self._stream,
                 {tensor: self._address(buffer) for tensor, buffer in names.items()},
-                free_sizes(spec),
+                carried_sizes(spec),
                 self._device.arena,
             )
             for graph, names in bindings(spec).items()
@@ -181,11 +179,6 @@ class DeviceChunkLoop:
     def _address(self, place: str | At) -> int:
         name, offset = (place, 0) if isinstance(place, str) else (place.buffer, place.offset)
         return self._memory.address + self._offsets[name] + offset
-
-    def _schedule(self, steps: int) -> tuple[float, ...]:
-        if steps not in self._schedules:
-            self._schedules[steps] = self._spec.with_steps(steps).schedule()
-        return self._schedules[steps]
 
     def _write_control(self, levels: tuple[float, ...]) -> None:
         past = self.past
@@ -229,7 +222,7 @@ class DeviceChunkLoop:
 
     def _program(self, steps: int) -> tuple[Operation, ...]:
         if steps not in self._programs:
-            self._programs[steps] = chunk_program(self._spec, self._buffers, self._schedule(steps))
+            self._programs[steps] = chunk_program(self._spec, self._buffers, schedule_of(self._spec, steps))
         return self._programs[steps]
 
     def _graph(self, steps: int) -> CudaGraph | None:
@@ -243,12 +236,7 @@ class DeviceChunkLoop:
         return self._graphs[steps]
 
     def _capture(self, steps: int) -> CudaGraph:
-        self._stream.begin_capture()
-        try:
-            self._work(steps)
-        finally:
-            graph = self._stream.end_capture()
-        return graph
+        return self._stream.capture(lambda: self._work(steps))
 
     def _rehearse(self) -> str:
         """Capture the chunk that has just been run, and compare; returns "" or the reason to run without a graph."""

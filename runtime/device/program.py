@@ -14,10 +14,11 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
-from ..bundle import GraphInfo, TensorInfo
+from ..bundle import GraphInfo
 from ..carry import Path
+from ..chunk_loop import Reference, frame_windows
 from ..color import match_tables
-from ..contract import FREE_FRAMES, FREE_LATENTS, audio_state_names
+from ..contract import audio_state_names, carried_sizes
 from ..engine import resolved_shape
 from ..spec import ModelSpec
 
@@ -72,7 +73,7 @@ class Launch:
 
     Attributes:
         kernel: its name in `kernels.cu`.
-        items: values to work on, for kernels that stride over the grid; the last argument repeats it.
+        items: values to work on, for kernels that stride over the grid.
         arguments: in the kernel's order.
         blocks: exactly so many blocks, for kernels that work block by block; 0 takes as many as `items` needs.
     """
@@ -104,40 +105,33 @@ Operation = Run | Launch | Copy | Lap
 CHECKED = ("audio_encoder", "dit", "vae_decoder", "vae_encoder")
 
 
-def chunk_buffers(spec: ModelSpec, graphs: Mapping[str, GraphInfo], steps: int) -> Mapping[str, Buffer]:
-    """The buffers of one session whose chunks take `steps` steps or fewer."""
+def chunk_buffers(spec: ModelSpec, graphs: Mapping[str, GraphInfo]) -> Mapping[str, Buffer]:
+    """The buffers of one session whose chunks take the spec's steps or fewer."""
     tensors = {
-        (name, tensor.name): tensor
-        for name, graph in graphs.items()
-        for tensor in (*graph.inputs, *graph.outputs)
-        if name != "vae_encoder" or spec.carry == "clean"
+        (name, tensor.name): tensor for name, graph in graphs.items() for tensor in (*graph.inputs, *graph.outputs)
     }
-    sizes = free_sizes(spec)
     result: dict[str, Buffer] = {}
     for graph, names in bindings(spec).items():
-        for tensor, buffer in names.items():
+        for name, buffer in names.items():
+            tensor = tensors[graph, name]
             # The decoder reads the first row of the denoiser's latents in place.
-            result.setdefault(buffer, _buffer(tensors[graph, tensor], sizes))
+            result.setdefault(buffer, Buffer(resolved_shape(tensor, carried_sizes(spec)), tensor.dtype))
+    levels = spec.steps + 1
     channels, _, *cells = spec.latent_shape
     result |= {
         "ring": Buffer((RING, spec.new_frames, spec.image_size, spec.image_size, 3), "uint8"),
-        "control": Buffer((_HEAD_WORDS + 2 * (steps + 1),), "uint32"),
+        "control": Buffer((_HEAD_WORDS + 2 * levels,), "uint32"),
         "flags": Buffer((len(CHECKED),), "uint32"),
         "windows_index": Buffer((spec.chunk_frames * spec.feature_window,), "uint32"),
         "portrait": Buffer((channels, *cells), "float32"),
     }
     if spec.carry == "noisy":
-        path = Buffer((steps + 1, channels, spec.carried_latents, *cells), "float32")
+        path = Buffer((levels, channels, spec.carried_latents, *cells), "float32")
         result |= {"initial": Buffer(spec.latent_shape, "float32"), "path": path, "next_path": path}
     if spec.color_match:
         result["color_tables"] = Buffer((24 + 256,), "float32")
         result["color_statistics"] = Buffer((_matched_frames(spec), 6), "float32")
     return result
-
-
-def free_sizes(spec: ModelSpec) -> Mapping[str, int]:
-    """The free dimensions as the loop uses them: the encoder sees the carried frames."""
-    return {FREE_FRAMES: spec.carried_frames, FREE_LATENTS: spec.carried_latents}
 
 
 def bindings(spec: ModelSpec) -> Mapping[str, Mapping[str, str]]:
@@ -154,24 +148,15 @@ def bindings(spec: ModelSpec) -> Mapping[str, Mapping[str, str]]:
     return result
 
 
-def constants(
-    spec: ModelSpec, portrait: NDArray[np.uint8], reference: NDArray[np.float32], windows: NDArray[np.intp]
-) -> Mapping[str, NDArray[np.generic]]:
-    """What is written into the buffers once.
-
-    Args:
-        spec: the model.
-        portrait: uint8 [H, W, 3].
-        reference: its latents, float32 [1, C, k, h, w].
-        windows: feature indices [chunk_frames, feature_window].
-    """
+def constants(spec: ModelSpec, reference: Reference) -> Mapping[str, NDArray[np.generic]]:
+    """What is written into the buffers once, of the model and the portrait."""
     result: dict[str, NDArray[np.generic]] = {
-        "reference": np.ascontiguousarray(np.broadcast_to(reference, (spec.batch, *spec.latent_shape))),
-        "portrait": np.ascontiguousarray(reference[0, :, 0]),
-        "windows_index": windows.reshape(-1).astype(np.uint32),
+        "reference": np.ascontiguousarray(np.broadcast_to(reference.latents, (spec.batch, *spec.latent_shape))),
+        "portrait": np.ascontiguousarray(reference.latents[0, :, 0]),
+        "windows_index": frame_windows(spec).reshape(-1).astype(np.uint32),
     }
     if spec.color_match:
-        result["color_tables"] = match_tables(portrait)
+        result["color_tables"] = match_tables(reference.portrait)
     return result
 
 
@@ -287,7 +272,3 @@ def _each(kernel: str, count: int, *arguments: Argument) -> Launch:
 def _matched_frames(spec: ModelSpec) -> int:
     # A clean carry encodes the frames between as well.
     return spec.decoded_frames if spec.carry == "clean" else spec.new_frames
-
-
-def _buffer(tensor: TensorInfo, sizes: Mapping[str, int]) -> Buffer:
-    return Buffer(resolved_shape(tensor, sizes), tensor.dtype)
