@@ -24,6 +24,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+from leaks import GROWTH_MB, Look, judge, looks
 from losses import devices, disk, kill, verdict
 from streams import RATE, EndlessSpeech, Nowhere, handles, play_in_virtual_time, resident_mb
 from visitors import visitors
@@ -38,11 +39,9 @@ from rap_edge.runtime.video import AAC_RATES, Mp4Writer
 # The tiny model is a test's: its graphs are written by hand.
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
 
-GROWTH_MB = 20.0
 # What FFmpeg's muxer keeps of every frame of picture and sound for the index of a plain mp4.
 INDEX_BYTES = 72
 WARM_UP = 0.05
-SESSIONS_WARM_UP = 100
 OFFSET_MS = 40.0
 
 
@@ -121,22 +120,15 @@ def sessions(bundle: str, count: int, folder: Path) -> bool:
             assert display.frames
 
         visits = (leave, record, lambda: asyncio.run(listen()), look)
-        warm_up = min(SESSIONS_WARM_UP, count // 2)
-        looks = {warm_up + (count - warm_up) * quarter // 4 for quarter in range(5)}
-        seen: list[tuple[float, tuple[int, int]]] = []
+        when, seen = looks(count), list[Look]()
         for index in range(count + 1):
-            if index in looks:
+            if index in when:
                 seen.append((resident_mb(), _settled_handles()))
             if index < count:
                 visits[index % len(visits)]()
             progress.update(index)
     print(f"sessions          {count} of {avatar.spec.name}: left in mid-stream, recorded, in asyncio, played live")
-    (warm, before), *later = seen
-    growth, after = max(mb for mb, _ in later) - warm, later[-1][1]
-    print(f"resident          {warm:.1f} MiB after {warm_up}, then {', '.join(f'{mb:.1f}' for mb, _ in later)}")
-    print(f"files, threads    {before[0]}, {before[1]} after {warm_up}; {after[0]}, {after[1]} after {count}")
-    clean = growth < GROWTH_MB and after == before
-    return verdict(f"growth {growth:.1f} MiB, limit {GROWTH_MB:g}; no file and no thread more", clean)
+    return judge(count, seen, settled=seen[-1][1] == seen[0][1])
 
 
 def _settled_handles() -> tuple[int, int]:

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import textwrap
 import time
 from pathlib import Path
 
@@ -71,40 +72,47 @@ def test_two_clips_of_one_name_are_refused_before_one_replaces_the_other(bundle,
     assert not (tmp_path / "out").exists()
 
 
-def test_the_widget_shows_the_avatar_and_says_when_it_has_spoken(bundle, speech, monkeypatch, tmp_path):
+def drive_widget(bundle: Path, folder: Path, body: str) -> subprocess.CompletedProcess[str]:
+    """Run a script in `folder` that has an `application`, an `avatar` and `AvatarWidget`."""
     pytest.importorskip("PySide6", reason="PySide6 is not installed")
-    script = tmp_path / "drive.py"
+    script = folder / "drive.py"
     script.write_text(
         f"""
-import sys
+import sys, threading
+import numpy as np
 sys.path.insert(0, {str(EXAMPLES)!r})
 from PySide6.QtWidgets import QApplication
 from pyside_widget import AvatarWidget
 from rap_edge.runtime import Avatar
 from rap_edge.runtime.audio import read_audio, to_mono
 application = QApplication([])
-with Avatar.open({str(bundle)!r}) as avatar, read_audio({str(speech)!r}) as source:
-    widget = AvatarWidget(avatar, source.rate)
-    seen = []
-    widget.started.connect(lambda: seen.append("started"))
-    widget.spoken.connect(lambda: (seen.append("spoken"), widget.grab().save("widget.png"), application.quit()))
-    for block in source:
-        widget.push(to_mono(block))
-    widget.finish()
-    widget.show()
-    application.exec()
-    widget.close()
-print(seen)
+with Avatar.open({str(bundle)!r}) as avatar:
+{textwrap.indent(body, "    ")}
 """
     )
-    done = subprocess.run(
-        [sys.executable, str(script)],
-        env=os.environ | {"QT_QPA_PLATFORM": "offscreen"},
-        capture_output=True,
-        text=True,
-        cwd=tmp_path,
-        timeout=120,
+    environment = os.environ | {"QT_QPA_PLATFORM": "offscreen"}
+    return subprocess.run(
+        [sys.executable, str(script)], env=environment, capture_output=True, text=True, cwd=folder, timeout=120
     )
+
+
+def test_the_widget_shows_the_avatar_and_says_when_it_has_spoken(bundle, speech, tmp_path):
+    body = f"""
+source = read_audio({str(speech)!r})
+widget = AvatarWidget(avatar, source.rate)
+seen = []
+widget.started.connect(lambda: seen.append("started"))
+widget.spoken.connect(lambda: (seen.append("spoken"), widget.grab().save("widget.png"), application.quit()))
+for block in source:
+    widget.push(to_mono(block))
+source.close()
+widget.finish()
+widget.show()
+application.exec()
+widget.close()
+print(seen)
+"""
+    done = drive_widget(bundle, tmp_path, body)
     assert done.returncode == 0, done.stderr
     assert "['started', 'spoken']" in done.stdout
     with av.open(str(tmp_path / "widget.png")) as file:
@@ -114,29 +122,17 @@ print(seen)
 
 
 def test_the_widget_may_be_closed_while_it_speaks(bundle, tmp_path):
-    pytest.importorskip("PySide6", reason="PySide6 is not installed")
-    script = tmp_path / "drive.py"
-    script.write_text(
-        f"""
-import sys, threading
-import numpy as np
-sys.path.insert(0, {str(EXAMPLES)!r})
-from PySide6.QtWidgets import QApplication
-from pyside_widget import AvatarWidget
-from rap_edge.runtime import Avatar
-application = QApplication([])
-with Avatar.open({str(bundle)!r}) as avatar:
-    widget = AvatarWidget(avatar, 16000)
-    widget.started.connect(application.quit)
-    widget.push(np.zeros(16000 * 600, np.float32))
-    widget.show()
-    application.exec()
-    widget.close()
+    body = """
+widget = AvatarWidget(avatar, 16000)
+widget.started.connect(application.quit)
+widget.push(np.zeros(16000 * 600, np.float32))
+widget.show()
+application.exec()
+widget.close()
+avatar.close()
 print(threading.active_count())
 """
-    )
-    environment = os.environ | {"QT_QPA_PLATFORM": "offscreen"}
-    done = subprocess.run([sys.executable, script], env=environment, capture_output=True, text=True, timeout=120)
+    done = drive_widget(bundle, tmp_path, body)
     assert (done.returncode, done.stdout, done.stderr) == (0, "1\n", "")
 
 
