@@ -63,7 +63,7 @@ class TensorRtExecution:
         """Freeze the work into a CUDA graph; returns "" or the reason why it runs without."""
         if loose := [name for name in self.buffers if name not in self._pinned]:
             return f"the buffer of {loose[0]!r} is not page-locked, so its copy cannot be captured"
-        if not self._context.is_stream_capturable(self._stream.handle):
+        if not self._engine.capturable(self._context, self._stream):
             return f"TensorRT says that {self._engine.name!r} cannot be captured"
         self._cuda.activate()
         try:
@@ -100,7 +100,7 @@ class TensorRtDeviceExecution:
 
     def uncapturable(self) -> str:
         """Why TensorRT's work cannot be captured, "" if it can; true after a first run."""
-        return "" if self._context.is_stream_capturable(self._stream.handle) else "TensorRT cannot be captured here"
+        return "" if self._engine.capturable(self._context, self._stream) else "TensorRT cannot be captured here"
 
 
 class TensorRtEngine:
@@ -189,6 +189,12 @@ class TensorRtEngine:
             raise EngineError(
                 f"The plan of {self.name!r} failed on the GPU ({self.last_error()}); build it again with rap-export."
             )
+
+    def capturable(self, context: Any, stream: CudaStream) -> bool:
+        """False if TensorRT says beforehand that its work cannot be captured."""
+        # Only TensorRT-RTX, which compiles late, can tell; elsewhere a capture that fails does.
+        ask = getattr(context, "is_stream_capturable", None)
+        return ask is None or bool(ask(stream.handle))
 
     def set_tensors(self, context: Any, shapes: Mapping[str, tuple[int, ...]], addresses: Mapping[str, int]) -> None:
         """Give a context the shapes of its inputs and the addresses of all tensors.

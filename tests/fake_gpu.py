@@ -130,18 +130,14 @@ class FakeCudaDriver:
 
 
 class FakeTensorRt:
-    """`tensorrt_rtx` with one engine: every output is filled from the inputs by `body`."""
+    """`tensorrt` with one engine: every output is filled from the inputs by `body`."""
 
-    __name__, __version__ = "tensorrt_rtx", "1.7.1.116"
+    __name__, __version__ = "tensorrt", "11.4.0.106"
 
     class ILogger:
         pass
 
-    class IRuntimeCache:
-        pass
-
     ExecutionContextAllocationStrategy = SimpleNamespace(USER_MANAGED=2)
-    DynamicShapesKernelSpecializationStrategy = SimpleNamespace(EAGER=1)
 
     def __init__(
         self, driver: FakeCudaDriver, tensors, body, *, refuse: bool = False, outputs=lambda inputs: {}
@@ -163,6 +159,23 @@ class FakeTensorRt:
             return None
         return FakeEngine(self)
 
+    def context(self) -> FakeContext:
+        return FakeContext(self)
+
+
+class FakeTensorRtx(FakeTensorRt):
+    """`tensorrt_rtx`, which compiles late: it has a cache of kernels, and contexts that know when they are done."""
+
+    __name__, __version__ = "tensorrt_rtx", "1.7.1.116"
+
+    class IRuntimeCache:
+        pass
+
+    DynamicShapesKernelSpecializationStrategy = SimpleNamespace(EAGER=1)
+
+    def context(self) -> FakeContext:
+        return FakeRtxContext(self)
+
 
 def module_of(driver: FakeCudaDriver, graph: GraphInfo, spec: ModelSpec, body) -> FakeTensorRt:
     """A module whose one engine is a graph of the contract."""
@@ -178,7 +191,7 @@ def module_of(driver: FakeCudaDriver, graph: GraphInfo, spec: ModelSpec, body) -
         latents = (inputs["frames"][0] - 1) // spec.temporal_compression + 1
         return {"latents": (1, spec.latent_channels, latents, spec.latent_size, spec.latent_size)}
 
-    return FakeTensorRt(driver, tensors, body, outputs=outputs)
+    return FakeTensorRtx(driver, tensors, body, outputs=outputs)
 
 
 class FakeCache:
@@ -225,13 +238,13 @@ class FakeEngine:
         )
 
     def create_execution_context(self, config=None):
-        self.contexts.append(FakeContext(self._module))
+        self.contexts.append(self._module.context())
         return self.contexts[-1]
 
 
 class FakeContext:
     def __init__(self, module: FakeTensorRt) -> None:
-        self._module, self.capturable, self.enqueued = module, True, 0
+        self._module, self.enqueued = module, 0
         self._addresses: dict[str, int] = {}
         self._shapes: dict[str, tuple] = {}
 
@@ -248,9 +261,6 @@ class FakeContext:
         assert address % 256 == 0
         self.arena = (address, size)
 
-    def is_stream_capturable(self, stream) -> bool:
-        return self.capturable
-
     def execute_async_v3(self, stream) -> bool:
         self.enqueued += 1
         self._module.driver.submit(self._run)
@@ -266,3 +276,10 @@ class FakeContext:
             block = (ctypes.c_ubyte * count).from_address(self._addresses[name])
             arrays[name] = np.frombuffer(block, kind).reshape(shape)
         self._module.body(arrays)
+
+
+class FakeRtxContext(FakeContext):
+    capturable = True
+
+    def is_stream_capturable(self, stream) -> bool:
+        return self.capturable

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from fake_gpu import FakeCudaDriver, FakeTensorRt
+from fake_gpu import FakeCudaDriver, FakeTensorRt, FakeTensorRtx
 
 from rap_edge.runtime.bundle import GraphInfo, TensorInfo
 from rap_edge.runtime.cuda_device import query_driver
@@ -32,9 +32,9 @@ def double(arrays) -> None:
 class Machine:
     """A fake GPU and an engine on it."""
 
-    def __init__(self, folder: Path, tensors=TENSORS, cache: Path | None = None, **module) -> None:
+    def __init__(self, folder: Path, tensors=TENSORS, cache: Path | None = None, kind=FakeTensorRtx, **module) -> None:
         self.driver = FakeCudaDriver()
-        self.module = FakeTensorRt(self.driver, tensors, double, **module)
+        self.module = kind(self.driver, tensors, double, **module)
         plan = folder / "g.plan"
         plan.write_bytes(b"plan")
         self.engine = TensorRtEngine("g", GRAPH, plan, self.module, Cuda(self.driver), cache=cache)
@@ -144,31 +144,12 @@ def test_host_code_in_plans_is_refused_unless_it_is_asked_for(tmp_path) -> None:
     assert machine.module.runtimes[1][0].engine_host_code_allowed is True
 
 
-def test_everything_asked_of_tensorrt_is_in_the_real_module() -> None:
-    module = pytest.importorskip("tensorrt_rtx", reason="the TensorRT-RTX wheel is not installed")
-    asked = {
-        "ICudaEngine": ("create_execution_context", "create_runtime_config", "device_memory_size_v2", "num_io_tensors"),
-        "IExecutionContext": (
-            "execute_async_v3",
-            "is_stream_capturable",
-            "set_device_memory",
-            "set_input_shape",
-            "set_tensor_address",
-        ),
-        "IRuntimeConfig": (
-            "create_runtime_cache",
-            "dynamic_shapes_kernel_specialization_strategy",
-            "set_execution_context_allocation_strategy",
-            "set_runtime_cache",
-        ),
-        "IRuntimeCache": ("deserialize", "serialize"),
-        "Runtime": ("deserialize_cuda_engine", "engine_host_code_allowed"),
-        "DynamicShapesKernelSpecializationStrategy": ("EAGER",),
-        "ExecutionContextAllocationStrategy": ("USER_MANAGED",),
-    }
-    for kind, names in asked.items():
-        for name in names:
-            assert hasattr(getattr(module, kind), name)
+def test_tensorrt_proper_which_knows_no_capture_beforehand_is_captured_too(tmp_path) -> None:
+    machine = Machine(tmp_path, kind=FakeTensorRt)
+    execution = machine.engine.prepare(sizes={"frames": 1})
+    assert execution.capture() == ""
+    execution.run()
+    assert "cuGraphLaunch" in machine.driver.calls
 
 
 def test_a_failing_gpu_is_a_sentence(tmp_path) -> None:
