@@ -7,7 +7,7 @@ and which are quantised to what.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,8 @@ import onnx
 from google.protobuf.message import DecodeError
 
 from rap_edge.runtime.errors import ExportError
+
+from .hybrid_operator import DOMAIN, OP_TYPE
 
 _PRODUCTS = frozenset(("MatMul", "Gemm", "Conv", "ConvTranspose"))
 _MOVEMENT = frozenset(("Reshape", "Transpose", "Squeeze", "Unsqueeze", "Flatten", "Identity"))
@@ -34,6 +36,7 @@ class Claim:
         graph: its name, for messages.
         dtype: numpy dtype name that its layers compute in, "float16" or "float32".
         attention: `Attention` operators, those inside functions counted at every call.
+        hybrid: `rap::HybridAttention` operators, each of which holds two of those.
         islands: nodes that may compute in float32.
         wide: those of the islands that are matrix products or convolutions.
         quantised: nodes whose operands are dequantised, and from which type.
@@ -45,6 +48,11 @@ class Claim:
     islands: frozenset[str] = frozenset()
     wide: frozenset[str] = frozenset()
     quantised: Mapping[str, str] = field(default_factory=dict)
+    hybrid: int = 0
+
+    def with_plugins(self) -> Claim:
+        """What the graph is when its hybrid attentions are plugins."""
+        return replace(self, attention=self.attention - 2 * self.hybrid, hybrid=0)
 
     def to_dict(self) -> dict[str, Any]:
         """The claim as plain JSON types."""
@@ -68,9 +76,10 @@ def read_claim(name: str, file: Path, dtype: str, islands: Iterable[str]) -> Cla
         raise ExportError(f"{str(file)!r} is no readable ONNX graph ({error}); export the bundle again.") from None
     functions = {(function.domain, function.name): function for function in model.functions}
     attention = sum(_attentions(node, functions) for node in model.graph.node)
+    hybrid = sum((node.domain, node.op_type) == (DOMAIN, OP_TYPE) for node in model.graph.node)
     kept = frozenset(islands)
     products = frozenset(node.name for node in model.graph.node if node.op_type in _PRODUCTS)
-    return Claim(name, dtype, attention, kept, kept & products, _quantised(model.graph))
+    return Claim(name, dtype, attention, kept, kept & products, _quantised(model.graph), hybrid)
 
 
 def _attentions(node: onnx.NodeProto, functions: Mapping[tuple[str, str], onnx.FunctionProto]) -> int:

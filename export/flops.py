@@ -13,6 +13,8 @@ import onnx
 from rap_edge.runtime.errors import ExportError
 from rap_edge.runtime.spec import ModelSpec
 
+from .hybrid_operator import DOMAIN, OP_TYPE
+
 Shape = tuple[int, ...]
 Shapes = Mapping[str, Shape]
 
@@ -105,6 +107,6 @@ _COUNTERS: Mapping[tuple[str, str], Callable[[onnx.NodeProto, Shapes], int]] = M
         ("", "MatMul"): _matmul,
         ("", "Gemm"): _gemm,
         ("", "Attention"): _attention,
-        ("rap", "HybridAttention"): _hybrid_attention,
+        (DOMAIN, OP_TYPE): _hybrid_attention,
     }
 )

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from rap_edge.models.attention import HybridAttention, hybrid_attention
 
-DOMAIN, OP_TYPE, VERSION = "rap", "HybridAttention", 1
+from .hybrid_operator import DOMAIN, OP_TYPE, VERSION
 
 # 1 - alpha is computed in fp32 and only then cast, as the reference does. The branches are weighted by weighting their
 # values, which are far fewer than the video tokens.

@@ -25,6 +25,8 @@ class PlanJob:
         profile: name of the build profile.
         sizes: per input with free dimensions, its smallest, usual and largest shape.
         timing_cache: file with the timings of earlier builds, "" for none.
+        plugin_capability: compute capability of the oldest GPU that shall run the fused hybrid attention, which is
+            built as well; "" where the plan takes TensorRT's own.
     """
 
     module: str
@@ -35,6 +37,7 @@ class PlanJob:
     profile: str
     sizes: Mapping[str, tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]] = field(default_factory=dict)
     timing_cache: str = ""
+    plugin_capability: str = ""
 
     def to_dict(self) -> dict[str, Any]:
         """The job as plain JSON types."""

@@ -14,7 +14,9 @@ from rap_edge.runtime.contract import FREE_FRAMES, check_contract
 from rap_edge.runtime.errors import ExportError
 from rap_edge.runtime.preflight import platform_name
 from rap_edge.runtime.spec import ModelSpec
+from rap_edge.runtime.tensorrt_module import TENSORRT, VERSION_COMPATIBLE
 
+from .attention_ptx import HEAD_DIMS
 from .claim import Claim, read_claim
 from .engine_choice import EngineChoice
 from .plan_builder import build_plan
@@ -200,7 +202,17 @@ def plan_job(root: Path, manifest: Manifest, graph: str, claim: Claim, choice: E
         profile=choice.profile,
         sizes=sizes,  # type: ignore[arg-type]
         timing_cache=choice.timing_cache,
+        plugin_capability=_plugin_capability(manifest.spec, claim, choice),
     )
+
+
+def _plugin_capability(spec: ModelSpec, claim: Claim, choice: EngineChoice) -> str:
+    """See `PlanJob.plugin_capability`: TensorRT-RTX has no plugins, the kernel two head widths, and whether a plan for
+    later versions keeps its kernels is not known."""
+    takes_plugins = choice.module == TENSORRT and choice.profile not in VERSION_COMPATIBLE
+    if not (takes_plugins and claim.hybrid and spec.head_dim in HEAD_DIMS):
+        return ""
+    return choice.capabilities[0].rstrip("+")
 
 
 def encoder_frames(spec: ModelSpec) -> tuple[int, int]:

@@ -10,6 +10,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from rap_edge.export.claim import read_claim
+from rap_edge.export.hybrid_attention import hybrid_attention_function
 from rap_edge.export.plan_job import PlanJob
 
 FLOAT, HALF = TensorProto.FLOAT, TensorProto.FLOAT16
@@ -35,6 +36,27 @@ def attention(folder: Path, kind: int = HALF, heads: int = 2, width: int = 64) -
     )
     inputs = [("q", kind, (1, 64, size)), ("k", kind, (1, 16, size)), ("v", kind, (1, 16, size))]
     return save(folder, "attend", [node], inputs, [("o", kind, (1, 64, size))])
+
+
+def hybrid(folder: Path) -> Path:
+    """RAP's hybrid attention with its definition."""
+    node = helper.make_node(
+        "HybridAttention",
+        ["q", "k", "v", "k", "v"],
+        ["o"],
+        name="block/HybridAttention_1",
+        domain="rap",
+        alpha=0.4,
+        num_heads=2,
+        frames=4,
+    )
+    inputs = [("q", HALF, (1, 64, 128)), ("k", HALF, (1, 16, 128)), ("v", HALF, (1, 16, 128))]
+    path = save(folder, "hybrid", [node], inputs, [("o", HALF, (1, 64, 128))])
+    model = onnx.load(path)
+    model.functions.append(hybrid_attention_function())
+    model.opset_import.append(helper.make_opsetid("rap", 1))
+    onnx.save(model, path)
+    return path
 
 
 def stealthy(folder: Path) -> Path:

@@ -1,9 +1,12 @@
-"""Reads what `nvcc -Xptxas=-v` says about every kernel."""
+"""Reads what `nvcc -Xptxas=-v` says about every kernel, and finds that compiler."""
 
 from __future__ import annotations
 
+import importlib.util
 import re
+import shutil
 from dataclasses import dataclass
+from pathlib import Path
 
 
 @dataclass(frozen=True)
@@ -42,3 +45,12 @@ def kernels(report: str) -> list[KernelUse]:
             )
         )
     return found
+
+
+def find_nvcc() -> str | None:
+    """CUDA 13's compiler: of this environment's wheels, else of the PATH."""
+    spec = importlib.util.find_spec("nvidia")
+    for folder in (spec.submodule_search_locations or []) if spec else []:
+        if (nvcc := Path(folder) / "cu13" / "bin" / "nvcc").is_file():
+            return str(nvcc)
+    return shutil.which("nvcc")

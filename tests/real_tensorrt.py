@@ -24,7 +24,7 @@ void *getBuilderPluginRegistry(int capability) { return 0; }
 int getNvOnnxParserVersion(void) { return 0; }
 int initLibNvInferPlugins(void *logger, const char *space) { return 1; }
 """
-_MODULE = "import sys, tensorrt_bindings\nsys.modules[__name__] = tensorrt_bindings\n"
+_MODULE = "from tensorrt_bindings import *\nfrom tensorrt_bindings import __version__\n"
 
 
 class RealTensorRt:
@@ -32,12 +32,12 @@ class RealTensorRt:
 
     def __init__(self, folder: Path) -> None:
         """Build the stand-in in `folder`; skips the test where the wheels or a compiler are missing."""
-        lean = importlib.util.find_spec("tensorrt_lean_libs")
-        if lean is None or importlib.util.find_spec("tensorrt_bindings") is None:
+        lean, bindings = map(importlib.util.find_spec, ("tensorrt_lean_libs", "tensorrt_bindings"))
+        if lean is None or bindings is None:
             pytest.skip("TensorRT's Python side is missing: pip install tensorrt_lean_cu13 tensorrt_cu13_bindings")
         if shutil.which("gcc") is None:
             pytest.skip("the builder's stand-in is compiled by gcc, which is missing")
-        libraries = Path(next(iter(lean.submodule_search_locations or ())))
+        libraries = Path(lean.submodule_search_locations[0])
         runtime = next(libraries.glob("libnvinfer_lean.so.*"))
         major = runtime.suffix
         (folder / "builder.c").write_text(_BUILDER)
@@ -48,16 +48,26 @@ class RealTensorRt:
             subprocess.run([*command, *options], check=True, capture_output=True)
         (folder / "tensorrt").mkdir()
         (folder / "tensorrt" / "__init__.py").write_text(_MODULE)
+        # The package on top of the bindings has a copy of their plugin package.
+        (folder / "tensorrt" / "plugin").symlink_to(Path(bindings.submodule_search_locations[0]) / "plugin")
         self._environment = {
             **os.environ,
             "LD_LIBRARY_PATH": f"{folder}:{libraries}",
             "PYTHONPATH": os.pathsep.join([str(folder), str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")]),
         }
 
-    def run(self, script: str) -> str:
-        """What a Python script prints."""
+    def run(self, code: str) -> str:
+        """What Python code prints."""
+        return self._python("-c", code)
+
+    def script(self, name: str, *arguments: str) -> str:
+        """What a script of this folder prints."""
+        return self._python(str(Path(__file__).with_name(name)), *arguments)
+
+    def _python(self, *arguments: str) -> str:
         done = subprocess.run(
-            [sys.executable, "-c", script], env=self._environment, capture_output=True, text=True, check=False
+            [sys.executable, *arguments], env=self._environment, capture_output=True, text=True, check=False
         )
         assert done.returncode == 0, done.stdout + done.stderr
-        return done.stdout
+        # TensorRT's module writes its warnings between.
+        return "".join(line for line in done.stdout.splitlines(keepends=True) if "[TRT]" not in line)

@@ -11,37 +11,16 @@ from pathlib import Path
 
 import pytest
 import torch
+from emulated_attention import KERNEL, SOURCES, build
 from fused_attention import Case, Counts, Inputs, Params, Tensor
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 ROOT = Path(__file__).parent.parent
-EMULATION = ROOT / "tests" / "cuda_emulation"
-SOURCES = ROOT / "plugins"
-KERNEL = "hybrid_attention_kernel.cuh"
 
 pytestmark = pytest.mark.skipif(shutil.which("g++") is None, reason="the emulator is compiled by g++, which is missing")
 
 Emulate = Callable[[Inputs], Counts]
-
-
-def build(folder: Path, kernel: str | None = None) -> ctypes.CDLL:
-    """Compile the emulation, of another kernel source if given."""
-    if kernel is not None:
-        (folder / KERNEL).write_text(kernel)
-    library = folder / "emulated.so"
-    includes = [f"-I{folder}", f"-I{SOURCES / 'include'}", f"-I{SOURCES / 'src'}"]
-    sources = [EMULATION / "hybrid_attention.cpp", SOURCES / "src" / "launch_plan.cpp"]
-    flags = ["-std=c++17", "-O2", "-Wall", "-Wextra", "-Wno-unknown-pragmas", "-fPIC", "-shared", "-U_FORTIFY_SOURCE"]
-    done = subprocess.run(
-        ["g++", *flags, *includes, *map(str, sources), "-o", str(library)], capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr
-    assert done.stderr == ""
-    loaded = ctypes.CDLL(str(library))
-    loaded.emulate.argtypes = [ctypes.POINTER(Params), ctypes.c_uint64, ctypes.POINTER(Counts)]
-    loaded.emulate.restype = ctypes.c_char_p
-    return loaded
 
 
 def complaint(library: ctypes.CDLL, params: Params, counts: Counts | None = None, seed: int = 0) -> str:

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 from fused_attention import Case, Inputs, Params
-from ptxas_report import KernelUse, kernels
+from ptxas_report import KernelUse, find_nvcc, kernels
 
 ROOT = Path(__file__).parent.parent
 HEADERS = os.environ.get("TENSORRT_INCLUDE_DIR")
@@ -43,15 +43,6 @@ def test_the_compilers_report_is_read() -> None:
         KernelUse("_Z5firstv", "sm_90", 241, 49152, 0, 0),
         KernelUse("_Z6secondv", "sm_75", 128, 0, 16, 32),
     ]
-
-
-def find_nvcc() -> str | None:
-    """CUDA 13's compiler: of this environment's wheels, else of the PATH."""
-    spec = importlib.util.find_spec("nvidia")
-    for folder in (spec.submodule_search_locations or []) if spec else []:
-        if (nvcc := Path(folder) / "cu13" / "bin" / "nvcc").is_file():
-            return str(nvcc)
-    return shutil.which("nvcc")
 
 
 @pytest.fixture(scope="module")

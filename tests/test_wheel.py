@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from rap_edge.export.attention_ptx import SOURCES
+
 ROOT = Path(__file__).parent.parent
 
 
@@ -77,3 +79,10 @@ def test_rap_run_makes_a_talking_video_there(python: Path, nano_bundle: Path, tm
     assert out.stat().st_size > 10_000
     assert figures["frames"] == -(-round(figures["audio_seconds"] * 16000) // 640)
     assert figures["rtf"] > 0
+
+
+def test_the_wheel_carries_every_kernel_that_is_compiled_where_it_runs(wheel: Path) -> None:
+    with zipfile.ZipFile(wheel) as archive:
+        names = set(archive.namelist())
+    assert "rap_edge/runtime/device/kernels.cu" in names
+    assert {f"rap_edge/plugins/src/{name}" for name in SOURCES} <= names

@@ -4,6 +4,7 @@
 #include "tile_ops.cuh"
 
 #include "hybrid_attention_kernel.cuh"
+#include "launch_plan.h"
 
 namespace {
 

@@ -8,7 +8,7 @@
 // tile_ops.cuh, or an emulation of it, is included first.
 #pragma once
 
-#include "launch_plan.h"
+#include "attention_arguments.h"
 
 namespace rap {
 
@@ -47,8 +47,8 @@ __device__ __forceinline__ void fetch_tile(const Arguments& a, unsigned char* sh
         return;
     }
     const bool window = tile < window_tiles;
-    const Tensor& key = window ? a.key : a.full_key;
-    const Tensor& value = window ? a.value : a.full_value;
+    const Tensor key = window ? a.key : a.full_key;
+    const Tensor value = window ? a.value : a.full_value;
     const int tokens = window ? a.window_tokens : a.rest_tokens;
     const int vector = threadIdx.x % G::kVectors;
     const int64_t column = int64_t{head} * G::kRowBytes + vector * kVectorBytes;
@@ -147,9 +147,8 @@ template <class T, int HeadDim> struct RunningSoftmax {
     }
 };
 
-template <class T, int HeadDim, int Warps>
-__global__ void __launch_bounds__(Warps * 32, blocks_per_multiprocessor(HeadDim, Warps))
-    hybrid_attention_kernel(const Arguments a) {
+// The work of one block; blocks are numbered [frames * tiles_per_frame, heads, batch].
+template <class T, int HeadDim, int Warps> __device__ __forceinline__ void attend(const Arguments& a) {
     using G = Geometry<HeadDim, Warps>;
     unsigned char* shared = tile::shared_storage<G::kSharedBytes>();
     const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
@@ -278,6 +277,12 @@ __global__ void __launch_bounds__(Warps * 32, blocks_per_multiprocessor(HeadDim,
                 *reinterpret_cast<const uint4*>(rows + G::offset(row, vector));
         }
     }
+}
+
+template <class T, int HeadDim, int Warps>
+__global__ void __launch_bounds__(Warps * 32, blocks_per_multiprocessor(HeadDim, Warps))
+    hybrid_attention_kernel(const Arguments a) {
+    attend<T, HeadDim, Warps>(a);
 }
 
 } // namespace rap

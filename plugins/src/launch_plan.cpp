@@ -11,7 +11,6 @@ constexpr int64_t kMaxGridYZ = 65535;
 constexpr int64_t kMaxTokens = INT64_C(1) << 30; // sums of token counts stay inside 32 bits
 constexpr int64_t kElementBytes = 2;
 constexpr int64_t kVectorBytes = 16;
-constexpr float kLog2E = 1.4426950408889634f;
 
 int64_t blocks(int64_t tokens, int64_t rows) { return (tokens + rows - 1) / rows; }
 

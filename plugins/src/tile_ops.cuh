@@ -1,9 +1,6 @@
 // What the kernel needs of the hardware, one function per instruction. The tests put emulations in their place.
 #pragma once
 
-#include <cuda_bf16.h>
-#include <cuda_fp16.h>
-
 #include <cstdint>
 
 namespace rap::tile {
@@ -15,13 +12,25 @@ struct Bfloat16 {};
 template <class T> __device__ __forceinline__ uint32_t pack(float low, float high);
 
 template <> __device__ __forceinline__ uint32_t pack<Half>(float low, float high) {
-    const __half2 pair = __floats2half2_rn(low, high);
-    return reinterpret_cast<const uint32_t&>(pair);
+    uint32_t pair;
+#if __CUDA_ARCH__ >= 800
+    asm("cvt.rn.f16x2.f32 %0, %1, %2;" : "=r"(pair) : "f"(high), "f"(low));
+#else
+    asm("{ .reg .b16 a, b; cvt.rn.f16.f32 a, %1; cvt.rn.f16.f32 b, %2; mov.b32 %0, {a, b}; }"
+        : "=r"(pair)
+        : "f"(low), "f"(high));
+#endif
+    return pair;
 }
 
 template <> __device__ __forceinline__ uint32_t pack<Bfloat16>(float low, float high) {
-    const __nv_bfloat162 pair = __floats2bfloat162_rn(low, high);
-    return reinterpret_cast<const uint32_t&>(pair);
+    uint32_t pair = 0;
+#if __CUDA_ARCH__ >= 800
+    asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(pair) : "f"(high), "f"(low));
+#else
+    __trap(); // the library refuses the call before
+#endif
+    return pair;
 }
 
 // acc[16, 8] += a[16, 16] b[16, 8] in the fragment layout of mma.m16n8k16 (PTX ISA, warp-level matrix fragments).

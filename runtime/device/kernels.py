@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import ctypes
 import weakref
-from importlib import import_module, resources
+from importlib import resources
 from typing import Any
 
-from ..cuda_memory import INSTALL, Cuda, CudaStream
-from ..errors import EngineError, first_line
+from ..cuda_memory import Cuda, CudaStream
+from ..nvrtc import compile_binary
 
 KERNELS = (
     "clear_flags",
@@ -65,46 +65,5 @@ def compile_kernels(compute_capability: str) -> bytes:
     Raises:
         EngineError: NVRTC is not installed or does not know the GPU.
     """
-    compiler = _nvrtc()
-    source = resources.files(__package__).joinpath("kernels.cu").read_bytes()
-    architecture = f"--gpu-architecture=sm_{compute_capability.replace('.', '')}"
-    try:
-        program = _value(compiler.nvrtcCreateProgram(source, b"kernels.cu", 0, [], []))
-    except RuntimeError as error:  # the bindings' own, when they find no library
-        raise EngineError(f"NVRTC cannot be loaded ({first_line(error)}); run {INSTALL}.") from None
-    try:
-        options = [architecture.encode(), b"--std=c++17"]
-        (status,) = compiler.nvrtcCompileProgram(program, len(options), options)
-        if int(status) != 0:
-            raise EngineError(
-                f"NVRTC cannot compile for compute capability {compute_capability} ({_log(compiler, program)}); "
-                "upgrade nvidia-cuda-nvrtc."
-            )
-        binary = bytearray(_value(compiler.nvrtcGetCUBINSize(program)))
-        _value(compiler.nvrtcGetCUBIN(program, binary))
-    finally:
-        compiler.nvrtcDestroyProgram(program)
-    return bytes(binary)
-
-
-def _nvrtc() -> Any:
-    try:
-        return import_module("cuda.bindings.nvrtc")
-    except ImportError:
-        raise EngineError(
-            f"GPU engines need the packages 'cuda-bindings' and 'nvidia-cuda-nvrtc'; run {INSTALL}."
-        ) from None
-
-
-def _log(compiler: Any, program: Any) -> str:
-    log = bytearray(_value(compiler.nvrtcGetProgramLogSize(program)))
-    _value(compiler.nvrtcGetProgramLog(program, log))
-    lines = bytes(log).rstrip(b"\0").decode(errors="replace").split("\n")
-    return lines[0].strip().rstrip(".")[:200]
-
-
-def _value(answer: tuple[Any, ...]) -> Any:
-    status, *values = answer
-    if int(status) != 0:
-        raise EngineError(f"NVRTC failed ({getattr(status, 'name', status)}); reinstall nvidia-cuda-nvrtc.")
-    return values[0] if values else None
+    source = resources.files(__package__).joinpath("kernels.cu").read_text(encoding="utf-8")
+    return compile_binary(source, "kernels.cu", compute_capability)

@@ -1,0 +1,172 @@
+"""One build of a network by `tensorrt_rtx` or `tensorrt`, which share a Python interface.
+
+In: a `PlanJob`, and the graph as a file or as bytes. Out: a serialised plan that nobody has believed yet.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rap_edge.runtime.errors import ExportError
+from rap_edge.runtime.pending_file import PendingFile
+
+from .build_failure import explain_build, explain_parse
+from .claim import Claim
+from .plan_job import CURRENT, PlanJob
+from .plan_progress import PhaseTree
+from .profiles import configure_profile
+from .truth import check_network
+from .turing import rows_without_products
+
+
+@dataclass(frozen=True)
+class BuiltPlan:
+    """A plan as TensorRT gave it.
+
+    Attributes:
+        serialized: its bytes, as TensorRT's `IHostMemory`.
+        claim: what it has to be.
+        attentions: of the network, as `check_network` names them.
+        layers: of the network.
+    """
+
+    serialized: Any
+    claim: Claim
+    attentions: tuple[str, ...]
+    layers: int
+
+
+def build_network(
+    job: PlanJob,
+    module: Any,
+    claim: Claim,
+    model: bytes | None,
+    on_progress: Callable[[float], None],
+    cancelled: Callable[[], bool],
+) -> BuiltPlan:
+    """Parse, check and build one network.
+
+    Args:
+        job: what to build.
+        module: imported, of the job's name.
+        claim: what the network has to be.
+        model: the graph, with its weights beside `job.onnx`; None reads `job.onnx`.
+        on_progress: takes the part that is done, 0..1.
+        cancelled: asked between the steps of the build, which ends when it says yes.
+
+    Raises:
+        ExportError: the graph cannot be parsed or built, or is not what it claims to be; names the layer.
+        KeyboardInterrupt: the build was cancelled.
+    """
+    messages: list[str] = []
+    logger = plan_logger(module, messages)
+    builder = module.Builder(logger)
+    # TensorRT before 10 needs the flag; since 11 networks are always strongly typed.
+    network = builder.create_network(1 << int(module.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
+    parser = module.OnnxParser(network, logger)
+    parsed = parser.parse_from_file(job.onnx) if model is None else parser.parse(model, job.onnx)
+    if not parsed:
+        raise explain_parse(job, [parser.get_error(index) for index in range(parser.num_errors)], messages)
+    attentions = check_network(network, module, claim)
+    if "7.5" in job.capabilities:
+        rows_without_products(network, module)
+    config = _configured(builder, network, module, job)
+    config.progress_monitor = monitor = _monitor(module, on_progress, cancelled)
+    serialized = builder.build_serialized_network(network, config)
+    if cancelled():
+        raise KeyboardInterrupt
+    if serialized is None:
+        raise explain_build(job, messages)
+    del monitor
+    _save_timing_cache(config, job)
+    return BuiltPlan(serialized, claim, attentions, network.num_layers)
+
+
+def plan_logger(module: Any, messages: list[str]) -> Any:
+    """A logger of `module` that keeps errors for our own sentences and prints nothing."""
+
+    class Logger(module.ILogger):  # type: ignore[misc]
+        def __init__(self) -> None:
+            module.ILogger.__init__(self)
+
+        def log(self, severity: Any, message: str) -> None:
+            # Without a GPU TensorRT-RTX reports CUDA error 35 and goes on.
+            if severity.name in ("ERROR", "INTERNAL_ERROR") and "cudaError 35" not in message:
+                messages.append(" ".join(message.split()))
+
+    return Logger()
+
+
+def _configured(builder: Any, network: Any, module: Any, job: PlanJob) -> Any:
+    config = builder.create_builder_config()
+    # TensorFloat-32 has the precision of float16: an island in it would be float32 in name only.
+    config.clear_flag(module.BuilderFlag.TF32)
+    if job.capabilities:
+        config.num_compute_capabilities = len(job.capabilities)
+        for index, capability in enumerate(job.capabilities):
+            config.set_compute_capability(_capability(module, capability), index)
+    configure_profile(config, module, job.profile)
+    _set_sizes(builder, network, config, job)
+    if job.timing_cache:
+        path = Path(job.timing_cache)
+        cache = config.create_timing_cache(path.read_bytes() if path.is_file() else b"")
+        if cache is not None:
+            config.set_timing_cache(cache, False)
+    return config
+
+
+def _capability(module: Any, capability: str) -> Any:
+    name = "CURRENT" if capability == CURRENT else f"SM{capability.replace('.', '')}"
+    try:
+        return getattr(module.ComputeCapability, name)
+    except AttributeError:
+        raise ExportError(
+            f"{module.__name__} {module.__version__} cannot build for compute capability {capability}; choose others "
+            "with --target."
+        ) from None
+
+
+def _set_sizes(builder: Any, network: Any, config: Any, job: PlanJob) -> None:
+    inputs = {network.get_input(index).name: network.get_input(index) for index in range(network.num_inputs)}
+    profile = None
+    for name, (least, usual, most) in job.sizes.items():
+        if least == most:
+            inputs[name].shape = usual
+            continue
+        profile = profile or builder.create_optimization_profile()
+        profile.set_shape(name, least, usual, most)
+    if profile is not None:
+        config.add_optimization_profile(profile)
+
+
+def _save_timing_cache(config: Any, job: PlanJob) -> None:
+    if job.timing_cache:
+        path = Path(job.timing_cache)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with PendingFile(path) as file:
+            file.write(memoryview(config.get_timing_cache().serialize()))
+            file.commit()
+
+
+def _monitor(module: Any, on_progress: Callable[[float], None], cancelled: Callable[[], bool]) -> Any:
+    class Monitor(module.IProgressMonitor):  # type: ignore[misc]
+        def __init__(self) -> None:
+            module.IProgressMonitor.__init__(self)
+            self.phases = PhaseTree()
+
+        def phase_start(self, name: str, parent: str | None, steps: int) -> None:
+            self.phases.start(name, parent, steps)
+
+        def step_complete(self, name: str, step: int) -> bool:
+            self.phases.complete(name, step)
+            on_progress(self.phases.fraction)
+            return not cancelled()
+
+        def phase_finish(self, name: str) -> None:
+            self.phases.finish(name)
+            on_progress(self.phases.fraction)
+
+    return Monitor()
