@@ -4,8 +4,9 @@ with CUDA, and the same networks in PyTorch, eager and compiled.
     rap-export --spec flashhead-lite --random-weights --precision fp16 --engine tensorrt-rtx --target current
     python benchmarks/gpu.py --bundle build/flashhead-lite-fp16 [--rounds 5] [--chunks 4] [--json FILE]
 
-Every round gives each way its turn. Milliseconds are medians over all chunks, from the sound on the host to the frames
-on the host. Fidelity is the PSNR of the first chunks against PyTorch in the same precision with the same noise.
+Every round gives each way its turn; a way that fails is left out with the reason. Milliseconds are medians over all
+chunks, from the sound on the host to the frames on the host. Fidelity is the PSNR of the first chunks against PyTorch in
+the same precision with the same noise.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ import numpy as np
 import torch
 from hybrid_attention import copy_bytes_per_us, operations_per_us
 from numpy.typing import NDArray
-from torch_loop import TorchLoop
+from torch_loop import TorchLoop, compile_with_graphs
 
 from rap_edge.export.inputs import golden_inputs
 from rap_edge.export.parity import compare
@@ -36,12 +37,14 @@ from rap_edge.runtime.bundle import Bundle, Manifest
 from rap_edge.runtime.chunk_loop import Loop, encode_reference
 from rap_edge.runtime.cuda_device import query_driver
 from rap_edge.runtime.engines import LoadedEngines, load_engines
-from rap_edge.runtime.errors import RapEdgeError
+from rap_edge.runtime.errors import RapEdgeError, first_line
 from rap_edge.runtime.noise import normal
 from rap_edge.runtime.spec import ModelSpec
 
 SEED = 0
 CHECKED_CHUNKS = 2
+# What is out of memory or does not compile must not take the other figures with it.
+FAILURES = (RapEdgeError, RuntimeError)
 
 Render = Callable[[NDArray[np.float32]], tuple[NDArray[np.uint8], Mapping[str, float]]]
 """From a window of sound to a chunk's new frames on the host and the seconds per stage."""
@@ -83,32 +86,51 @@ class Figures:
     note: str
 
 
+def check(
+    ways: Sequence[Way], reference: Render, windows: Sequence[NDArray[np.float32]]
+) -> tuple[list[Way], dict[str, float], list[str]]:
+    """Render the first chunks every way.
+
+    Args:
+        ways: freshly opened, so that all begin with the portrait.
+        reference: PyTorch with the noise of the engines.
+        windows: float32 [window_samples] of consecutive chunks, at least `CHECKED_CHUNKS`.
+
+    Returns:
+        The ways that can, their least PSNR against `reference`, and why the others cannot.
+    """
+    expected = [reference(window)[0] for window in windows[:CHECKED_CHUNKS]]
+    psnr: dict[str, float] = {}
+    missing = []
+    for way in ways:
+        try:
+            rendered = [way.render(window)[0] for window in windows[:CHECKED_CHUNKS]]
+        except FAILURES as error:
+            missing.append(f"{way.name}: {first_line(error)}")
+            continue
+        psnr[way.name] = min(compare(frames, ours).psnr for frames, ours in zip(expected, rendered, strict=True))
+    return [way for way in ways if way.name in psnr], psnr, missing
+
+
 def measure(
     ways: Sequence[Way],
-    reference: Render,
+    psnr: Mapping[str, float],
     manifest: Manifest,
     windows: Sequence[NDArray[np.float32]],
     rounds: int,
     peak: float | None,
 ) -> list[Figures]:
-    """Check every way against `reference`, then give each its turn, `rounds` times over all windows but the first ones.
+    """Give every way its turn, `rounds` times over all windows.
 
     Args:
-        ways: what to measure; freshly opened, so that all begin with the portrait.
-        reference: PyTorch with the noise of the engines.
+        ways: what to measure, as `check` gave it.
+        psnr: of the first chunks.
         manifest: of the model.
-        windows: float32 [window_samples] of consecutive chunks, at least `CHECKED_CHUNKS`.
+        windows: float32 [window_samples] of consecutive chunks.
         rounds: turns.
         peak: floating point operations per second of a large matrix product in the bundle's precision.
     """
     spec = manifest.spec
-    expected = [reference(window)[0] for window in windows[:CHECKED_CHUNKS]]
-    psnr = {
-        way.name: min(
-            compare(frames, way.render(window)[0]).psnr for frames, window in zip(expected, windows, strict=False)
-        )
-        for way in ways
-    }
     wall: dict[str, list[float]] = {way.name: [] for way in ways}
     stages: dict[str, list[Mapping[str, float]]] = {way.name: [] for way in ways}
     with Stages().stage("rounds", rounds * len(ways)) as progress:
@@ -141,15 +163,22 @@ def measure(
     return figures
 
 
-def torch_ways(make: Callable[[], Networks], portrait: NDArray[np.uint8], device: torch.device) -> list[Way]:
-    """PyTorch, eager and compiled, each with networks of its own."""
+def torch_ways(
+    make: Callable[[], Networks], portrait: NDArray[np.uint8], device: torch.device
+) -> tuple[list[Way], list[str]]:
+    """PyTorch, eager and compiled, each with networks of its own; and why some of these cannot be had."""
     wraps = {
         "PyTorch eager": lambda module: module,
         "torch.compile": torch.compile,
-        "torch.compile, CUDA graphs": partial(torch.compile, mode="reduce-overhead"),
+        "torch.compile, CUDA graphs": compile_with_graphs,
     }
-    names = list(wraps) if device.type == "cuda" else ["PyTorch eager"]
-    return [Way(name, TorchLoop(make(), portrait, device, wrap=wraps[name]).render) for name in names]
+    ways, missing = [], []
+    for name in wraps if device.type == "cuda" else ["PyTorch eager"]:
+        try:
+            ways.append(Way(name, TorchLoop(make(), portrait, device, wrap=wraps[name]).render))
+        except FAILURES as error:
+            missing.append(f"{name}: {first_line(error)}")
+    return ways, missing
 
 
 def engine_way(name: str, loaded: LoadedEngines, manifest: Manifest, portrait: NDArray[np.uint8], **how: bool) -> Way:
@@ -228,7 +257,7 @@ def _run(arguments: argparse.Namespace) -> int:
     manifest = bundle.manifest
     portrait, speech = golden_inputs(bundle)
     windows = sound_windows(manifest.spec, speech, max(arguments.chunks, CHECKED_CHUNKS))
-    ways, missing = torch_ways(partial(in_precision, manifest), portrait, device), []
+    ways, missing = torch_ways(partial(in_precision, manifest), portrait, device)
     for backend in ("tensorrt-rtx", "tensorrt"):
         try:
             loaded = load_engines(bundle, backend)
@@ -245,7 +274,9 @@ def _run(arguments: argparse.Namespace) -> int:
     dtype = torch.float32 if manifest.precision == "fp32" else torch.float16
     peak = 1e6 * operations_per_us(dtype)
     checked = checked_torch(in_precision(manifest), portrait, device)
-    figures = measure(ways, checked, manifest, windows, arguments.rounds, peak)
+    ways, psnr, unusable = check(ways, checked, windows)
+    missing += unusable
+    figures = measure(ways, psnr, manifest, windows, arguments.rounds, peak)
     driver = query_driver().version
     where = (
         f"{manifest.spec.name} {manifest.precision} on {torch.cuda.get_device_name()}, driver for CUDA {driver}, torch "

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.utils._pytree import tree_map_only
 
 from rap_edge.export.graphs import FrameEncoder, graph_sources
 from rap_edge.models.networks import Networks
@@ -20,6 +21,18 @@ from rap_edge.runtime.chunk_loop import frame_windows
 
 Noise = Callable[[int, int], Tensor]
 """Standard normal numbers [C, k, h, w] of a chunk and a draw."""
+
+
+def compile_with_graphs(module: nn.Module) -> Callable[..., object]:
+    """`torch.compile` with CUDA graphs, for modules that hand their results to each other."""
+    run = torch.compile(module, mode="reduce-overhead")
+
+    def call(*inputs: Tensor) -> object:
+        torch.compiler.cudagraph_mark_step_begin()
+        # The next call overwrites what a graph gave.
+        return tree_map_only(Tensor, torch.clone, run(*inputs))
+
+    return call
 
 
 class TorchLoop:

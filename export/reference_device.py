@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from rap_edge.models.networks import Networks
+from rap_edge.runtime.errors import ExportError
 
 # Weights, and the activations of the largest network beside them.
 _ROOM = 2.5
@@ -16,7 +17,11 @@ _ROOM = 2.5
 
 @contextmanager
 def on_best_device(networks: Networks) -> Iterator[torch.device]:
-    """Move the networks to where they run fastest, in full fp32, and back to the CPU afterwards."""
+    """Move the networks to where they run fastest, in full fp32, and back to the CPU afterwards.
+
+    Raises:
+        ExportError: the GPU has too little memory after all.
+    """
     modules = (networks.dit, networks.vae, networks.audio_encoder)
     device = _best_device(modules)
     if device.type == "cpu":
@@ -29,6 +34,11 @@ def on_best_device(networks: Networks) -> Iterator[torch.device]:
         for module in modules:
             module.to(device)
         yield device
+    except torch.OutOfMemoryError as error:
+        raise ExportError(
+            "The GPU has no room for the reference of the export; free GPU memory, or set CUDA_VISIBLE_DEVICES to "
+            "nothing for the CPU."
+        ) from error
     finally:
         torch.backends.cudnn.allow_tf32 = tf32
         for module in modules:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ctypes
 import sys
+import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -26,12 +27,13 @@ _ERRORS = {
 
 @dataclass(frozen=True)
 class CudaDevice:
-    """One GPU: its ordinal, name, compute capability such as "8.9", and memory in bytes."""
+    """One GPU: its ordinal, name, compute capability such as "8.9", memory in bytes, and identity "GPU-..."."""
 
     index: int
     name: str
     compute_capability: str
     memory_bytes: int
+    uuid: str = ""
 
 
 @dataclass(frozen=True)
@@ -90,7 +92,14 @@ def _device(library: Any, index: int) -> CudaDevice:
     library.cuDeviceGetAttribute(ctypes.byref(minor), _MINOR, handle)
     library.cuDeviceTotalMem_v2(ctypes.byref(memory), handle)
     text = name.value.decode("utf-8", errors="replace")
-    return CudaDevice(index, text, f"{major.value}.{minor.value}", memory.value)
+    return CudaDevice(index, text, f"{major.value}.{minor.value}", memory.value, _identity(library, handle))
+
+
+def _identity(library: Any, handle: ctypes.c_int) -> str:
+    identity = ctypes.create_string_buffer(16)
+    if library.cuDeviceGetUuid_v2(identity, handle) != 0:
+        return ""
+    return f"GPU-{uuid.UUID(bytes=identity.raw)}"
 
 
 def _reason(status: int) -> str:

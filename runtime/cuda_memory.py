@@ -6,6 +6,7 @@ Every call is checked: a failure is an `EngineError` with the call's name and th
 from __future__ import annotations
 
 import ctypes
+import gc
 import weakref
 from collections.abc import Callable
 from importlib import import_module
@@ -23,7 +24,7 @@ class Cuda:
     """The primary context of one GPU; every object that is made from it keeps it alive."""
 
     def __init__(self, driver: Any = None, index: int = 0) -> None:
-        """Open GPU number `index`.
+        """Open GPU number `index`, and make its context current in the calling thread.
 
         Args:
             driver: `cuda.bindings.driver`; None imports it.
@@ -38,6 +39,7 @@ class Cuda:
         self._device = self.call("cuDeviceGet", index)
         self.context = self.call("cuDevicePrimaryCtxRetain", self._device)
         weakref.finalize(self, self.driver.cuDevicePrimaryCtxRelease, self._device)
+        self.activate()
 
     @property
     def compute_capability(self) -> str:
@@ -69,7 +71,7 @@ class Cuda:
         address = int(self.call("cuMemAllocHost", max(size, 1)))
         block = (ctypes.c_ubyte * size).from_address(address)
         # The array holds the block, and the block's end frees the memory.
-        weakref.finalize(block, _free, self, "cuMemFreeHost", address)
+        weakref.finalize(block, free, self, "cuMemFreeHost", address)
         weakref.finalize(block, self._pinned.discard, address)
         self._pinned.add(address)
         array: NDArray[Any] = np.frombuffer(memoryview(block), dtype=dtype).reshape(shape)
@@ -98,7 +100,7 @@ class DeviceMemory:
     def __init__(self, cuda: Cuda, address: int) -> None:
         """Made by `Cuda.device_memory`."""
         self.address = address
-        weakref.finalize(self, _free, cuda, "cuMemFree", address)
+        weakref.finalize(self, free, cuda, "cuMemFree", address)
 
 
 class CudaEvent:
@@ -107,7 +109,7 @@ class CudaEvent:
     def __init__(self, cuda: Cuda, handle: Any) -> None:
         """Made by `Cuda.event`."""
         self._cuda, self.handle = cuda, handle
-        weakref.finalize(self, cuda.driver.cuEventDestroy, handle)
+        weakref.finalize(self, free, cuda, "cuEventDestroy", handle)
 
     def seconds_since(self, earlier: CudaEvent) -> float:
         """Time on the GPU between two events that have passed."""
@@ -121,7 +123,7 @@ class CudaStream:
         """Made by `Cuda.stream`."""
         self._cuda, self._handle = cuda, handle
         self._capturing = False
-        weakref.finalize(self, cuda.driver.cuStreamDestroy, handle)
+        weakref.finalize(self, free, cuda, "cuStreamDestroy", handle)
 
     @property
     def handle(self) -> int:
@@ -167,10 +169,15 @@ class CudaStream:
         mode = self._cuda.driver.CUstreamCaptureMode.CU_STREAM_CAPTURE_MODE_THREAD_LOCAL
         self._cuda.call("cuStreamBeginCapture", self._handle, mode)
         self._capturing = True
+        collecting = gc.isenabled()
+        # Memory that a collection gives back meanwhile would break the capture.
+        gc.disable()
         try:
             work()
         finally:
             self._capturing = False
+            if collecting:
+                gc.enable()
             graph = self._cuda.call("cuStreamEndCapture", self._handle)
         try:
             executable = self._cuda.call("cuGraphInstantiate", graph, 0)
@@ -186,17 +193,21 @@ class CudaGraph:
     def __init__(self, cuda: Cuda, executable: Any) -> None:
         """Made by `CudaStream.capture`."""
         self._cuda, self._executable = cuda, executable
-        weakref.finalize(self, cuda.driver.cuGraphExecDestroy, executable)
+        weakref.finalize(self, free, cuda, "cuGraphExecDestroy", executable)
 
     def launch(self, stream: CudaStream) -> None:
         """Do the work again, in `stream`."""
         self._cuda.call("cuGraphLaunch", self._executable, stream._handle)
 
 
-def _free(cuda: Cuda, function: str, address: int) -> None:
-    # The garbage collector may run in a thread that has no context yet; a failure here leaks, and that is all.
-    cuda.driver.cuCtxSetCurrent(cuda.context)
-    getattr(cuda.driver, function)(address)
+def free(cuda: Cuda, function: str, thing: Any) -> None:
+    """Give `thing` back to the driver by its `function`, in whatever thread collects garbage.
+
+    That thread may have no context, or one of another library, which it keeps. A failure leaks, and that is all.
+    """
+    cuda.driver.cuCtxPushCurrent(cuda.context)
+    getattr(cuda.driver, function)(thing)
+    cuda.driver.cuCtxPopCurrent()
 
 
 def _bindings() -> Any:

@@ -39,7 +39,7 @@ class _Managed(ctypes.Structure):
 
 @dataclass(frozen=True)
 class DeviceFrames:
-    """uint8 [T, H, W, 3] RGB in device memory, read-only, complete when it is handed out.
+    """uint8 [T, H, W, 3] RGB in device memory, complete when it is handed out; not to be written.
 
     Attributes:
         address: of the first frame.
@@ -75,7 +75,8 @@ class DeviceFrames:
             "shape": self.shape,
             "strides": self.strides,
             "typestr": "|u1",
-            "data": (self.address, True),
+            # PyTorch takes no memory that is marked as read-only.
+            "data": (self.address, False),
             "version": 3,
             "stream": None,
         }
@@ -84,8 +85,21 @@ class DeviceFrames:
         """Kind and index of the device, as DLPack numbers them."""
         return self.device
 
-    def __dlpack__(self, *, stream: Any = None, **options: Any) -> Any:
-        """A DLPack capsule; the frames are complete, so no stream has to wait for another."""
+    def __dlpack__(
+        self,
+        *,
+        stream: Any = None,
+        max_version: tuple[int, int] | None = None,
+        dl_device: tuple[int, int] | None = None,
+        copy: bool | None = None,
+    ) -> Any:
+        """A DLPack capsule, without a version; the frames are complete, so no stream has to wait for another.
+
+        Raises:
+            BufferError: a copy, or another device, is asked for.
+        """
+        if copy or (dl_device is not None and tuple(dl_device) != self.device):
+            raise BufferError("These frames are handed out where they are, without a copy; copy them afterwards.")
         return _capsule(_Holder(self))
 
 

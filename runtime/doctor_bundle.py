@@ -11,7 +11,7 @@ from shlex import quote
 from .bundle import Bundle, EngineInfo, Manifest
 from .contract import check_contract
 from .doctor import Facts
-from .eight_bits import trouble_on_cpu
+from .eight_bits import trouble_on_cpu, trouble_on_gpu
 from .errors import BundleError, MemoryPlanError, PreflightError
 from .findings import Finding, Section, State
 from .golden import read_golden
@@ -56,6 +56,7 @@ def _model(manifest: Manifest) -> Finding:
 def _onnxruntime(bundle: Bundle, facts: Facts) -> Finding:
     precision = bundle.manifest.precision
     gpu = "CUDAExecutionProvider" in facts.providers and bool(facts.machine.driver.devices)
+    gpu = gpu and not trouble_on_gpu(bundle.manifest)
     text = "runs on the GPU" if gpu else "runs on the processor"
     if precision == "fp16" and not gpu:
         text += "; half precision is for GPUs, and fp32 is as fast or faster here"

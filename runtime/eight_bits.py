@@ -1,4 +1,4 @@
-"""What an 8-bit bundle does on this processor, if not what it was calibrated for.
+"""What an 8-bit bundle does in ONNX Runtime here, if not what it was calibrated for.
 
 In: a manifest and the processor's features. Out: a sentence for reports, or nothing.
 """
@@ -27,9 +27,8 @@ def trouble_on_cpu(manifest: Manifest, features: Collection[str] | None) -> str:
         return "fp8 is for GPUs, and fp32 is faster here"
     if manifest.precision != "int8":
         return ""
-    target = manifest.calibration.get("target")
-    known: Mapping[str, object] = target if isinstance(target, dict) else {}
-    if known.get("activation_dtype") != "uint8":
+    known = _target(manifest)
+    if not _for_cpus(known):
         return "int8 was calibrated for GPUs, and fp32 is faster here; run rap-calibrate on an fp32 bundle"
     limit = known.get("weight_limit")
     fits = isinstance(limit, int | float) and limit <= LARGEST_SAFE_WEIGHT
@@ -39,3 +38,20 @@ def trouble_on_cpu(manifest: Manifest, features: Collection[str] | None) -> str:
         "int8 was calibrated for a processor with VNNI, and 8-bit sums saturate on this one, so the frames may be "
         "worse; run rap-calibrate here"
     )
+
+
+def trouble_on_gpu(manifest: Manifest) -> str:
+    """Why ONNX Runtime shall not run an int8 bundle on a GPU; "" if it may."""
+    if manifest.precision != "int8" or not _for_cpus(_target(manifest)):
+        return ""
+    # Its 32-bit biases have no kernel there: every one of them would be a copy to the CPU and back.
+    return "int8 was calibrated for CPUs; use an fp16 bundle on the GPU"
+
+
+def _target(manifest: Manifest) -> Mapping[str, object]:
+    target = manifest.calibration.get("target")
+    return target if isinstance(target, dict) else {}
+
+
+def _for_cpus(target: Mapping[str, object]) -> bool:
+    return target.get("activation_dtype") == "uint8"

@@ -12,11 +12,12 @@ from functools import partial
 
 from .bundle import Bundle, EngineInfo, Manifest
 from .chunk_loop import ChunkLoop, Loop, LoopMaker, Reference
+from .contract import chunk_sizes
 from .cpu_features import cpu_features
 from .cuda_memory import Cuda
 from .device.device import Device
 from .device.loop import DeviceChunkLoop
-from .eight_bits import trouble_on_cpu
+from .eight_bits import trouble_on_cpu, trouble_on_gpu
 from .engine import Engine
 from .errors import BundleError, EngineError, PreflightError
 from .fallback_loop import FallbackLoop
@@ -139,24 +140,31 @@ def _chosen_plans(manifest: Manifest, engine: str | None) -> Mapping[str, Engine
 
 
 def _load_graphs(bundle: Bundle, threads: int | None, machine: Machine | None, *notes: str) -> LoadedEngines:
-    """The graphs in ONNX Runtime: with the chunk on the GPU where it can be, else over the host's memory."""
+    """The graphs in ONNX Runtime: with the chunk on the GPU where it can be, else on the CPU."""
     if has_cuda() and (machine or this_machine()).driver.devices:
         try:
             return _load_graphs_on_gpu(bundle, threads, notes)
         except EngineError as error:
-            notes = (*notes, f"Chunks go through the host's memory: {error}")
-    if not has_cuda() and (trouble := trouble_on_cpu(bundle.manifest, cpu_features())):
+            notes = (*notes, f"The GPU is not used: {error}")
+    if trouble := trouble_on_cpu(bundle.manifest, cpu_features()):
         notes = (*notes, f"{bundle.root.name}: {trouble}.")
-    engines = load_onnxruntime(bundle, threads)
+    engines = load_onnxruntime(bundle, threads, CPU_ONLY)
     return LoadedEngines(engines, partial(ChunkLoop, engines), notes)
 
 
 def _load_graphs_on_gpu(bundle: Bundle, threads: int | None, notes: tuple[str, ...]) -> LoadedEngines:
+    if trouble := trouble_on_gpu(bundle.manifest):
+        raise EngineError(f"{bundle.root.name}: {trouble}.")
     cuda = Cuda()
     stream = cuda.stream()
     engines = load_onnxruntime(bundle, threads, on_gpu(stream.handle))
     if not all(engine.is_on_gpu for engine in engines.values()):
-        raise EngineError("ONNX Runtime cannot load its CUDA libraries; install what its warning names.")
+        raise EngineError("ONNX Runtime cannot load its CUDA libraries; run pip install 'rap-edge[gpu]'.")
+    try:
+        # cuDNN is loaded by the first convolution only.
+        engines["vae_encoder"].prepare(sizes=chunk_sizes(bundle.manifest.spec)).run()
+    except EngineError as error:
+        raise EngineError(f"{str(error).partition('; ')[0]}; run pip install 'rap-edge[gpu]' for its cuDNN.") from None
     return LoadedEngines(engines, partial(DeviceChunkLoop, Device.open(cuda, stream, engines), engines), notes)
 
 

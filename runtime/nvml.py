@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import ctypes
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,13 +23,14 @@ class _Memory(ctypes.Structure):
 
 @dataclass(frozen=True)
 class DriverState:
-    """The driver's version, such as "580.65.06", and the free bytes of every GPU that it manages.
+    """The driver's version, such as "580.65.06", and the free bytes of its GPUs by identity, "GPU-...".
 
-    NVML counts all GPUs of the machine, also those that CUDA_VISIBLE_DEVICES hides from CUDA.
+    Identities, because NVML counts all GPUs of the machine, in another order than CUDA. A GPU that shares the memory of
+    the CPU is not among them.
     """
 
     version: str
-    free_bytes: tuple[int, ...]
+    free_bytes: Mapping[str, int]
 
 
 def driver_state(load: Callable[[str], Any] | None = None) -> DriverState | None:
@@ -51,7 +52,7 @@ def driver_state(load: Callable[[str], Any] | None = None) -> DriverState | None
             return None
         count = ctypes.c_uint(0)
         library.nvmlDeviceGetCount_v2(ctypes.byref(count))
-        free = tuple(_free(library, index) for index in range(count.value))
+        free = dict(filter(None, (_free(library, index) for index in range(count.value))))
         return DriverState(version.value.decode("ascii", errors="replace"), free)
     finally:
         library.nvmlShutdown()
@@ -60,16 +61,18 @@ def driver_state(load: Callable[[str], Any] | None = None) -> DriverState | None
 def free_memory(state: DriverState | None, devices: Sequence[CudaDevice]) -> int | None:
     """Free bytes of the GPU that engines run on, the first; None without a GPU.
 
-    Where the management library counts other GPUs than CUDA, or is missing, it is the GPU's whole memory.
+    Where the management library is missing or does not tell, it is the GPU's whole memory.
     """
     if not devices:
         return None
-    free = state.free_bytes if state else ()
-    return free[0] if len(free) == len(devices) else devices[0].memory_bytes
+    return (state.free_bytes if state else {}).get(devices[0].uuid, devices[0].memory_bytes)
 
 
-def _free(library: Any, index: int) -> int:
-    handle, memory = ctypes.c_void_p(), _Memory()
-    if library.nvmlDeviceGetHandleByIndex_v2(index, ctypes.byref(handle)) != 0:
-        return 0
-    return memory.free if library.nvmlDeviceGetMemoryInfo(handle, ctypes.byref(memory)) == 0 else 0
+def _free(library: Any, index: int) -> tuple[str, int] | None:
+    handle, memory, identity = ctypes.c_void_p(), _Memory(), ctypes.create_string_buffer(96)
+    told = (
+        library.nvmlDeviceGetHandleByIndex_v2(index, ctypes.byref(handle)) == 0
+        and library.nvmlDeviceGetUUID(handle, identity, len(identity)) == 0
+        and library.nvmlDeviceGetMemoryInfo(handle, ctypes.byref(memory)) == 0
+    )
+    return (identity.value.decode("ascii", errors="replace"), memory.free) if told else None

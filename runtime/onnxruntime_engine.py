@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import os
 import platform
+import sys
+import threading
 from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext, redirect_stdout
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -41,6 +44,10 @@ _FAILURES: tuple[type[Exception], ...] = (
 )
 
 
+# Runs after which ONNX Runtime may wait for the GPU, which is when it gives its staging buffers back.
+_CLEAN_UP_RUNS = 256
+
+
 class OnnxRuntimeExecution:
     """One session's buffers bound to a shared `OnnxRuntimeEngine`."""
 
@@ -69,7 +76,7 @@ class OnnxRuntimeDeviceExecution:
 
     def __init__(self, engine: OnnxRuntimeEngine, addresses: Mapping[str, int], sizes: Mapping[str, int]) -> None:
         """Made by `OnnxRuntimeEngine.bind`."""
-        self._engine = engine
+        self._engine, self._runs = engine, 0
         self._binding = engine.session.io_binding()
         self._options = ort.RunOptions()
         # The stream keeps the order; waiting for the GPU after every graph would only leave it idle.
@@ -85,7 +92,8 @@ class OnnxRuntimeDeviceExecution:
 
     def enqueue(self) -> None:
         """Put the work into the stream; raises `EngineError` if ONNX Runtime fails."""
-        self._engine.run(self._binding, self._options)
+        self._runs += 1
+        self._engine.run(self._binding, self._options if self._runs % _CLEAN_UP_RUNS else None)
 
     def uncapturable(self) -> str:
         """ONNX Runtime captures only graphs of its own."""
@@ -138,6 +146,8 @@ class OnnxRuntimeEngine:
         check_signature(name, found, graph.inputs, graph.outputs)
         self.backend = f"onnxruntime {ort.__version__}"
         self.is_on_gpu = self.session.get_providers()[0] == _CUDA
+        # On a GPU all runs of a session share the handles of its libraries, which take no two threads at once.
+        self._turn: AbstractContextManager[object] = threading.Lock() if self.is_on_gpu else nullcontext()
         self.device = "CUDA GPU" if self.is_on_gpu else f"{cpu_name()}, {options.intra_op_num_threads} threads"
 
     def prepare(
@@ -158,7 +168,8 @@ class OnnxRuntimeEngine:
     def run(self, binding: Any, options: Any = None) -> None:
         """Run the graph on bound memory; raises `EngineError` if ONNX Runtime fails."""
         try:
-            self.session.run_with_iobinding(binding, options)
+            with self._turn:
+                self.session.run_with_iobinding(binding, options)
         except _FAILURES as error:
             raise EngineError(
                 f"Graph {self.name!r} failed in ONNX Runtime ({first_line(error)}); export it again."
@@ -207,7 +218,14 @@ def on_gpu(stream: int | None = None) -> Providers:
     """A GPU if this ONNX Runtime can, else the CPU; `stream` is the CUDA stream for all work, None one of its own."""
     if not has_cuda():
         return CPU_ONLY
-    return (_CUDA if stream is None else (_CUDA, {"user_compute_stream": str(stream)}), *CPU_ONLY)
+    # The libraries that were installed as packages are found by no other way.
+    with redirect_stdout(sys.stderr):
+        ort.preload_dlls()
+    # TF32 has the precision of float16, and an fp32 bundle would be fp32 in name only.
+    options = {"use_tf32": "0", "arena_extend_strategy": "kSameAsRequested"}
+    if stream is not None:
+        options["user_compute_stream"] = str(stream)
+    return ((_CUDA, options), *CPU_ONLY)
 
 
 def _tensors(arguments: Any) -> tuple[TensorInfo, ...]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import threading
 import time
 from collections.abc import Mapping
 from enum import IntEnum
@@ -17,7 +18,17 @@ from rap_edge.runtime.spec import ModelSpec
 class FakeStatus(IntEnum):
     CUDA_SUCCESS = 0
     CUDA_ERROR_OUT_OF_MEMORY = 2
+    CUDA_ERROR_INVALID_CONTEXT = 201
     CUDA_ERROR_STREAM_CAPTURE_INVALIDATED = 901
+
+
+NEED_A_CONTEXT = ("cuEvent", "cuGraph", "cuLaunch", "cuMem", "cuModule", "cuStream")
+
+
+class _Contexts(threading.local):
+    """How many contexts a thread has on its stack."""
+
+    count = 0
 
 
 class FakeCudaDriver:
@@ -41,6 +52,7 @@ class FakeCudaDriver:
         self.capturing: list | None = None
         self.fail_at = ""
         self.capture_delay = 0.0
+        self.contexts = _Contexts()
 
     def submit(self, action) -> None:
         """Do it, or record it while a stream is being captured."""
@@ -84,6 +96,9 @@ class FakeCudaDriver:
 
         self.submit(run)
 
+    def _use(self, contexts: int) -> None:
+        self.contexts.count = contexts
+
     def _free(self, address):
         del self.blocks[address]
 
@@ -115,11 +130,16 @@ class FakeCudaDriver:
             "cuGraphInstantiate": lambda graph, flags: graph,
             "cuGraphLaunch": self._launch,
             "cuStreamCreate": lambda flags: 7,
+            "cuCtxSetCurrent": lambda context: self._use(max(self.contexts.count, 1)),
+            "cuCtxPushCurrent": lambda context: self._use(self.contexts.count + 1),
+            "cuCtxPopCurrent": lambda: self._use(self.contexts.count - 1),
         }
 
         def call(*arguments):
             self.calls.append(name)
             self.arguments[name] = arguments
+            if name.startswith(NEED_A_CONTEXT) and not self.contexts.count:
+                return (FakeStatus.CUDA_ERROR_INVALID_CONTEXT, None)
             if name == self.fail_at:
                 if name == "cuStreamEndCapture":
                     self.capturing = None

@@ -49,6 +49,14 @@ def test_the_memory_lives_as_long_as_somebody_uses_it_and_no_longer() -> None:
     assert alive() is None
 
 
+def test_what_cannot_be_done_without_a_copy_is_refused() -> None:
+    frames = Memory().frames()
+    assert np.from_dlpack(frames, copy=False).shape == (5, 4, 6, 3)
+    for asked in ({"copy": True}, {"dl_device": (2, 0)}):
+        with pytest.raises(BufferError, match="without a copy"):
+            frames.__dlpack__(**asked)
+
+
 def test_the_cuda_array_interface_is_that_of_version_3() -> None:
     frames = DeviceFrames(4096, (24, 512, 512, 3), 512 * 512 * 3, None)
     assert frames.__dlpack_device__() == (2, 0)
@@ -56,7 +64,7 @@ def test_the_cuda_array_interface_is_that_of_version_3() -> None:
         "shape": (3, 512, 512, 3),
         "strides": (2 * 512 * 512 * 3, 512 * 3, 3, 1),
         "typestr": "|u1",
-        "data": (4096, True),
+        "data": (4096, False),
         "version": 3,
         "stream": None,
     }

@@ -42,11 +42,11 @@ CPU = Facts(
     providers=("CPUExecutionProvider",),
     features=("AVX2",),
 )
-ADA = CudaDevice(0, "NVIDIA RTX 4000 Ada", "8.9", 20 * GIB)
+ADA = CudaDevice(0, "NVIDIA RTX 4000 Ada", "8.9", 20 * GIB, "GPU-ada")
 GPU = replace(
     CPU,
     machine=Machine(platform_name(), CudaDriver("13.0", (ADA,), ""), {"tensorrt_rtx": "1.7.1.116"}),
-    management=DriverState("580.65.06", (18 * GIB,)),
+    management=DriverState("580.65.06", {"GPU-other": 1, "GPU-ada": 18 * GIB}),
     nvidia_hardware=True,
 )
 
@@ -168,8 +168,8 @@ def test_an_nvidia_display_adapter_is_found_on_the_bus(tmp_path: Path) -> None:
 class Nvml:
     """Stands in for libnvidia-ml.so.1 with two GPUs."""
 
-    def __init__(self, status: int = 0) -> None:
-        self.status, self.shut_down = status, False
+    def __init__(self, status: int = 0, memory_status: int = 0) -> None:
+        self.status, self.memory_status, self.shut_down = status, memory_status, False
 
     def nvmlInit_v2(self) -> int:  # noqa: N802
         return self.status
@@ -192,13 +192,24 @@ class Nvml:
 
     def nvmlDeviceGetMemoryInfo(self, handle, memory) -> int:  # noqa: N802
         memory._obj.free = handle.value * GIB
+        return self.memory_status
+
+    def nvmlDeviceGetUUID(self, handle, identity, size: int) -> int:  # noqa: N802
+        identity.value = f"GPU-{handle.value}".encode()
         return 0
 
 
 def test_the_management_library_gives_version_and_free_memory() -> None:
     library = Nvml()
-    assert driver_state(lambda name: library) == DriverState("580.65.06", (100 * GIB, 101 * GIB))
+    assert driver_state(lambda name: library) == DriverState("580.65.06", {"GPU-100": 100 * GIB, "GPU-101": 101 * GIB})
     assert library.shut_down
+
+
+def test_a_gpu_in_the_memory_of_the_cpu_has_all_of_it() -> None:
+    # NVML says "not supported" there.
+    state = driver_state(lambda name: Nvml(memory_status=3))
+    assert state == DriverState("580.65.06", {})
+    assert replace(GPU, management=state).free_bytes == 20 * GIB
 
 
 def test_a_management_library_that_is_missing_or_does_not_start_is_a_fact() -> None:
@@ -209,9 +220,9 @@ def test_a_management_library_that_is_missing_or_does_not_start_is_a_fact() -> N
     assert driver_state(lambda name: Nvml(status=9)) is None
 
 
-def test_free_memory_is_the_gpus_own_where_nvml_counts_the_same_gpus() -> None:
+def test_free_memory_is_that_of_the_gpu_that_runs_whatever_its_number_in_nvml() -> None:
     assert GPU.free_bytes == 18 * GIB
-    assert replace(GPU, management=DriverState("580", (1, 2))).free_bytes == 20 * GIB
+    assert replace(GPU, management=DriverState("580", {"GPU-other": 1})).free_bytes == 20 * GIB
     assert replace(GPU, management=None).free_bytes == 20 * GIB
     assert CPU.free_bytes is None
 
@@ -295,7 +306,7 @@ def test_plans_that_do_not_run_say_why_and_what_to_do(
 
 
 def test_too_little_gpu_memory_is_a_problem_and_enough_is_counted_in_sessions(bundle: Path) -> None:
-    small = replace(GPU, management=DriverState("580", (64 << 20,)))
+    small = replace(GPU, management=DriverState("580", {"GPU-ada": 64 << 20}))
     refused = finding(bundle_section(Bundle.open(bundle), small), "GPU memory")
     assert refused.state == "problem"
     assert "64 MiB are free; export with --precision fp16" in refused.text
@@ -356,6 +367,14 @@ def test_an_8_bit_bundle_from_another_kind_of_processor_is_told(bundle: Path, ta
     (bundle / MANIFEST_NAME).write_text(json.dumps(data))
     text = finding(bundle_section(Bundle.open(bundle), replace(CPU, features=features)), "onnxruntime").text
     assert part in text if part else text == "runs on the processor"
+
+
+def test_int8_for_cpus_is_not_said_to_run_on_the_gpu(bundle: Path) -> None:
+    data = json.loads((bundle / MANIFEST_NAME).read_text())
+    data |= {"precision": "int8", "calibration": {"target": {"activation_dtype": "uint8", "weight_limit": 64.0}}}
+    (bundle / MANIFEST_NAME).write_text(json.dumps(data))
+    with_cuda = replace(GPU, providers=("CUDAExecutionProvider", "CPUExecutionProvider"))
+    assert finding(bundle_section(Bundle.open(bundle), with_cuda), "onnxruntime").text == "runs on the processor"
 
 
 def test_the_command_prints_json_that_says_whether_all_is_well(bundle: Path, capsys) -> None:

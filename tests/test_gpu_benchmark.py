@@ -4,7 +4,7 @@ import json
 
 import pytest
 import torch
-from gpu import checked_torch, engine_way, in_precision, main, measure, sound_windows, table, torch_ways
+from gpu import Way, check, checked_torch, engine_way, in_precision, main, measure, sound_windows, table, torch_ways
 from small import SMALL
 
 from rap_edge.export.inputs import drawn_portrait, golden_inputs
@@ -21,10 +21,17 @@ def bundle(small_bundle: str) -> Bundle:
 
 def test_every_way_renders_the_same_chunks_and_is_timed(bundle) -> None:
     manifest, portrait = bundle.manifest, drawn_portrait(SMALL.image_size)
-    ways = torch_ways(lambda: in_precision(manifest), portrait, CPU)
+    ways, missing = torch_ways(lambda: in_precision(manifest), portrait, CPU)
     ways.append(engine_way("ONNX Runtime", load_engines(bundle, threads=1), manifest, portrait))
     checked = checked_torch(in_precision(manifest), portrait, CPU)
-    figures = measure(ways, checked, manifest, sound_windows(SMALL, golden_inputs(bundle)[1], 3), rounds=2, peak=1e12)
+    windows = sound_windows(SMALL, golden_inputs(bundle)[1], 3)
+
+    def broken(window):
+        raise RuntimeError("no memory\nat all")
+
+    ways, psnr, unusable = check([*ways, Way("broken", broken)], checked, windows)
+    assert (missing, unusable) == ([], ["broken: no memory"])
+    figures = measure(ways, psnr, manifest, windows, rounds=2, peak=1e12)
     assert [item.name for item in figures] == ["PyTorch eager", "ONNX Runtime"]
     eager, ours = figures
     assert ours.psnr > 50

@@ -24,7 +24,6 @@ from rap_edge.runtime.avatar import Avatar
 from rap_edge.runtime.bundle import Bundle
 from rap_edge.runtime.cuda_memory import Cuda
 from rap_edge.runtime.device import device
-from rap_edge.runtime.engines import load_engines
 
 __all__ = ["folder", "kernels"]
 
@@ -123,13 +122,3 @@ def test_a_gpu_that_is_lost_in_mid_stream_is_replaced_where_a_fallback_was_asked
     assert len(frames) == len(expected)
     for got, wanted in zip(frames, expected, strict=True):
         assert np.abs(got.astype(int) - wanted).max() <= 1
-
-
-def test_a_gpu_that_onnx_runtime_cannot_use_is_noted(folder, monkeypatch) -> None:
-    monkeypatch.setattr("rap_edge.runtime.engines.has_cuda", lambda: True)
-    dead = FakeCudaDriver()
-    dead.fail_at = "cuInit"
-    monkeypatch.setattr("rap_edge.runtime.engines.Cuda", lambda: Cuda(dead))
-    loaded = load_engines(Bundle.open(folder), threads=1, machine=FITTING)
-    (note,) = loaded.notes
-    assert note.startswith("Chunks go through the host's memory: The GPU failed in cuInit")

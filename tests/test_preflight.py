@@ -275,10 +275,14 @@ class FakeDriver:
         size._obj.value = 24 << 30
         return 0
 
+    def cuDeviceGetUuid_v2(self, identity, handle):  # noqa: N802
+        identity.raw = bytes(range(16))
+        return 0
+
 
 def test_the_driver_is_asked_through_its_library() -> None:
     assert query_driver(lambda name: FakeDriver()) == CudaDriver(
-        "13.2", (CudaDevice(0, "RTX 4090", "8.9", 24 << 30),), ""
+        "13.2", (CudaDevice(0, "RTX 4090", "8.9", 24 << 30, "GPU-00010203-0405-0607-0809-0a0b0c0d0e0f"),), ""
     )
     assert query_driver(lambda name: FakeDriver(count=0)).problem == "no GPU is visible"
     assert query_driver(lambda name: FakeDriver(status=100)).problem == "no GPU is visible"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -158,6 +159,26 @@ def test_a_failing_gpu_is_a_sentence(tmp_path) -> None:
     machine.driver.fail_at = "cuStreamSynchronize"
     with pytest.raises(EngineError, match="The GPU failed in cuStreamSynchronize"):
         execution.run()
+
+
+def test_a_gpu_can_be_used_as_soon_as_it_is_open() -> None:
+    Cuda(FakeCudaDriver()).stream()
+
+
+def test_a_thread_that_collects_garbage_keeps_the_context_it_had() -> None:
+    driver = FakeCudaDriver()
+    memory = [Cuda(driver).device_memory(1)]
+
+    def collect() -> None:
+        memory.clear()
+        gc.collect()
+        counts.append(driver.contexts.count)
+
+    counts: list[int] = []
+    thread = threading.Thread(target=collect)
+    thread.start()
+    thread.join()
+    assert (driver.blocks, counts) == ({}, [0])
 
 
 def test_memory_is_given_back(tmp_path) -> None:

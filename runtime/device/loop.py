@@ -148,6 +148,8 @@ class DeviceChunkLoop:
         self._stream.clear(self._memory.address, size)
         for name, values in constants(spec, reference).items():
             self._stream.upload(self._address(name), values)
+        # Where GPU and CPU share memory, the values may still be read after the call.
+        self._stream.synchronize()
         self._engines = {
             graph: engines[graph].bind(
                 self._stream,
