@@ -5,8 +5,8 @@ with CUDA, and the same networks in PyTorch, eager and compiled.
     python benchmarks/gpu.py --bundle build/flashhead-lite-fp16 [--rounds 5] [--chunks 4] [--json FILE]
 
 Every round gives each way its turn; a way that fails is left out with the reason. Milliseconds are medians over all
-chunks, from the sound on the host to the frames on the host. Fidelity is the PSNR of the first chunks against PyTorch in
-the same precision with the same noise.
+chunks, from the sound on the host to the frames on the host. Fidelity is the PSNR of the first chunks against PyTorch
+in the same precision with the same noise.
 """
 
 from __future__ import annotations
