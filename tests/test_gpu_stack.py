@@ -57,9 +57,14 @@ def tensorrt(bundle: Bundle, driver: FakeCudaDriver) -> SimpleNamespace:
 
 
 @pytest.fixture
-def driver(folder: Path, kernels: ctypes.CDLL, monkeypatch) -> FakeCudaDriver:
+def gpu_driver(kernels: ctypes.CDLL) -> FakeCudaDriver:
+    return FakeCudaDriver(kernels)
+
+
+@pytest.fixture
+def driver(folder: Path, gpu_driver: FakeCudaDriver, monkeypatch) -> FakeCudaDriver:
     """The driver of a machine with a GPU that fits the plans of `folder`."""
-    driver = FakeCudaDriver(kernels)
+    driver = gpu_driver
     module = tensorrt(Bundle.open(folder), driver)
     monkeypatch.setattr("rap_edge.runtime.engines.this_machine", lambda: FITTING)
     monkeypatch.setattr("rap_edge.runtime.engines.Cuda", lambda: Cuda(driver))

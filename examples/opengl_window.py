@@ -1,0 +1,187 @@
+"""Speech in an OpenGL window, drawn from where it was rendered: CUDA copies each frame into a buffer that OpenGL draws.
+
+    python examples/opengl_window.py build/nano-fp16/dit.plan speech.wav
+
+Needs a GPU that runs the plan and draws the window, and the extras `examples`, `window` and `cuda`. It shows the
+picture; play the same samples with the sound library of your application.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from cuda.bindings import driver as cuda_driver
+from OpenGL import GL
+
+from rap_edge.runtime import Avatar, Chunk, RapEdgeError, Session
+from rap_edge.runtime.audio import read_audio, to_mono
+from rap_edge.runtime.sdl import load_sdl, sdl_error
+
+# A chunk's frames stay on the GPU while one more is rendered.
+AHEAD = 2
+
+
+class Picture:
+    """A square picture that CUDA writes and OpenGL draws. Both contexts are current in the calling thread."""
+
+    def __init__(self, size: int, driver: Any = cuda_driver) -> None:
+        self._size, self._driver = size, driver
+        self._buffer, self._texture = GL.glGenBuffers(1), GL.glGenTextures(1)
+        GL.glBindBuffer(GL.GL_PIXEL_UNPACK_BUFFER, self._buffer)
+        GL.glBufferData(GL.GL_PIXEL_UNPACK_BUFFER, size * size * 3, None, GL.GL_STREAM_DRAW)
+        GL.glPixelStorei(GL.GL_UNPACK_ALIGNMENT, 1)
+        GL.glBindTexture(GL.GL_TEXTURE_2D, self._texture)
+        GL.glTexImage2D(GL.GL_TEXTURE_2D, 0, GL.GL_RGB8, size, size, 0, GL.GL_RGB, GL.GL_UNSIGNED_BYTE, None)
+        # A framebuffer that holds the texture can be copied to the window, which needs no shader.
+        GL.glBindFramebuffer(GL.GL_READ_FRAMEBUFFER, GL.glGenFramebuffers(1))
+        GL.glFramebufferTexture2D(GL.GL_READ_FRAMEBUFFER, GL.GL_COLOR_ATTACHMENT0, GL.GL_TEXTURE_2D, self._texture, 0)
+        discard = driver.CUgraphicsRegisterFlags.CU_GRAPHICS_REGISTER_FLAGS_WRITE_DISCARD
+        self._resource = self._call("cuGraphicsGLRegisterBuffer", int(self._buffer), int(discard))
+
+    def fill(self, address: int) -> None:
+        """Take a frame, uint8 [size, size, 3] RGB in device memory."""
+        stream = 0
+        self._call("cuGraphicsMapResources", 1, self._resource, stream)
+        target, size = self._call("cuGraphicsResourceGetMappedPointer", self._resource)
+        self._call("cuMemcpyDtoD", target, address, size)
+        self._call("cuGraphicsUnmapResources", 1, self._resource, stream)
+        GL.glTexSubImage2D(
+            GL.GL_TEXTURE_2D, 0, 0, 0, self._size, self._size, GL.GL_RGB, GL.GL_UNSIGNED_BYTE, ctypes.c_void_p(0)
+        )
+
+    def draw(self, width: int, height: int) -> None:
+        """Draw the last frame, as large as fits, in the middle of a window."""
+        side = min(width, height)
+        left, low = (width - side) // 2, (height - side) // 2
+        GL.glClear(GL.GL_COLOR_BUFFER_BIT)
+        # A frame begins with its top row, a window with its lowest.
+        source, target = (0, self._size, self._size, 0), (left, low, left + side, low + side)
+        GL.glBlitFramebuffer(*source, *target, GL.GL_COLOR_BUFFER_BIT, GL.GL_LINEAR)
+
+    def close(self) -> None:
+        """Let CUDA go of the buffer, before the window goes."""
+        self._call("cuGraphicsUnregisterResource", self._resource)
+
+    def _call(self, name: str, *arguments: Any) -> Any:
+        status, *values = getattr(self._driver, name)(*arguments)
+        if int(status) != 0:
+            raise RapEdgeError(
+                f"CUDA and OpenGL do not share this GPU ({name}: {status.name}); draw on the GPU that renders."
+            )
+        return values[0] if len(values) == 1 else tuple(values)
+
+
+class Window:
+    """A window of SDL's with a context of OpenGL's."""
+
+    def __init__(self, title: str, side: int) -> None:
+        self._sdl = sdl = load_sdl()
+        sdl.SDL_Init(sdl.SDL_INIT_VIDEO)
+        flags = sdl.SDL_WINDOW_OPENGL | sdl.SDL_WINDOW_RESIZABLE
+        middle = sdl.SDL_WINDOWPOS_CENTERED
+        self._window = sdl.SDL_CreateWindow(title.encode(), middle, middle, side, side, flags)
+        self._context = sdl.SDL_GL_CreateContext(self._window) if self._window else None
+        if not self._context:
+            raise RapEdgeError(f"There is no window with OpenGL here ({sdl_error(sdl)}); start a desktop.")
+        sdl.SDL_GL_SetSwapInterval(1)
+
+    def size(self) -> tuple[int, int]:
+        """Width and height in pixels."""
+        width, height = ctypes.c_int(), ctypes.c_int()
+        self._sdl.SDL_GL_GetDrawableSize(self._window, width, height)
+        return width.value, height.value
+
+    def show(self) -> bool:
+        """Show what has been drawn; False once the window has been closed."""
+        self._sdl.SDL_GL_SwapWindow(self._window)
+        event = self._sdl.SDL_Event()
+        while self._sdl.SDL_PollEvent(event):
+            if event.type == self._sdl.SDL_QUIT:
+                return False
+        return True
+
+    def close(self) -> None:
+        """Close it."""
+        self._sdl.SDL_GL_DeleteContext(self._context)
+        self._sdl.SDL_DestroyWindow(self._window)
+
+
+def rendered_ahead(session: Session) -> Iterator[Chunk]:
+    """The session's chunks, each rendered by another thread while the one before is shown."""
+    chunks: list[Chunk | RapEdgeError | None] = []
+    room, ready = threading.Semaphore(AHEAD), threading.Semaphore(0)
+
+    def render() -> None:
+        try:
+            for chunk in session.chunks():
+                chunks.append(chunk)
+                ready.release()
+                room.acquire()
+        except RapEdgeError as error:
+            chunks.append(error)
+        chunks.append(None)
+        ready.release()
+
+    room.acquire()
+    threading.Thread(target=render, daemon=True).start()
+    while True:
+        ready.acquire()
+        chunk = chunks.pop(0)
+        if isinstance(chunk, RapEdgeError):
+            raise chunk
+        if chunk is None:
+            return
+        yield chunk
+        room.release()
+
+
+def show(avatar: Avatar, session: Session, window: Window, picture: Picture) -> int:
+    """Show all that the session says; returns how many frames were shown."""
+    shown, start = 0, None
+    for chunk in rendered_ahead(session):
+        frames = chunk.on_device
+        if frames is None:
+            raise RapEdgeError("The chunks are not on a GPU; open a plan that runs here.")
+        # The first chunk starts the clock.
+        start = time.monotonic() - chunk.pts if start is None else start
+        for index in range(frames.shape[0]):
+            due = start + chunk.pts + index * chunk.frame_step / avatar.spec.fps
+            time.sleep(max(0.0, due - time.monotonic()))
+            picture.fill(frames.address + index * frames.stride)
+            picture.draw(*window.size())
+            shown += 1
+            if not window.show():
+                return shown
+    return shown
+
+
+def main(plan: str, audio: str, driver: Any = cuda_driver) -> int:
+    """Returns 0."""
+    # Opening an avatar on a GPU makes the GPU's context current in this thread.
+    with Avatar.open(Path(plan).parent, engine=Path(plan).name) as avatar, read_audio(audio) as source:
+        window = Window("rap-edge", 512)
+        picture = Picture(avatar.spec.image_size, driver)
+        try:
+            with avatar.session(sample_rate=source.rate) as session:
+                for block in source:
+                    session.push(to_mono(block))
+                session.finish()
+                print(f"showed {show(avatar, session, window, picture)} frames")
+        finally:
+            picture.close()
+            window.close()
+    return 0
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main(*sys.argv[1:]))
+    except RapEdgeError as error:
+        print(error, file=sys.stderr)
+        sys.exit(2)
