@@ -91,7 +91,11 @@ def _check_plan(job: PlanJob, module: Any, logger: Any, claim: Claim, attentions
                 "the version of TensorRT that docs/engines.md names."
             )
         steps = [step for program in programs for step in program.steps]
-        return check_steps(steps, claim, attentions, "program in the plan")
+        evidence = check_steps(steps, claim, attentions, "program in the plan")
+        return {
+            **evidence,
+            "traffic_bytes": max(program.traffic for program in programs if "*" not in program.accelerators),
+        }
     steps = inspected_steps(module, logger, plan)
     if steps is not None:
         return check_steps(steps, claim, attentions, "engine inspector")

@@ -1,12 +1,13 @@
 """What a built plan really does, read from the plan itself: TensorRT keeps the compiled program in it as text.
 
 In: a plan file. Out: its programs, each with the GPUs that it was compiled for and its steps: kind, kernel, types of
-the operands, and the ONNX nodes that the step carries out. This needs no GPU. The text is no documented interface: a
-plan without it gives no program, and whoever asks must then do without the evidence, or refuse.
+the operands, bytes that move, and the ONNX nodes that the step carries out. This needs no GPU. The text is no
+documented interface: a plan without it gives no program, and whoever asks must then do without the evidence, or refuse.
 """
 
 from __future__ import annotations
 
+import math
 import mmap
 import re
 from dataclasses import dataclass
@@ -15,11 +16,23 @@ from pathlib import Path
 _START, _MAIN, _END = b"header {\n  version", b"\nmain {", b"\n}\n"
 _LARGEST_TEXT = 256 << 20
 _ACCELERATORS = re.compile(r"^  accelerators=\{([^}]*)\}", re.MULTILINE)
-_TENSOR = re.compile(r'^  (?:sub_)?tensor=\{.*? name="([^"]*)".* type=(\w+) \}', re.MULTILINE)
+_TENSOR = re.compile(r'^  (?:sub_)?tensor=\{.*? dims=\{([^}]*)\}.*? name="([^"]*)".* type=(\w+) \}', re.MULTILINE)
 _STEP = re.compile(r"^  (\w+)=\{ (.*?)(?=^  \w+=\{|^ label|\Z)", re.MULTILINE | re.DOTALL)
 _NAME = re.compile(r'\bname="?([^"\s]+)')
 _INPUTS = re.compile(r"\binput(?:_args)?=\{([^}]*)\}")
+_OUTPUTS = re.compile(r"\boutput(?:_args)?=\{([^}]*)\}")
 _LAYER = re.compile(r"\[ONNX Layer: ([^\]]*)\]")
+_BITS = {
+    "double": 64,
+    "int64": 64,
+    "half": 16,
+    "bfloat": 16,
+    "fp8_e4m3": 8,
+    "int8": 8,
+    "uint8": 8,
+    "bool": 8,
+    "int4": 4,
+}
 _TYPES = {"half": "float16", "float": "float32", "bfloat": "bfloat16", "fp8_e4m3": "float8_e4m3fn"}
 # A matrix product or a convolution, as one step of its own; what is fused with it stands in a program of its own.
 PRODUCTS = frozenset(("fully_connected", "corrltn", "convolution", "deconvolution", "batch_gemm"))
@@ -34,12 +47,14 @@ class Step:
         kernel: its name.
         operands: numpy dtype names of its inputs, "" where the program does not tell.
         layers: the ONNX nodes that it carries out; a node inside a function is followed by " | " and its caller.
+        traffic: bytes of all that it reads, weights among them, and writes, as far as the program tells.
     """
 
     kind: str
     kernel: str
     operands: tuple[str, ...]
     layers: tuple[str, ...]
+    traffic: int = 0
 
     @property
     def fused_attention(self) -> bool:
@@ -58,6 +73,11 @@ class Program:
 
     accelerators: tuple[str, ...]
     steps: tuple[Step, ...]
+
+    @property
+    def traffic(self) -> int:
+        """Bytes that one run moves, if no step finds its operands in a cache."""
+        return sum(step.traffic for step in self.steps)
 
 
 def read_programs(plan: Path) -> tuple[Program, ...]:
@@ -79,17 +99,31 @@ def parse_program(text: str) -> Program:
     """One program, from "header {" to the end of "main"."""
     head, _, main = text.partition("\nmain {")
     accelerators = _ACCELERATORS.search(head)
-    types = {name: _TYPES.get(kind, kind) for name, kind in _TENSOR.findall(head)}
+    tensors = _TENSOR.findall(head)
+    types = {name: _TYPES.get(kind, kind) for _, name, kind in tensors}
+    sizes = {name: _count(dims) * _BITS.get(kind, 32) // 8 for dims, name, kind in tensors}
     steps = []
     for kind, body in _STEP.findall(main):
-        name, inputs = _NAME.search(body), _INPUTS.search(body)
-        operands = re.findall(r'"([^"]*)"', inputs.group(1)) if inputs else []
+        name = _NAME.search(body)
+        operands, results = _names(_INPUTS, body), _names(_OUTPUTS, body)
         steps.append(
             Step(
                 kind,
                 name.group(1) if name else "",
                 tuple(types.get(operand, "") for operand in operands),
                 tuple(_LAYER.findall(body)),
+                sum(sizes.get(tensor, 0) for tensor in (*operands, *results)),
             )
         )
     return Program(tuple(accelerators.group(1).split()) if accelerators else (), tuple(steps))
+
+
+def _names(pattern: re.Pattern[str], step: str) -> list[str]:
+    found = pattern.search(step)
+    return re.findall(r'"([^"]*)"', found.group(1)) if found else []
+
+
+def _count(dims: str) -> int:
+    """Elements of a tensor; 0 where a size is free."""
+    sizes = dims.split()
+    return math.prod(map(int, sizes)) if all(size.isdigit() for size in sizes) else 0

@@ -7,11 +7,12 @@ from .plans import PlansReport
 
 def table(report: PlansReport) -> str:
     """The report as text."""
-    header = ("plan", "layers", "size", "attention", "products", "seconds", "peak memory")
+    header = ("plan", "layers", "size", "attention", "products", "moves", "seconds", "peak memory")
     rows = [header]
     for name, result in report.graphs.items():
         attention = result.evidence.get("attention", {"fused": 0, "expected": 0})
         products = result.evidence.get("products", {})
+        traffic = result.evidence.get("traffic_bytes")
         memory = "?" if result.peak_memory_bytes is None else f"{result.peak_memory_bytes / 2**30:.1f} GiB"
         rows.append(
             (
@@ -20,6 +21,7 @@ def table(report: PlansReport) -> str:
                 f"{result.bytes / 1e6:.1f} MB",
                 f"{attention['fused']}/{attention['expected']} fused",
                 ", ".join(f"{count} {kind}" for kind, count in products.items()) or "-",
+                "?" if traffic is None else f"{traffic / 1e9:.2f} GB",
                 f"{result.seconds:.1f}",
                 memory,
             )

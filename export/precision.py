@@ -72,7 +72,11 @@ class Rule(Protocol):
 
 @dataclass(frozen=True)
 class NormReduction:
-    """Normalisations: the square, the reduction, and all up to where the result meets the activations again."""
+    """Normalisations: the square, the reduction, and all up to where the result meets the activations again.
+
+    A reciprocal root meets them in fp16: in fp32 it would take a copy of every activation in fp32 along, which
+    TensorRT writes to memory between its two kernels.
+    """
 
     name: str = "norm-reduction"
     reason: str = "a square or a sum over many values leaves the range of fp16 (65504) or loses small terms"
@@ -93,12 +97,16 @@ class NormReduction:
     def _following(self, reduction: ir.Node) -> Iterable[ir.Node]:
         pending, derived = [reduction.outputs[0]], {reduction.outputs[0]}
         while pending:
-            for node in pending.pop().consumers():
+            statistic = pending.pop()
+            for node in statistic.consumers():
                 if node.op_type not in _ARITHMETIC:
                     continue
-                yield node
                 others = [value for value in node.inputs if value is not None and value.const_value is None]
-                if derived.issuperset(others) and node.outputs[0] not in derived:
+                inside = derived.issuperset(others)
+                if not inside and node.op_type == "Mul" and _fits_as_reciprocal_root(statistic):
+                    continue
+                yield node
+                if inside and node.outputs[0] not in derived:
                     derived.add(node.outputs[0])
                     pending.append(node.outputs[0])
 
@@ -399,6 +407,18 @@ def check_finite(name: str, array: np.ndarray) -> None:
     """Raise `ExportError` if the weight `name` holds NaN or Inf."""
     if not np.isfinite(array).all():
         raise ExportError(f"The weight {name!r} holds NaN or Inf; the checkpoint is damaged, download it again.")
+
+
+def _fits_as_reciprocal_root(value: ir.Value) -> bool:
+    """Whether `value` is 1 / sqrt(something + eps) with an eps that keeps it inside fp16."""
+    sum_ = value
+    for op_type in ("Reciprocal", "Sqrt", "Add"):
+        node = sum_.producer()
+        if node is None or node.op_type != op_type:
+            return False
+        constants = [item for item in node.inputs if item is not None and item.const_value is not None]
+        sum_ = next((item for item in node.inputs if item is not None and item.const_value is None), value)
+    return any(float(item.const_value.numpy().min()) >= FP16_MAX**-2 for item in constants if item.const_value)
 
 
 def _is_float(value: ir.Value | None) -> bool:

@@ -38,6 +38,28 @@ def test_pixel_norm_of_large_activations_does_not_overflow() -> None:
     assert np.abs(got - module(x).detach().numpy()).max() < 2e-3
 
 
+def test_a_normalisation_takes_no_fp32_copy_of_the_activations_along() -> None:
+    model = exported(Normalised(), torch.rand(1, 4, 2, 3, 3))
+    to_fp16(model)
+    for node in model.graph:
+        if node.op_type == "Cast" and node.outputs[0].dtype == ir.DataType.FLOAT and node.outputs[0].shape[1] != 1:
+            readers = {reader.op_type for reader in node.outputs[0].consumers()}
+            assert readers <= {"Mul"}, node.name  # the square, both of whose factors it is
+            assert all(reader.inputs[0] is reader.inputs[1] for reader in node.outputs[0].consumers())
+
+
+@pytest.mark.parametrize(("eps", "kept"), [(1e-8, 0), (1e-12, 1)])
+def test_a_root_that_may_leave_fp16_meets_the_activations_in_fp32(eps: float, kept: int) -> None:
+    class Norm(nn.Module):
+        def forward(self, x):
+            return x * torch.rsqrt((x * x).mean(dim=1, keepdim=True) + eps)
+
+    model = exported(Norm(), torch.rand(1, 4, 8))
+    to_fp16(model)
+    products = [node for node in model.graph if node.op_type == "Mul" and node.inputs[0] is not node.inputs[1]]
+    assert [node.inputs[0].dtype == ir.DataType.FLOAT for node in products] == [bool(kept)]
+
+
 def test_without_the_rule_it_would_overflow() -> None:
     x = torch.rand(1, 4, 2, 3, 3) + 0.5
     model = exported(Normalised(scale=1000.0), x)

@@ -5,13 +5,21 @@ from __future__ import annotations
 import dataclasses
 from pathlib import Path
 
+import onnx
+import onnx_ir as ir
 import pytest
+import torch
+import torch.nn.functional as F  # noqa: N812
+from graph_runs import exported
 from handmade import FLOAT, attention, fp8, helper, job, quantised, row_product, save, stealthy
+from torch import nn
 
 from rap_edge.export.plan_builder import build_plan
 from rap_edge.export.plan_job import PlanJob, PlanResult
 from rap_edge.export.plan_program import parse_program, read_programs
+from rap_edge.export.precision import to_fp16
 from rap_edge.export.truth import check_network, check_steps
+from rap_edge.models.vae import CausalConv3d, PixelNorm
 from rap_edge.runtime.errors import ExportError
 
 trt = pytest.importorskip("tensorrt_rtx", reason="the TensorRT-RTX wheel is not installed")
@@ -155,11 +163,34 @@ def test_an_operator_that_tensorrt_lacks_is_named(tmp_path) -> None:
     assert "no such operator" in message
 
 
+def test_a_normalisation_before_a_convolution_moves_the_activations_in_fp16_alone(tmp_path) -> None:
+    class Block(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.norm = nn.Conv3d(64, 64, 3, padding=1, bias=False), PixelNorm()
+            self.second = CausalConv3d(64, 64, 3, causal=False)
+
+        def forward(self, x):
+            return self.second(F.silu(self.norm(self.first(x))))
+
+    x = torch.rand(1, 64, 17, 32, 32)
+    model = exported(Block(), x)
+    ends = {str(value.name): "float16" for value in (*model.graph.inputs, *model.graph.outputs)}
+    islands = [island.node for island in to_fp16(model, ends)]
+    path = tmp_path / "block.onnx"
+    onnx.save(ir.serde.serialize_model(model), path)
+    traffic = build(job(path, islands=islands)).evidence["traffic_bytes"]
+    # A change of layout at both ends, two convolutions, the sum of squares, and the scaling; an fp32 copy makes it 29.
+    assert traffic / x.numel() < 4 + 4 + 4 + 4 + 2 + 4 + 3
+    assert traffic / x.numel() > 20
+
+
 def test_programs_are_read_with_types_layers_and_gpus() -> None:
     program = parse_program(
         "header {\n  version = 5\n  accelerators={sm89 sm120 }\ndescriptors {\n"
-        '  tensor={ dims={ 1 } name="a" rank0=0 type=half }\n'
-        '  sub_tensor={ base="a" name="b^deref" rank0=0 type=int8 }\n}\nmain {\n label bb1: \n'
+        '  tensor={ dims={ 2 3 } name="a" rank0=0 type=half }\n'
+        '  tensor={ dims={ 2 5 } name="o" rank0=0 type=float }\n'
+        '  sub_tensor={ base="a" dims={ 3 5 } name="b^deref" rank0=0 type=int8 }\n}\nmain {\n label bb1: \n'
         '  fully_connected={ name="f" output={"o" } input={"a" "b^deref" "c" } layers="[ONNX Layer: m/MatMul_1]\x1f'
         '[ONNX Layer: n | p/Hybrid_1 (Hybrid)]" }\n'
         '  function={ name=_gemm_mha_v2 args={ "a" } input_args={ "a" } layers="" }\n'
@@ -170,6 +201,8 @@ def test_programs_are_read_with_types_layers_and_gpus() -> None:
     assert product.layers == ("m/MatMul_1", "n | p/Hybrid_1 (Hybrid)")
     assert kernel.fused_attention
     assert not kernel.product
+    assert (product.traffic, kernel.traffic) == (12 + 15 + 40, 12)
+    assert program.traffic == product.traffic + kernel.traffic
 
 
 def test_a_plan_without_programs_gives_none(tmp_path) -> None:
