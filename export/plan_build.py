@@ -92,10 +92,9 @@ def _check_plan(job: PlanJob, module: Any, logger: Any, claim: Claim, attentions
             )
         steps = [step for program in programs for step in program.steps]
         evidence = check_steps(steps, claim, attentions, "program in the plan")
-        return {
-            **evidence,
-            "traffic_bytes": max(program.traffic for program in programs if "*" not in program.accelerators),
-        }
+        # What other programs call is in those that were compiled for a GPU.
+        traffic = max((program.traffic for program in programs if "*" not in program.accelerators), default=None)
+        return {**evidence, "traffic_bytes": traffic}
     steps = inspected_steps(module, logger, plan)
     if steps is not None:
         return check_steps(steps, claim, attentions, "engine inspector")
