@@ -119,6 +119,8 @@ class World:
     def run(self, seconds: float) -> None:
         """Capture 40 ms blocks: eight seconds of speech, two of silence, bursts and gaps."""
         block, ticks = 0.04, 0
+        silence = np.zeros((round(block * RATE), 2), np.float32)
+        voice = silence + np.array([0.0, 1.0], np.float32)
         late: deque[np.ndarray] = deque()
         while self.now < seconds:
             while self.taken + block <= self.now * self.capture_pace:
@@ -126,9 +128,7 @@ class World:
                 minute = self.taken % 60
                 if self.mishaps and 890 < self.taken % 900 < 893:
                     continue  # unplugged for three seconds
-                speech = self.taken % 10 < 8
-                count = round(block * RATE)
-                late.append(np.stack([np.zeros(count), np.full(count, float(speech))], axis=1).astype(np.float32))
+                late.append(voice if self.taken % 10 < 8 else silence)
                 if self.mishaps and 30 < minute < 30.25:
                     continue  # the network holds it back: a burst follows
                 while late:
@@ -154,9 +154,10 @@ def stamped(world: World) -> World:
     push, count = world.player.push, [0]
 
     def stamp(samples: np.ndarray) -> None:
-        samples = np.stack([(count[0] + np.arange(len(samples))) / RATE * QUIET, samples[:, 1]], axis=1)
+        samples = samples.copy()
+        samples[:, 0] = (count[0] + np.arange(len(samples))) / RATE * QUIET
         count[0] += len(samples)
-        push(samples.astype(np.float32))
+        push(samples)
 
     world.player.push = stamp
     return world

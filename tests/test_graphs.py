@@ -4,7 +4,7 @@ from graph_runs import exported, run
 from small import LTX, SMALL, small_networks
 from torch import nn
 
-from rap_edge.export.graphs import capture, graph_sources
+from rap_edge.export import graphs
 from rap_edge.models.vae import PixelNorm
 
 
@@ -24,8 +24,8 @@ def test_arithmetic_that_does_nothing_is_still_dropped() -> None:
 
 
 def test_no_graph_has_an_operator_of_a_foreign_domain() -> None:
-    for source in graph_sources(small_networks(SMALL, LTX)).values():
-        model = capture(source, SMALL)
+    for source in graphs.graph_sources(small_networks(SMALL, LTX)).values():
+        model = graphs.capture(source, SMALL)
         assert {node.domain for node in model.graph} <= {"", "rap"}
         assert [value.name for value in model.graph.inputs] == [tensor.name for tensor in source.inputs]
         assert [value.name for value in model.graph.outputs] == [tensor.name for tensor in source.outputs]

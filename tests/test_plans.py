@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import redirect_stdout
 from functools import partial
 from pathlib import Path
 
@@ -21,10 +22,8 @@ from rap_edge.export import plan_builder, plans
 from rap_edge.export.cli import main
 from rap_edge.export.engine_choice import choose_engines
 from rap_edge.export.exporter import ExportSettings
-from rap_edge.export.plan_table import table
 from rap_edge.export.plans import encoder_frames
 from rap_edge.export.source import SHIPPED
-from rap_edge.export.stages import Stages
 from rap_edge.models import load_networks
 from rap_edge.runtime.bundle import GRAPH_NAMES, MANIFEST_NAME, Bundle, graph_hash, hash_file
 from rap_edge.runtime.errors import ExportError
@@ -38,14 +37,27 @@ def half(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_half_bundle(load_networks(SHIPPED), tmp_path_factory.mktemp("plans") / "nano-fp16")
 
 
-@pytest.fixture
-def own(half: Path, tmp_path: Path) -> Path:
-    """A bundle that the test may change; the files are shared."""
-    target = tmp_path / "bundle"
+def linked(half: Path, target: Path) -> Path:
+    """The same bundle in a new folder; the files are shared."""
     target.mkdir()
     for path in half.iterdir():
         os.link(path, target / path.name)
     return target
+
+
+@pytest.fixture
+def own(half: Path, tmp_path: Path) -> Path:
+    """A bundle that the test may change."""
+    return linked(half, tmp_path / "bundle")
+
+
+@pytest.fixture(scope="module")
+def turing(half: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Bundle, str]:
+    """A bundle with plans for Turing, and what the command printed."""
+    folder = linked(half, tmp_path_factory.mktemp("turing") / "bundle")
+    with redirect_stdout(io.StringIO()) as printed:
+        assert main(["--bundle", str(folder), "--engine", "tensorrt-rtx", "--target", "75"]) == 0
+    return Bundle.open(folder), printed.getvalue()
 
 
 def content(folder: Path) -> dict[str, str]:
@@ -101,9 +113,9 @@ def test_every_graph_of_nano_gets_an_int8_plan(half, tmp_path, capsys) -> None:
         assert evidence["quantised"] >= evidence["products"]["int8"] > 0
 
 
-def test_turing_on_request(own) -> None:
-    assert main(["--bundle", str(own), "--engine", "tensorrt-rtx", "--target", "75"]) == 0
-    evidence = Bundle.open(own).manifest.engines["dit"][0].evidence
+def test_turing_on_request(turing) -> None:
+    bundle, _ = turing
+    evidence = bundle.manifest.engines["dit"][0].evidence
     assert evidence["attention"] == {"expected": 16, "fused": 16}
     assert "float32" not in evidence["products"]
 
@@ -226,11 +238,10 @@ def test_the_encoder_is_built_for_the_frames_that_the_runtime_gives_it() -> None
     assert encoder_frames(FLASHHEAD_LITE) == (9, 33)
 
 
-def test_the_table_names_every_plan(own) -> None:
-    report = plans.add_plans(own, choose_engines("tensorrt-rtx", "86", None, "fp16"), Stages(io.StringIO()))
-    text = table(report)
-    assert [line.split()[0] for line in text.splitlines()[1:6]] == list(Bundle.open(own).manifest.graphs)
-    assert "compute capability 8.6" in text
+def test_the_table_names_every_plan(turing) -> None:
+    bundle, text = turing
+    assert [line.split()[0] for line in text.splitlines()[1:6]] == list(bundle.manifest.graphs)
+    assert "compute capability 7.5" in text
 
 
 def test_a_quantised_bundle_that_computes_in_fp32_is_for_the_cpu(own) -> None:
