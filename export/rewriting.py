@@ -36,6 +36,15 @@ class Rewriter:
         """An initialiser."""
         return constant(self._graph, self._name(), array)
 
+    def advance(self, reader: ir.Node, value: ir.Value) -> None:
+        """Move a node that reads `value` alone to where that is made: it may stand behind who is to read it next."""
+        self._graph.remove(reader)
+        producer = value.producer()
+        if producer is None:
+            self._graph.insert_before(self._graph[0], reader)
+        else:
+            self._graph.insert_after(producer, reader)
+
     def _name(self) -> str:
         count = self._graph.meta.get(_COUNT, 0) + 1
         self._graph.meta[_COUNT] = count
@@ -95,6 +104,7 @@ def transposed(rewriter: Rewriter, value: ir.Value, perm: Sequence[int]) -> ir.V
             return producer.inputs[0]
     for reader in value.consumers():
         if reader.op_type == "Transpose" and list(reader.attributes.get_ints("perm", [])) == list(perm):
+            rewriter.advance(reader, value)
             return reader.outputs[0]
     result = rewriter.add("Transpose", [value], perm=list(perm))
     if value.shape is not None:

@@ -5,8 +5,6 @@ from __future__ import annotations
 import copy
 import functools
 import hashlib
-import io
-import pickle
 from collections.abc import Callable
 
 import onnx_ir as ir
@@ -18,6 +16,8 @@ from rap_edge.export.graphs import GraphSource
 from rap_edge.runtime.spec import ModelSpec
 
 Capture = Callable[[GraphSource, ModelSpec], ir.Model]
+# Of a module: what is looked at one by one.
+_HELD_APART = ("_parameters", "_buffers", "_modules")
 
 
 def capture_once(capture: Capture) -> Capture:
@@ -55,22 +55,13 @@ def share_captures(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(ONNXRegistry, "from_torchlib", staticmethod(functools.cache(ONNXRegistry.from_torchlib)))
 
 
-class _Pickler(pickle.Pickler):
-    """Pickles tensors by content; torch's own way gives other bytes every time."""
-
-    def reducer_override(self, value: object) -> object:
-        if not isinstance(value, torch.Tensor):
-            return NotImplemented
-        content = value.detach().contiguous().flatten().view(torch.uint8).numpy().tobytes()
-        return _content, (type(value), str(value.dtype), value.shape, value.stride(), value.requires_grad, content)
-
-
-def _content(*parts: object) -> object:
-    return parts
-
-
-def _fingerprint(*values: object) -> str:
-    """Equal for values of equal content: a module's code is its class, its sizes and weights are in it."""
-    pickled = io.BytesIO()
-    _Pickler(pickled).dump(values)
-    return hashlib.sha256(pickled.getbuffer()).hexdigest()
+def _fingerprint(source: GraphSource, spec: ModelSpec) -> str:
+    """Equal for equal networks: a module's code is its class; its sizes, settings and weights are what it holds."""
+    digest = hashlib.sha256(repr((spec, source.name, source.inputs, source.outputs)).encode())
+    for path, module in source.module.named_modules():
+        own = {name: value for name, value in vars(module).items() if name not in _HELD_APART}
+        digest.update(repr((path, type(module).__module__, type(module).__qualname__, own)).encode())
+    for name, tensor in (*source.module.named_parameters(), *source.module.named_buffers()):
+        digest.update(repr((name, tensor.dtype, tensor.shape, tensor.stride())).encode())
+        digest.update(tensor.detach().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()

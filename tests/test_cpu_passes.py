@@ -1,6 +1,7 @@
 """Passes that only reorder, merge or lay out anew what a graph computes: the numbers must not change."""
 
 import numpy as np
+import onnx
 import onnx_ir as ir
 import pytest
 import torch
@@ -83,6 +84,27 @@ def test_a_norm_over_channels_is_one_node_on_the_last_axis(module: nn.Module, sh
     model = lifted(module, x)
     assert channels_last_norm(model) == 1
     assert (count(model, "RMSNormalization"), count(model, "ReduceMean")) == (1, 0)
+    assert_same(model, module, x)
+
+
+def test_a_transposition_that_another_norm_needs_later_is_made_early_enough_for_both() -> None:
+    class Both(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv, self.pixel, self.layer = nn.Conv2d(4, 4, 1), PixelNorm(), nn.LayerNorm(4)
+
+        def forward(self, x):
+            x = self.conv(x)
+            pixel = self.pixel(x)
+            return pixel + self.layer(x.movedim(1, -1)).movedim(-1, 1)
+
+    x = torch.rand(1, 4, 3, 5)
+    module = Both()
+    model = lifted(module, x)
+    assert channels_last_norm(model) == 1
+    assert count(model, "Transpose") == 3
+    # The checker wants nodes in the order of their inputs.
+    onnx.checker.check_model(ir.serde.serialize_model(model), full_check=True)
     assert_same(model, module, x)
 
 
