@@ -147,7 +147,7 @@ def test_the_encoder_takes_any_number_of_whole_latents(single, half, frames: int
 
 def test_the_vae_of_ltx_exports_for_cpus_too(tmp_path) -> None:
     report = export(small_networks(SMALL_CLEAN, LTX), tmp_path / "bundle", chunks=2)
-    assert report.rollout["psnr"] > 80
+    assert report.rollout["psnr"] > 60
     for graph in Bundle.open(tmp_path / "bundle").manifest.graphs.values():
         onnx.checker.check_model(str(tmp_path / "bundle" / graph.file), full_check=True)
 
