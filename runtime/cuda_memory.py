@@ -103,6 +103,29 @@ class DeviceMemory:
         weakref.finalize(self, free, cuda, "cuMemFree", address)
 
 
+class PinnedPool:
+    """Page-locked arrays of one shape, each lent again once nobody holds it, or a view of it, any more."""
+
+    def __init__(self, cuda: Cuda, shape: tuple[int, ...], dtype: DTypeLike, count: int) -> None:
+        """Allocate `count` arrays; raises `EngineError` if there is no memory."""
+        self._arrays = [cuda.pinned(shape, dtype) for _ in range(count)]
+        self._free = [array.ctypes.data for array in self._arrays]
+
+    def lend(self) -> NDArray[Any] | None:
+        """An array of any content; None while all are held."""
+        if not self._free:
+            return None
+        model, address = self._arrays[0], self._free.pop()
+        block = (ctypes.c_ubyte * model.nbytes).from_address(address)
+        # The pool lives until the last array is back.
+        weakref.finalize(block, self._take_back, address)
+        array: NDArray[Any] = np.frombuffer(memoryview(block), dtype=model.dtype).reshape(model.shape)
+        return array
+
+    def _take_back(self, address: int) -> None:
+        self._free.append(address)
+
+
 class CudaEvent:
     """A point in a stream's work; `CudaStream.record` sets it."""
 

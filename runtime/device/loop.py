@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from itertools import accumulate
+from math import prod
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,7 +16,7 @@ from numpy.typing import NDArray
 from ..carry import Past, Path
 from ..chunk_loop import Frames, Reference, not_finite, require_finite
 from ..contract import audio_state_names, carried_sizes
-from ..cuda_memory import CudaEvent, CudaGraph
+from ..cuda_memory import CudaEvent, CudaGraph, PinnedPool
 from ..device_frames import DeviceFrames
 from ..errors import EngineError
 from ..sampler import schedule_of
@@ -41,6 +42,8 @@ from .program import (
 
 # Two runs of the same work may differ in the order of their sums, by a code here and there.
 _SAME_CODES = 0.5
+# Chunks of frames in page-locked memory of the host: one is shown, one waits, one is rendered.
+_LENT = 3
 
 
 class DeviceChunkLoop:
@@ -125,8 +128,8 @@ class DeviceChunkLoop:
                 self._work(steps)
             else:
                 graph.launch(self._stream)
-            self._stream.copy(slot, self._address(self._new_frames), self._frames.nbytes)
-            self._stream.synchronize()
+            self._stream.copy(slot, self._address(self._new_frames), self._frames_nbytes)
+            frames = self._download_frames()
             self._require_finite()
         self._index += 1
         self._rendered += 1
@@ -136,8 +139,8 @@ class DeviceChunkLoop:
             self.past = self._carried[0].copy()
         self._past_on_device = self.past
         shape = (self._spec.new_frames, self._spec.image_size, self._spec.image_size, 3)
-        self.on_device = DeviceFrames(slot, shape, self._frames[0].nbytes, self._memory).every(frame_step, shape[0])
-        return self._frames[::frame_step].copy(), self._seconds()
+        self.on_device = DeviceFrames(slot, shape, frames[0].nbytes, self._memory).every(frame_step, shape[0])
+        return frames[::frame_step], self._seconds()
 
     def _allocate(self, engines: Mapping[str, DeviceEngine], reference: Reference) -> None:
         """One block of device memory with the constants in it, the engines bound to it, and memory of the host."""
@@ -162,17 +165,22 @@ class DeviceChunkLoop:
         self._waveform = cuda.pinned((spec.window_samples,), np.float32)
         self._control = cuda.pinned(self._buffers["control"].shape, np.uint32)
         self._flags = cuda.pinned(self._buffers["flags"].shape, np.uint32)
-        self._frames = cuda.pinned((spec.new_frames, *self._buffers["frames"].shape[1:]), np.uint8)
+        shape = (spec.new_frames, *self._buffers["frames"].shape[1:])
+        self._lent, self._frames_shape, self._frames_nbytes = (
+            PinnedPool(cuda, shape, np.uint8, _LENT),
+            shape,
+            prod(shape),
+        )
         self._carried = cuda.pinned(self._buffers[self._past_buffer].shape, np.float32)
         self._started = cuda.event()
 
     def _slot(self) -> int:
         """Where the chunk's frames stay on the device until `RING` more have been rendered."""
-        return self._address(At("ring", self._rendered % RING * self._frames.nbytes))
+        return self._address(At("ring", self._rendered % RING * self._frames_nbytes))
 
     @property
     def _new_frames(self) -> At:
-        return At("frames", self._buffers["frames"].nbytes - self._frames.nbytes)
+        return At("frames", self._buffers["frames"].nbytes - self._frames_nbytes)
 
     @property
     def _past_buffer(self) -> str:
@@ -200,7 +208,14 @@ class DeviceChunkLoop:
             self._put(operation)
         stream.download(self._flags, self._address("flags"))
         stream.download(self._carried, self._address(self._past_buffer))
-        stream.download(self._frames, self._address(self._new_frames))
+
+    def _download_frames(self) -> Frames:
+        """The new frames once all work is done, in page-locked memory unless all of that is held by somebody."""
+        lent = self._lent.lend()
+        frames: Frames = np.empty(self._frames_shape, np.uint8) if lent is None else lent
+        self._stream.download(frames, self._address(self._new_frames))
+        self._stream.synchronize()
+        return frames
 
     def _put(self, operation: Operation) -> None:
         match operation:
@@ -245,15 +260,14 @@ class DeviceChunkLoop:
         for name, engine in self._engines.items():
             if reason := engine.uncapturable():
                 return f"{name}: {reason}"
-        expected = self._frames.astype(np.int16)
+        expected = self._download_frames().astype(np.int16)
         try:
             graph = self._capture(self._spec.steps)
         except EngineError as error:
             return str(error).rstrip(".")
-        self._frames[...] = 0
+        self._stream.clear(self._address("frames"), self._buffers["frames"].nbytes)
         graph.launch(self._stream)
-        self._stream.synchronize()
-        apart = float(np.abs(self._frames - expected).mean())
+        apart = float(np.abs(self._download_frames() - expected).mean())
         if not apart <= _SAME_CODES:
             return f"its frames were {apart:.1f} codes away from those without it"
         self._graphs[self._spec.steps] = graph
