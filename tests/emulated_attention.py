@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -17,6 +18,8 @@ KERNEL = "hybrid_attention_kernel.cuh"
 def build(folder: Path, kernel: str | None = None) -> ctypes.CDLL:
     """Compile the emulation, of another kernel source if given."""
     if kernel is not None:
+        # Its neighbours include what lies beside them.
+        shutil.copytree(SOURCES / "src", folder, dirs_exist_ok=True)
         (folder / KERNEL).write_text(kernel)
     library = folder / "emulated.so"
     includes = [f"-I{folder}", f"-I{SOURCES / 'include'}", f"-I{SOURCES / 'src'}"]
