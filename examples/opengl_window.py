@@ -10,9 +10,9 @@ from __future__ import annotations
 
 import ctypes
 import sys
-import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +22,6 @@ from OpenGL import GL
 from rap_edge.runtime import Avatar, Chunk, RapEdgeError, Session
 from rap_edge.runtime.audio import read_audio, to_mono
 from rap_edge.runtime.sdl import load_sdl, sdl_error
-
-# A chunk's frames stay on the GPU while one more is rendered.
-AHEAD = 2
 
 
 class Picture:
@@ -114,31 +111,13 @@ class Window:
 
 def rendered_ahead(session: Session) -> Iterator[Chunk]:
     """The session's chunks, each rendered by another thread while the one before is shown."""
-    chunks: list[Chunk | RapEdgeError | None] = []
-    room, ready = threading.Semaphore(AHEAD), threading.Semaphore(0)
-
-    def render() -> None:
-        try:
-            for chunk in session.chunks():
-                chunks.append(chunk)
-                ready.release()
-                room.acquire()
-        except RapEdgeError as error:
-            chunks.append(error)
-        chunks.append(None)
-        ready.release()
-
-    room.acquire()
-    threading.Thread(target=render, daemon=True).start()
-    while True:
-        ready.acquire()
-        chunk = chunks.pop(0)
-        if isinstance(chunk, RapEdgeError):
-            raise chunk
-        if chunk is None:
-            return
-        yield chunk
-        room.release()
+    chunks = session.chunks()
+    with ThreadPoolExecutor(1) as pool:
+        ahead = pool.submit(next, chunks, None)
+        while (chunk := ahead.result()) is not None:
+            # No more than one ahead: a chunk's frames stay on the GPU until two more are rendered.
+            ahead = pool.submit(next, chunks, None)
+            yield chunk
 
 
 def show(avatar: Avatar, session: Session, window: Window, picture: Picture) -> int:

@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 
 from rap_edge.runtime.cuda_memory import Cuda, CudaStream
 from rap_edge.runtime.errors import EngineError
+from rap_edge.runtime.tensorrt_engine import DTYPES
 
 _WARM_UPS, _ROUNDS = 3, 21
-_DTYPES = {"FLOAT": np.float32, "HALF": np.float16, "UINT8": np.uint8}
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,6 @@ def compare_plans(module: Any, logger: Any, plans: Mapping[str, Any], cuda: Cuda
         EngineError: a plan cannot be loaded or run, or the GPU has no room for both.
     """
     cuda = cuda or Cuda()
-    cuda.activate()
     stream = cuda.stream()
     runs = {name: _Run(module, logger, plan, cuda, stream) for name, plan in plans.items()}
     times: dict[str, list[float]] = {name: [] for name in plans}
@@ -76,11 +75,11 @@ class _Run:
         for name in names:
             # Zeros would let the GPU clock higher than data does.
             values = random.random(tuple(self._engine.get_tensor_shape(name)))
-            self._arrays[name] = values.astype(_DTYPES[self._engine.get_tensor_dtype(name).name])
+            self._arrays[name] = values.astype(DTYPES[self._engine.get_tensor_dtype(name).name])
             self._memory[name] = cuda.device_memory(values.nbytes)
             stream.upload(self._memory[name].address, self._arrays[name])
-            stream.synchronize()
             self._context.set_tensor_address(name, self._memory[name].address)
+        stream.synchronize()
 
     def seconds(self) -> float:
         """Time on the GPU of one run."""

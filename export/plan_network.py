@@ -12,6 +12,7 @@ from typing import Any
 
 from rap_edge.runtime.errors import ExportError
 from rap_edge.runtime.pending_file import PendingFile
+from rap_edge.runtime.tensorrt_module import error_logger
 
 from .build_failure import explain_build, explain_parse
 from .claim import Claim
@@ -86,18 +87,14 @@ def build_network(
 
 
 def plan_logger(module: Any, messages: list[str]) -> Any:
-    """A logger of `module` that keeps errors for our own sentences and prints nothing."""
+    """A logger of `module` that keeps errors in `messages`."""
 
-    class Logger(module.ILogger):  # type: ignore[misc]
-        def __init__(self) -> None:
-            module.ILogger.__init__(self)
+    def keep(message: str) -> None:
+        # Without a GPU TensorRT-RTX reports CUDA error 35 and goes on.
+        if "cudaError 35" not in message:
+            messages.append(message)
 
-        def log(self, severity: Any, message: str) -> None:
-            # Without a GPU TensorRT-RTX reports CUDA error 35 and goes on.
-            if severity.name in ("ERROR", "INTERNAL_ERROR") and "cudaError 35" not in message:
-                messages.append(" ".join(message.split()))
-
-    return Logger()
+    return error_logger(module, keep)
 
 
 def _configured(builder: Any, network: Any, module: Any, job: PlanJob) -> Any:

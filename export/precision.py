@@ -411,14 +411,17 @@ def check_finite(name: str, array: np.ndarray) -> None:
 
 def _fits_as_reciprocal_root(value: ir.Value) -> bool:
     """Whether `value` is 1 / sqrt(something + eps) with an eps that keeps it inside fp16."""
-    sum_ = value
-    for op_type in ("Reciprocal", "Sqrt", "Add"):
-        node = sum_.producer()
+    source: ir.Value | None = value
+    for op_type in ("Reciprocal", "Sqrt"):
+        node = source.producer() if source is not None else None
         if node is None or node.op_type != op_type:
             return False
-        constants = [item for item in node.inputs if item is not None and item.const_value is not None]
-        sum_ = next((item for item in node.inputs if item is not None and item.const_value is None), value)
-    return any(float(item.const_value.numpy().min()) >= FP16_MAX**-2 for item in constants if item.const_value)
+        source = node.inputs[0]
+    shifted = source.producer() if source is not None else None
+    if shifted is None or shifted.op_type != "Add":
+        return False
+    constants = [item.const_value for item in shifted.inputs if item is not None and item.const_value is not None]
+    return any(float(constant.numpy().min()) >= FP16_MAX**-2 for constant in constants)
 
 
 def _is_float(value: ir.Value | None) -> bool:

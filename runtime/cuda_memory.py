@@ -69,14 +69,14 @@ class Cuda:
         """A zeroed array in page-locked host memory, which copies asynchronously and can be captured."""
         size = int(np.prod(shape)) * np.dtype(dtype).itemsize
         address = int(self.call("cuMemAllocHost", max(size, 1)))
-        block = (ctypes.c_ubyte * size).from_address(address)
-        # The array holds the block, and the block's end frees the memory.
-        weakref.finalize(block, free, self, "cuMemFreeHost", address)
-        weakref.finalize(block, self._pinned.discard, address)
         self._pinned.add(address)
-        array: NDArray[Any] = np.frombuffer(memoryview(block), dtype=dtype).reshape(shape)
+        array = _array_at(address, shape, dtype, self._free_pinned)
         array[...] = 0
         return array
+
+    def _free_pinned(self, address: int) -> None:
+        self._pinned.discard(address)
+        free(self, "cuMemFreeHost", address)
 
     def is_pinned(self, array: NDArray[Any]) -> bool:
         """Whether the array lies in page-locked memory that this context allocated."""
@@ -115,12 +115,9 @@ class PinnedPool:
         """An array of any content; None while all are held."""
         if not self._free:
             return None
-        model, address = self._arrays[0], self._free.pop()
-        block = (ctypes.c_ubyte * model.nbytes).from_address(address)
+        model = self._arrays[0]
         # The pool lives until the last array is back.
-        weakref.finalize(block, self._take_back, address)
-        array: NDArray[Any] = np.frombuffer(memoryview(block), dtype=model.dtype).reshape(model.shape)
-        return array
+        return _array_at(self._free.pop(), model.shape, model.dtype, self._take_back)
 
     def _take_back(self, address: int) -> None:
         self._free.append(address)
@@ -221,6 +218,16 @@ class CudaGraph:
     def launch(self, stream: CudaStream) -> None:
         """Do the work again, in `stream`."""
         self._cuda.call("cuGraphLaunch", self._executable, stream._handle)
+
+
+def _array_at(address: int, shape: tuple[int, ...], dtype: DTypeLike, release: Callable[[int], None]) -> NDArray[Any]:
+    """An array in memory of the host; `release` gets the address once nobody holds the array, or a view of it."""
+    size = int(np.prod(shape)) * np.dtype(dtype).itemsize
+    block = (ctypes.c_ubyte * size).from_address(address)
+    # The array holds the block.
+    weakref.finalize(block, release, address)
+    array: NDArray[Any] = np.frombuffer(memoryview(block), dtype=dtype).reshape(shape)
+    return array
 
 
 def free(cuda: Cuda, function: str, thing: Any) -> None:

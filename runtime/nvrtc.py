@@ -9,6 +9,9 @@ from typing import Any
 from .cuda_memory import INSTALL
 from .errors import EngineError, first_line
 
+# Of what is compiled: machine code for one kind of GPU, PTX for it and all later ones.
+_ARCHITECTURES = {"CUBIN": "sm", "PTX": "compute"}
+
 
 def compile_binary(source: str, name: str, compute_capability: str) -> bytes:
     """Machine code for the GPUs of one compute capability.
@@ -21,7 +24,7 @@ def compile_binary(source: str, name: str, compute_capability: str) -> bytes:
     Raises:
         EngineError: NVRTC is not installed, does not know the GPU, or refuses the source.
     """
-    return _compile(source, name, {}, compute_capability, "sm", (), "CUBIN")
+    return _compile(source, name, {}, compute_capability, (), "CUBIN")
 
 
 def compile_ptx(
@@ -39,7 +42,7 @@ def compile_ptx(
     Raises:
         EngineError: as `compile_binary`.
     """
-    return _compile(source, name, headers, compute_capability, "compute", options, "PTX").rstrip(b"\0").decode()
+    return _compile(source, name, headers, compute_capability, options, "PTX").rstrip(b"\0").decode()
 
 
 def _compile(
@@ -47,7 +50,6 @@ def _compile(
     name: str,
     headers: Mapping[str, str],
     compute_capability: str,
-    architecture: str,
     options: tuple[str, ...],
     kind: str,
 ) -> bytes:
@@ -58,7 +60,7 @@ def _compile(
     except RuntimeError as error:  # the bindings' own, when they find no library
         raise EngineError(f"NVRTC cannot be loaded ({first_line(error)}); run {INSTALL}.") from None
     try:
-        target = f"--gpu-architecture={architecture}_{compute_capability.replace('.', '')}"
+        target = f"--gpu-architecture={_ARCHITECTURES[kind]}_{compute_capability.replace('.', '')}"
         words = [item.encode() for item in (target, "--std=c++17", *options)]
         (status,) = compiler.nvrtcCompileProgram(program, len(words), words)
         if int(status) != 0:

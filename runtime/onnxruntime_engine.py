@@ -8,6 +8,7 @@ import sys
 import threading
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext, redirect_stdout
+from functools import cache
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -218,14 +219,19 @@ def on_gpu(stream: int | None = None) -> Providers:
     """A GPU if this ONNX Runtime can, else the CPU; `stream` is the CUDA stream for all work, None one of its own."""
     if not has_cuda():
         return CPU_ONLY
-    # The libraries that were installed as packages are found by no other way.
-    with redirect_stdout(sys.stderr):
-        ort.preload_dlls()
+    _load_cuda_libraries()
     # TF32 has the precision of float16, and an fp32 bundle would be fp32 in name only.
     options = {"use_tf32": "0", "arena_extend_strategy": "kSameAsRequested"}
     if stream is not None:
         options["user_compute_stream"] = str(stream)
     return ((_CUDA, options), *CPU_ONLY)
+
+
+@cache
+def _load_cuda_libraries() -> None:
+    # Those that were installed as packages are found by no other way.
+    with redirect_stdout(sys.stderr):
+        ort.preload_dlls()
 
 
 def _tensors(arguments: Any) -> tuple[TensorInfo, ...]:

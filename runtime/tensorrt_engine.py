@@ -19,8 +19,10 @@ from .cuda_memory import Cuda, CudaGraph, CudaStream, DeviceMemory
 from .engine import Array, allocate, resolved_shape
 from .errors import EngineError
 from .runtime_cache import RuntimeCacheFile
+from .tensorrt_module import error_logger
 
-_DTYPES = {
+# numpy's names of TensorRT's types.
+DTYPES = {
     "FLOAT": "float32",
     "HALF": "float16",
     "UINT8": "uint8",
@@ -139,7 +141,7 @@ class TensorRtEngine:
         self._messages: list[str] = []
         self._lock = threading.Lock()
         cuda.activate()
-        self._logger = _logger(module, self._messages)
+        self._logger = error_logger(module, self._remember)
         self._runtime = module.Runtime(self._logger)
         self._runtime.engine_host_code_allowed = allow_host_code
         self._engine = self._runtime.deserialize_cuda_engine(plan.read_bytes())
@@ -234,6 +236,10 @@ class TensorRtEngine:
         """What TensorRT last complained about."""
         return self._messages[-1] if self._messages else "TensorRT gave no reason"
 
+    def _remember(self, message: str) -> None:
+        del self._messages[:-8]
+        self._messages.append(message.rstrip(".")[:300])
+
     def _runtime_cache(self) -> Any:
         if self._cache_file is None:
             return None
@@ -269,21 +275,6 @@ def engine_signature(engine: Any, graph: GraphInfo) -> GraphInfo:
             free = axis < len(contract) and isinstance(contract[axis], str)
             shape.append(contract[axis] if free else int(size))
         dtype = engine.get_tensor_dtype(name).name
-        tensor = TensorInfo(name, _DTYPES.get(dtype, dtype.lower()), tuple(shape))
+        tensor = TensorInfo(name, DTYPES.get(dtype, dtype.lower()), tuple(shape))
         (inputs if engine.get_tensor_mode(name).name == "INPUT" else outputs).append(tensor)
     return GraphInfo(graph.file, tuple(inputs), tuple(outputs))
-
-
-def _logger(module: Any, messages: list[str]) -> Any:
-    """A logger of `module` that keeps errors for our own sentences and prints nothing."""
-
-    class Logger(module.ILogger):  # type: ignore[misc]
-        def __init__(self) -> None:
-            module.ILogger.__init__(self)
-
-        def log(self, severity: Any, message: str) -> None:
-            if severity.name in ("ERROR", "INTERNAL_ERROR"):
-                del messages[:-8]
-                messages.append(" ".join(message.split()).rstrip(".")[:300])
-
-    return Logger()

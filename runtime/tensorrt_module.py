@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import import_module
 from types import ModuleType
+from typing import Any
 
 VERSION_COMPATIBLE = ("version-compatible", "portable")
 
@@ -55,3 +56,17 @@ def load_module(candidate: TensorRtModule, load: Callable[[str], ModuleType] = i
         return None
     # The meta package imports without the library that it is about.
     return module if hasattr(module, "Runtime") else None
+
+
+def error_logger(module: Any, take: Callable[[str], None]) -> Any:
+    """A logger of `module` that gives errors, each on one line, to `take` for our own sentences, and prints nothing."""
+
+    class Logger(module.ILogger):  # type: ignore[misc]
+        def __init__(self) -> None:
+            module.ILogger.__init__(self)
+
+        def log(self, severity: Any, message: str) -> None:
+            if severity.name in ("ERROR", "INTERNAL_ERROR"):
+                take(" ".join(message.split()))
+
+    return Logger()

@@ -66,6 +66,14 @@ def small_bundle(tmp_path_factory: pytest.TempPathFactory) -> str:
     return export_bundle(source, folder / "bundle", settings, drawn, Stages(io.StringIO())).bundle
 
 
+@pytest.fixture(scope="session")
+def tensorrt(tmp_path_factory: pytest.TempPathFactory):
+    """The real Python modules of TensorRT, see `real_tensorrt`."""
+    from real_tensorrt import RealTensorRt
+
+    return RealTensorRt(tmp_path_factory.mktemp("tensorrt"))
+
+
 @pytest.fixture
 def screen(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """A real X server without a monitor, as DISPLAY."""

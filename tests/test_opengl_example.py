@@ -11,7 +11,6 @@ from test_cli_run import speech, write_wav
 from test_device_loop import kernels
 from test_gpu_stack import driver
 from test_preflight import folder
-from virtual_screen import missing_screen, x_server
 
 GL = pytest.importorskip("OpenGL.GL", reason="PyOpenGL is not installed")
 pytest.importorskip("sdl2", reason="PySDL2 is not installed")
@@ -27,15 +26,11 @@ __all__ = ["driver", "folder", "kernels"]
 SIZE = 32
 
 
-@pytest.fixture(scope="module", autouse=True)
-def screen() -> Iterator[None]:
-    if missing := missing_screen():
-        pytest.skip(missing)
-    with x_server() as display, pytest.MonkeyPatch.context() as patch:
-        patch.setenv("DISPLAY", display)
-        patch.setenv("SDL_VIDEODRIVER", "x11")
-        yield
-        load_sdl().SDL_Quit()
+@pytest.fixture(autouse=True)
+def closed_screen(screen: str) -> Iterator[None]:
+    """SDL stays with the screen that it was started on unless it is ended."""
+    yield
+    load_sdl().SDL_Quit()
 
 
 @pytest.fixture

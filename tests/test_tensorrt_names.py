@@ -75,11 +75,6 @@ FOR_TARGETS = {
 }
 
 
-@pytest.fixture(scope="module")
-def tensorrt(tmp_path_factory: pytest.TempPathFactory) -> RealTensorRt:
-    return RealTensorRt(tmp_path_factory.mktemp("tensorrt"))
-
-
 def missing(tensorrt: RealTensorRt, module: str, *asked: dict[str, tuple[str, ...]]) -> list[str]:
     """What the module does not have, as "Class" or "Class.name"."""
     script = f"""

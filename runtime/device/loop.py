@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from itertools import accumulate
-from math import prod
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,6 +27,7 @@ from .program import (
     RING,
     Argument,
     At,
+    Buffer,
     Copy,
     Lap,
     Launch,
@@ -80,6 +80,7 @@ class DeviceChunkLoop:
         """
         self._device, self._stream, self._spec, self._seed = device, device.stream, spec, seed
         self._buffers = chunk_buffers(spec, {name: engine.graph for name, engine in engines.items()})
+        self._new = Buffer(self._buffers["ring"].shape[1:], "uint8")
         self._laps: dict[str, CudaEvent] = {}
         self._programs: dict[int, tuple[Operation, ...]] = {}
         self._graphs: dict[int, CudaGraph | None] = {}
@@ -128,7 +129,7 @@ class DeviceChunkLoop:
                 self._work(steps)
             else:
                 graph.launch(self._stream)
-            self._stream.copy(slot, self._address(self._new_frames), self._frames_nbytes)
+            self._stream.copy(slot, self._address(self._new_frames), self._new.nbytes)
             frames = self._download_frames()
             self._require_finite()
         self._index += 1
@@ -138,8 +139,9 @@ class DeviceChunkLoop:
         else:
             self.past = self._carried[0].copy()
         self._past_on_device = self.past
-        shape = (self._spec.new_frames, self._spec.image_size, self._spec.image_size, 3)
-        self.on_device = DeviceFrames(slot, shape, frames[0].nbytes, self._memory).every(frame_step, shape[0])
+        height, width, channels = self._new.shape[1:]
+        shape = (len(frames), height, width, channels)
+        self.on_device = DeviceFrames(slot, shape, frames[0].nbytes, self._memory).every(frame_step, len(frames))
         return frames[::frame_step], self._seconds()
 
     def _allocate(self, engines: Mapping[str, DeviceEngine], reference: Reference) -> None:
@@ -165,22 +167,17 @@ class DeviceChunkLoop:
         self._waveform = cuda.pinned((spec.window_samples,), np.float32)
         self._control = cuda.pinned(self._buffers["control"].shape, np.uint32)
         self._flags = cuda.pinned(self._buffers["flags"].shape, np.uint32)
-        shape = (spec.new_frames, *self._buffers["frames"].shape[1:])
-        self._lent, self._frames_shape, self._frames_nbytes = (
-            PinnedPool(cuda, shape, np.uint8, _LENT),
-            shape,
-            prod(shape),
-        )
+        self._lent = PinnedPool(cuda, self._new.shape, np.uint8, _LENT)
         self._carried = cuda.pinned(self._buffers[self._past_buffer].shape, np.float32)
         self._started = cuda.event()
 
     def _slot(self) -> int:
         """Where the chunk's frames stay on the device until `RING` more have been rendered."""
-        return self._address(At("ring", self._rendered % RING * self._frames_nbytes))
+        return self._address(At("ring", self._rendered % RING * self._new.nbytes))
 
     @property
     def _new_frames(self) -> At:
-        return At("frames", self._buffers["frames"].nbytes - self._frames_nbytes)
+        return At("frames", self._buffers["frames"].nbytes - self._new.nbytes)
 
     @property
     def _past_buffer(self) -> str:
@@ -212,7 +209,7 @@ class DeviceChunkLoop:
     def _download_frames(self) -> Frames:
         """The new frames once all work is done, in page-locked memory unless all of that is held by somebody."""
         lent = self._lent.lend()
-        frames: Frames = np.empty(self._frames_shape, np.uint8) if lent is None else lent
+        frames: Frames = np.empty(self._new.shape, np.uint8) if lent is None else lent
         self._stream.download(frames, self._address(self._new_frames))
         self._stream.synchronize()
         return frames
