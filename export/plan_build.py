@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +48,7 @@ def build_plan_here(
     def build(number: int, claim: Claim, model: bytes | None) -> BuiltPlan:
         return build_network(job, module, claim, model, lambda part: on_progress((number + part) / builds), cancelled)
 
-    logger = plan_logger(module, [])
+    logger = plan_logger(module, [], [])
     built, choice = build(0, job.claim, None), {}
     if job.plugin_capability:
 
@@ -58,16 +59,17 @@ def build_plan_here(
         built, found = choose_attention(built, with_plugins, lambda plans: compare_plans(module, logger, plans))
         choice = {"hybrid_attention": found}
     size = _write(Path(job.plan), built.serialized)
-    claim, attentions, layers = built.claim, built.attentions, built.layers
-    del built
-    evidence = _check_plan(job, module, logger, claim, attentions)
+    # The plan itself, which may be large, is in its file from here on.
+    built = replace(built, serialized=None)
+    evidence = _check_plan(job, module, logger, built.claim, built.attentions)
     memory = peak_rss_mb()
     return PlanResult(
         version=str(module.__version__),
         bytes=size,
         seconds=time.monotonic() - started,
         peak_memory_bytes=None if memory is None else round(memory * 2**20),
-        layers=layers,
+        layers=built.layers,
+        activation_bytes=built.activation_bytes,
         evidence={**evidence, **choice},
     )
 

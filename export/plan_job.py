@@ -61,6 +61,7 @@ class PlanResult:
         seconds: from reading the graph to the end of the truth test.
         peak_memory_bytes: largest resident size of the building process, None where the system does not tell.
         layers: of the parsed network.
+        activation_bytes: device memory that a run needs besides weights and tensors, 0 if TensorRT did not tell.
         evidence: what the truth test found.
     """
 
@@ -69,4 +70,5 @@ class PlanResult:
     seconds: float
     peak_memory_bytes: int | None
     layers: int
+    activation_bytes: int
     evidence: Mapping[str, Any]

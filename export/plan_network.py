@@ -5,6 +5,7 @@ In: a `PlanJob`, and the graph as a file or as bytes. Out: a serialised plan tha
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +23,8 @@ from .profiles import configure_profile
 from .truth import check_network
 from .turing import rows_without_products
 
+_ACTIVATIONS = re.compile(r"Total Activation Memory: (\d+) bytes")
+
 
 @dataclass(frozen=True)
 class BuiltPlan:
@@ -32,12 +35,14 @@ class BuiltPlan:
         claim: what it has to be.
         attentions: of the network, as `check_network` names them.
         layers: of the network.
+        activation_bytes: device memory that a run needs besides weights and tensors, 0 if TensorRT did not tell.
     """
 
     serialized: Any
     claim: Claim
     attentions: tuple[str, ...]
     layers: int
+    activation_bytes: int
 
 
 def build_network(
@@ -63,7 +68,8 @@ def build_network(
         KeyboardInterrupt: the build was cancelled.
     """
     messages: list[str] = []
-    logger = plan_logger(module, messages)
+    facts: list[str] = []
+    logger = plan_logger(module, messages, facts)
     builder = module.Builder(logger)
     # TensorRT before 10 needs the flag; since 11 networks are always strongly typed.
     network = builder.create_network(1 << int(module.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
@@ -83,18 +89,22 @@ def build_network(
         raise explain_build(job, messages)
     del monitor
     _save_timing_cache(config, job)
-    return BuiltPlan(serialized, claim, attentions, network.num_layers)
+    return BuiltPlan(serialized, claim, attentions, network.num_layers, _activation_bytes(facts))
 
 
-def plan_logger(module: Any, messages: list[str]) -> Any:
-    """A logger of `module` that keeps errors in `messages`."""
+def plan_logger(module: Any, messages: list[str], facts: list[str]) -> Any:
+    """A logger of `module` that keeps errors in `messages` and information in `facts`."""
 
     def keep(message: str) -> None:
         # Without a GPU TensorRT-RTX reports CUDA error 35 and goes on.
         if "cudaError 35" not in message:
             messages.append(message)
 
-    return error_logger(module, keep)
+    return error_logger(module, keep, facts.append)
+
+
+def _activation_bytes(facts: list[str]) -> int:
+    return max((int(found.group(1)) for fact in facts if (found := _ACTIVATIONS.fullmatch(fact))), default=0)
 
 
 def _configured(builder: Any, network: Any, module: Any, job: PlanJob) -> Any:

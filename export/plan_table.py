@@ -7,7 +7,7 @@ from .plans import PlansReport
 
 def table(report: PlansReport) -> str:
     """The report as text."""
-    header = ("plan", "layers", "size", "attention", "products", "moves", "seconds", "peak memory")
+    header = ("plan", "layers", "size", "attention", "products", "activations", "moves", "seconds", "peak memory")
     rows = [header]
     for name, result in report.graphs.items():
         attention = result.evidence.get("attention", {"fused": 0, "expected": 0})
@@ -21,6 +21,7 @@ def table(report: PlansReport) -> str:
                 f"{result.bytes / 1e6:.1f} MB",
                 f"{attention['fused']}/{attention['expected']} fused",
                 ", ".join(f"{count} {kind}" for kind, count in products.items()) or "-",
+                f"{result.activation_bytes / 1e6:.0f} MB" if result.activation_bytes else "?",
                 "?" if traffic is None else f"{traffic / 1e9:.2f} GB",
                 f"{result.seconds:.1f}",
                 memory,

@@ -104,6 +104,7 @@ def build_plans(root: Path, manifest: Manifest, choice: EngineChoice, stages: St
             profile=choice.profile,
             graph_sha256=graph_hash(manifest.files, manifest.graphs[graph]),
             evidence=result.evidence,
+            activation_bytes=result.activation_bytes,
         )
         for graph, result in results.items()
     }

@@ -76,6 +76,7 @@ class EngineInfo:
         profile: name of the build profile, which says how far the engine travels.
         graph_sha256: `graph_hash` of the ONNX graph that it was built from.
         evidence: what the check of the built engine found: fused attention and the precision of its products.
+        activation_bytes: device memory that a run needs besides weights and tensors, 0 if not known.
     """
 
     file: str
@@ -86,6 +87,7 @@ class EngineInfo:
     profile: str
     graph_sha256: str
     evidence: Mapping[str, Any] = field(default_factory=dict)
+    activation_bytes: int = 0
 
     @property
     def build(self) -> tuple[str, ...]:
@@ -149,6 +151,7 @@ class Manifest:
                             "profile": engine.profile,
                             "graph_sha256": engine.graph_sha256,
                             "evidence": dict(engine.evidence),
+                            "activation_bytes": engine.activation_bytes,
                         }
                         for engine in engines
                     ]
@@ -353,11 +356,11 @@ class _Reader:
             raise BundleError(f"{where} has a {type(data).__name__} in place of an object; export the bundle again.")
         self._data, self._where = data, where
 
-    def get(self, key: str, kind: type) -> Any:
-        value = self._data.get(key)
+    def get(self, key: str, kind: type, default: object = None) -> Any:
+        value = self._data.get(key, default)
         if not isinstance(value, kind) or isinstance(value, bool):
             raise BundleError(f"{self._where} lacks a valid {key!r}; export the bundle again.")
-        if kind is int and self._data[key] < 0:
+        if isinstance(value, int) and value < 0:
             raise BundleError(f"{self._where} has a negative {key!r}; export the bundle again.")
         return value
 
@@ -421,6 +424,7 @@ def _engine(name: str, entry: object) -> EngineInfo:
         profile=reader.get("profile", str),
         graph_sha256=_sha256(reader, f"engine of {name!r}"),
         evidence=reader.get("evidence", dict),
+        activation_bytes=reader.get("activation_bytes", int, 0),
     )
 
 

@@ -61,6 +61,11 @@ class Cuda:
         """A point in a stream's work that can be timed."""
         return CudaEvent(self, self.call("cuEventCreate", 0))
 
+    def waypoint(self) -> CudaEvent:
+        """A point in a stream's work that a thread can wait for asleep, and that cannot be timed."""
+        flags = self.driver.CUevent_flags
+        return CudaEvent(self, self.call("cuEventCreate", flags.CU_EVENT_BLOCKING_SYNC | flags.CU_EVENT_DISABLE_TIMING))
+
     def device_memory(self, size: int) -> DeviceMemory:
         """`size` bytes on the GPU, aligned to 256 bytes, of any content."""
         return DeviceMemory(self, int(self.call("cuMemAlloc", size)))
@@ -135,6 +140,10 @@ class CudaEvent:
         """Time on the GPU between two events that have passed."""
         return float(self._cuda.call("cuEventElapsedTime", earlier.handle, self.handle)) / 1000.0
 
+    def wait(self) -> None:
+        """Wait until the work before it is done."""
+        self._cuda.call("cuEventSynchronize", self.handle)
+
 
 class CudaStream:
     """Work in order on the GPU. Addresses are numbers."""
@@ -143,6 +152,7 @@ class CudaStream:
         """Made by `Cuda.stream`."""
         self._cuda, self._handle = cuda, handle
         self._capturing = False
+        self._end = cuda.waypoint()
         weakref.finalize(self, free, cuda, "cuStreamDestroy", handle)
 
     @property
@@ -177,8 +187,9 @@ class CudaStream:
         self._cuda.call("cuLaunchKernel", kernel, blocks, 1, 1, threads, 1, 1, 0, self._handle, (values, types), 0)
 
     def synchronize(self) -> None:
-        """Wait until all work is done."""
-        self._cuda.call("cuStreamSynchronize", self._handle)
+        """Wait until all work is done, asleep: the processor's cores have videos to encode."""
+        self.record(self._end)
+        self._end.wait()
 
     def capture(self, work: Callable[[], None]) -> CudaGraph:
         """What `work` puts into this stream, recorded instead of done, and ready to be replayed.

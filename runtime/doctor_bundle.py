@@ -108,8 +108,9 @@ def _memory(manifest: Manifest, facts: Facts) -> Finding:
 
 
 def _parts(plan: MemoryPlan) -> str:
+    activations = f"{'about ' if plan.estimated else ''}{as_gib(plan.activations)}"
     return (
-        f"weights {as_gib(plan.weights)}, activations about {as_gib(plan.activations)}, driver about "
+        f"weights {as_gib(plan.weights)}, activations {activations}, driver about "
         f"{as_gib(plan.context)}, each session {as_gib(plan.session.total)}"
     )
 

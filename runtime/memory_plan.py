@@ -2,7 +2,8 @@
 
 In: a bundle's manifest, and how much memory there is. Out: what weights, activations and each session take, how many
 sessions fit, and a refusal with a suggestion where they do not. Weights, audio keys and values, latents and frames are
-exact: they follow from file sizes and the graph contract. Activations and the driver's own share are estimates.
+exact: they follow from file sizes and the graph contract. Activations of plans are what their builder told; those of ONNX
+graphs, and the driver's own share, are estimates.
 """
 
 from __future__ import annotations
@@ -68,9 +69,10 @@ class MemoryPlan:
         name: of the model and its precision, for messages.
         precision: of the graphs.
         weights: graph or plan files; exact for plans, about right for ONNX graphs.
-        activations: one arena that all engines share, as large as the largest needs; an estimate.
+        activations: one arena that all engines share, as large as the largest needs.
         context: the driver's own; an estimate.
         session: per session.
+        estimated: whether the activations are an estimate too.
     """
 
     name: str
@@ -79,6 +81,7 @@ class MemoryPlan:
     activations: int
     context: int
     session: SessionMemory
+    estimated: bool = True
 
     @property
     def shared(self) -> int:
@@ -95,7 +98,7 @@ class MemoryPlan:
 
     def certain(self) -> MemoryPlan:
         """What is needed at the very least: the plan without its estimates."""
-        return dataclasses.replace(self, activations=0, context=0)
+        return dataclasses.replace(self, activations=0 if self.estimated else self.activations, context=0)
 
     def require(self, available: int, sessions: int = 1) -> None:
         """Refuse what does not fit.
@@ -139,13 +142,16 @@ def plan_memory(manifest: Manifest, plans: Mapping[str, EngineInfo] | None = Non
     else:
         weights = sum(files[path].bytes for graph in manifest.graphs.values() for path in (graph.file, *graph.data))
     spec, width = manifest.spec, 4 if manifest.precision == "fp32" else 2
+    told = [plan.activation_bytes for plan in (plans or {}).values()]
+    known = bool(told) and all(told)
     return MemoryPlan(
         name=f"{spec.name!r} in {manifest.precision}",
         precision=manifest.precision,
         weights=weights,
-        activations=max(_denoiser_activations(spec, width), _decoder_activations(spec, width)),
+        activations=max(told if known else (_denoiser_activations(spec, width), _decoder_activations(spec, width))),
         context=CONTEXT_BYTES,
         session=session_memory(manifest),
+        estimated=not known,
     )
 
 

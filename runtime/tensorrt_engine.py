@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -30,6 +31,14 @@ DTYPES = {
     "INT32": "int32",
     "INT64": "int64",
 }
+
+
+@dataclass(frozen=True)
+class TensorRtContext:
+    """An execution context, and what it works in beside the main stream and must not outlive."""
+
+    handle: Any
+    auxiliary: tuple[CudaStream, ...]
 
 
 class TensorRtExecution:
@@ -92,7 +101,7 @@ class TensorRtExecution:
 class TensorRtDeviceExecution:
     """An execution context of a shared `TensorRtEngine`, bound to device memory and a stream of somebody else."""
 
-    def __init__(self, engine: TensorRtEngine, context: Any, stream: CudaStream) -> None:
+    def __init__(self, engine: TensorRtEngine, context: TensorRtContext, stream: CudaStream) -> None:
         """Made by `TensorRtEngine.bind`."""
         self._engine, self._context, self._stream = engine, context, stream
 
@@ -175,7 +184,7 @@ class TensorRtEngine:
         """Bind device memory; see `DeviceEngine.bind`. The first run may compile kernels."""
         strategy = self._module.ExecutionContextAllocationStrategy.USER_MANAGED
         context = self.new_context(strategy)
-        context.set_device_memory(activations.address, self.activation_bytes)
+        context.handle.set_device_memory(activations.address, self.activation_bytes)
         shapes = {tensor.name: resolved_shape(tensor, sizes) for tensor in self.graph.inputs}
         self.set_tensors(context, shapes, addresses)
         return TensorRtDeviceExecution(self, context, stream)
@@ -185,33 +194,35 @@ class TensorRtEngine:
         """Device memory that one run needs besides its tensors."""
         return int(self._engine.device_memory_size_v2)
 
-    def enqueue(self, context: Any, stream: CudaStream) -> None:
+    def enqueue(self, context: TensorRtContext, stream: CudaStream) -> None:
         """Put one run into a stream; raises `EngineError` if TensorRT refuses it."""
-        if not context.execute_async_v3(stream.handle):
+        if not context.handle.execute_async_v3(stream.handle):
             raise EngineError(
                 f"The plan of {self.name!r} failed on the GPU ({self.last_error()}); build it again with rap-export."
             )
 
-    def capturable(self, context: Any, stream: CudaStream) -> bool:
+    def capturable(self, context: TensorRtContext, stream: CudaStream) -> bool:
         """False if TensorRT says beforehand that its work cannot be captured."""
         # Only TensorRT-RTX, which compiles late, can tell; elsewhere a capture that fails does.
-        ask = getattr(context, "is_stream_capturable", None)
+        ask = getattr(context.handle, "is_stream_capturable", None)
         return ask is None or bool(ask(stream.handle))
 
-    def set_tensors(self, context: Any, shapes: Mapping[str, tuple[int, ...]], addresses: Mapping[str, int]) -> None:
+    def set_tensors(
+        self, context: TensorRtContext, shapes: Mapping[str, tuple[int, ...]], addresses: Mapping[str, int]
+    ) -> None:
         """Give a context the shapes of its inputs and the addresses of all tensors.
 
         Raises:
             EngineError: TensorRT refuses one.
         """
         for name, shape in shapes.items():
-            if not context.set_input_shape(name, shape):
+            if not context.handle.set_input_shape(name, shape):
                 raise EngineError(
                     f"The plan of {self.name!r} does not take {name!r} as {list(shape)}; build it again with "
                     "rap-export."
                 )
         for name, address in addresses.items():
-            if not context.set_tensor_address(name, address):
+            if not context.handle.set_tensor_address(name, address):
                 raise EngineError(f"The plan of {self.name!r} refuses a buffer for {name!r}; build it again.")
 
     def keep_kernels(self) -> None:
@@ -220,7 +231,7 @@ class TensorRtEngine:
             with self._lock:
                 self._cache_file.save(self._cache)
 
-    def new_context(self, strategy: Any = None) -> Any:
+    def new_context(self, strategy: Any = None) -> TensorRtContext:
         """An execution context with the shared runtime cache, and memory of its own unless `strategy` is another."""
         config = self._runtime_config(strategy)
         arguments = [config] if config is not None else [strategy] if strategy is not None else []
@@ -230,7 +241,10 @@ class TensorRtEngine:
             raise EngineError(
                 f"The GPU has no room for the activations of {self.name!r} ({self.last_error()}); free GPU memory."
             )
-        return context
+        # Those that TensorRT would make wait for the default stream, which belongs to the rest of the program.
+        auxiliary = tuple(self.cuda.stream() for _ in range(self._engine.num_aux_streams))
+        context.set_aux_streams([stream.handle for stream in auxiliary])
+        return TensorRtContext(context, auxiliary)
 
     def last_error(self) -> str:
         """What TensorRT last complained about."""

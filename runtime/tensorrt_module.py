@@ -58,8 +58,11 @@ def load_module(candidate: TensorRtModule, load: Callable[[str], ModuleType] = i
     return module if hasattr(module, "Runtime") else None
 
 
-def error_logger(module: Any, take: Callable[[str], None]) -> Any:
-    """A logger of `module` that gives errors, each on one line, to `take` for our own sentences, and prints nothing."""
+def error_logger(module: Any, take: Callable[[str], None], tell: Callable[[str], None] = lambda fact: None) -> Any:
+    """A logger of `module` that gives errors, each on one line, to `take` for our own sentences, and prints nothing.
+
+    What TensorRT says about its work goes to `tell`.
+    """
 
     class Logger(module.ILogger):  # type: ignore[misc]
         def __init__(self) -> None:
@@ -68,5 +71,7 @@ def error_logger(module: Any, take: Callable[[str], None]) -> Any:
         def log(self, severity: Any, message: str) -> None:
             if severity.name in ("ERROR", "INTERNAL_ERROR"):
                 take(" ".join(message.split()))
+            elif severity.name == "INFO":
+                tell(message)
 
     return Logger()

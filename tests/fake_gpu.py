@@ -35,6 +35,7 @@ class FakeCudaDriver:
     """`cuda.bindings.driver`; a captured graph is the list of calls that it held back."""
 
     CUstream_flags = SimpleNamespace(CU_STREAM_NON_BLOCKING=1)
+    CUevent_flags = SimpleNamespace(CU_EVENT_BLOCKING_SYNC=1, CU_EVENT_DISABLE_TIMING=2)
     CUstreamCaptureMode = SimpleNamespace(CU_STREAM_CAPTURE_MODE_THREAD_LOCAL=1)
     CUevent_record_flags = SimpleNamespace(CU_EVENT_RECORD_DEFAULT=0, CU_EVENT_RECORD_EXTERNAL=1)
     CUdevice_attribute = SimpleNamespace(
@@ -129,7 +130,7 @@ class FakeCudaDriver:
             "cuStreamEndCapture": self._end,
             "cuGraphInstantiate": lambda graph, flags: graph,
             "cuGraphLaunch": self._launch,
-            "cuStreamCreate": lambda flags: 7,
+            "cuStreamCreate": lambda flags: self._handle("stream"),
             "cuCtxSetCurrent": lambda context: self._use(max(self.contexts.count, 1)),
             "cuCtxPushCurrent": lambda context: self._use(self.contexts.count + 1),
             "cuCtxPopCurrent": lambda: self._use(self.contexts.count - 1),
@@ -158,6 +159,7 @@ class FakeTensorRt:
         pass
 
     ExecutionContextAllocationStrategy = SimpleNamespace(USER_MANAGED=2)
+    auxiliary_streams = 0
 
     def __init__(
         self, driver: FakeCudaDriver, tensors, body, *, refuse: bool = False, outputs=lambda inputs: {}
@@ -231,6 +233,7 @@ class FakeEngine:
         self._module = module
         self.num_io_tensors = len(module.tensors)
         self.device_memory_size_v2 = 1000
+        self.num_aux_streams = module.auxiliary_streams
         self.contexts: list[FakeContext] = []
 
     def _find(self, name: str):
@@ -280,6 +283,9 @@ class FakeContext:
     def set_device_memory(self, address, size) -> None:
         assert address % 256 == 0
         self.arena = (address, size)
+
+    def set_aux_streams(self, streams) -> None:
+        self.auxiliary = streams
 
     def execute_async_v3(self, stream) -> bool:
         self.enqueued += 1

@@ -27,8 +27,8 @@ from rap_edge.runtime.spec import NANO, RAP_1_3B
 from rap_edge.runtime.tensorrt_module import RTX, TENSORRT
 
 CLAIM = Claim("dit", "float16", attention=16, hybrid=4)
-OWN = BuiltPlan(b"own", CLAIM, ("a", "b"), 100)
-FUSED = BuiltPlan(b"fused", CLAIM.with_plugins(), ("a",), 90)
+OWN = BuiltPlan(b"own", CLAIM, ("a", "b"), 100, 0)
+FUSED = BuiltPlan(b"fused", CLAIM.with_plugins(), ("a",), 90, 0)
 
 
 def chosen(native_ms: float, plugin_ms: float, difference: float) -> tuple[BuiltPlan, dict]:

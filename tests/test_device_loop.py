@@ -156,12 +156,13 @@ def test_a_replayed_chunk_is_one_launch(tmp_path, kernels) -> None:
     assert loop.notes == ()
     gpu.driver.calls.clear()
     loop.render(TINY.steps)
-    assert [call for call in gpu.driver.calls if not call.startswith("cuEvent")] == [
+    assert [call for call in gpu.driver.calls if call != "cuEventElapsedTime"] == [
         "cuCtxSetCurrent",
         "cuGraphLaunch",
         "cuMemcpyDtoDAsync",
         "cuMemcpyDtoHAsync",
-        "cuStreamSynchronize",
+        "cuEventRecordWithFlags",
+        "cuEventSynchronize",
     ]
 
 
@@ -346,8 +347,8 @@ def test_a_session_may_be_opened_while_another_one_renders(tmp_path, kernels) ->
 def test_a_device_that_is_lost_is_a_sentence(tmp_path, kernels) -> None:
     gpu = Gpu(tmp_path, kernels, TINY)
     loop = gpu.loop()
-    gpu.driver.fail_at = "cuStreamSynchronize"
-    with pytest.raises(EngineError, match="The GPU failed in cuStreamSynchronize"):
+    gpu.driver.fail_at = "cuEventSynchronize"
+    with pytest.raises(EngineError, match="The GPU failed in cuEventSynchronize"):
         loop.render(TINY.steps)
 
 
@@ -358,14 +359,14 @@ def test_a_stream_goes_on_with_the_next_engine_when_the_device_is_lost(tmp_path,
     loop, oracle = make(spec, gpu.reference, 3), gpu.oracle()
     for chunk in range(5):
         speak((loop, oracle), chunk)
-        gpu.driver.fail_at = "cuStreamSynchronize" if chunk >= 2 else ""
+        gpu.driver.fail_at = "cuEventSynchronize" if chunk >= 2 else ""
         if chunk == 1:
             loop.skip()
             oracle.skip()
         assert_same(loop.render(spec.steps)[0], oracle.render(spec.steps)[0])
         assert (loop.on_device is None) == (chunk >= 2)
     (note,) = loop.notes
-    assert note.startswith("Fell back to ONNX Runtime on the CPU at chunk 3: The GPU failed in cuStreamSynchronize")
+    assert note.startswith("Fell back to ONNX Runtime on the CPU at chunk 3: The GPU failed in cuEventSynchronize")
 
 
 def test_a_nan_is_not_rendered_again_by_another_engine_and_the_last_engine_may_fail() -> None:
@@ -403,7 +404,7 @@ def test_the_real_bindings_take_every_call_that_the_loop_makes(tmp_path, kernels
     gpu = Gpu(tmp_path, kernels, TINY_CLEAN)
     gpu.loop().render(TINY.steps)
     assert gpu.cuda.compute_capability == "8.9"
-    for group in ("CUstream_flags", "CUstreamCaptureMode", "CUevent_record_flags"):
+    for group in ("CUstream_flags", "CUstreamCaptureMode", "CUevent_flags", "CUevent_record_flags"):
         for name, value in vars(getattr(gpu.driver, group)).items():
             assert getattr(getattr(real, group), name) == value
     if query_driver().version is not None:

@@ -44,6 +44,19 @@ def test_weights_are_the_graphs_or_the_plans_that_stand_for_them() -> None:
     assert plan_memory(replace(described, files=files), {"dit": plan}).weights == 7 * MIB
 
 
+def test_activations_of_plans_are_what_their_builder_told() -> None:
+    described = manifest(NANO)
+    plans = {
+        name: EngineInfo(graph.file, "tensorrt", "11.4", "linux-x86_64", ("8.9",), "native", "0" * 64, {}, size * MIB)
+        for size, (name, graph) in enumerate(described.graphs.items(), 1)
+    }
+    planned = plan_memory(described, plans)
+    assert planned.activations == 5 * MIB
+    assert planned.certain().total(1) == planned.weights + 5 * MIB + planned.session.total
+    untold = {**plans, "dit": replace(plans["dit"], activation_bytes=0)}
+    assert plan_memory(described, untold).activations == plan_memory(described).activations
+
+
 def test_half_precision_halves_the_activations() -> None:
     for spec in SPECS:
         full, half = plan_memory(manifest(spec, "fp32")), plan_memory(manifest(spec, "fp16"))

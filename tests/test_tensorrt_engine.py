@@ -51,14 +51,40 @@ def test_a_run_copies_in_computes_copies_out_and_waits(tmp_path) -> None:
     assert np.array_equal(execution.buffers["y"], 2 * np.arange(6).reshape(2, 3) + 20)
     assert machine.driver.calls == ["cuCtxSetCurrent"] + ["cuMemcpyHtoDAsync"] * 2 + [
         "cuMemcpyDtoHAsync",
-        "cuStreamSynchronize",
+        "cuEventRecordWithFlags",
+        "cuEventSynchronize",
     ]
 
 
 def test_preparing_runs_once_so_that_the_first_chunk_is_not_late(tmp_path) -> None:
     machine = Machine(tmp_path)
     execution = machine.engine.prepare(sizes={"frames": 1})
-    assert execution._context.enqueued == 1
+    assert execution._context.handle.enqueued == 1
+
+
+def test_work_beside_the_main_stream_waits_for_nothing_outside(tmp_path) -> None:
+    class Branching(FakeTensorRtx):
+        auxiliary_streams = 2
+
+    machine = Machine(tmp_path, kind=Branching)
+    execution = machine.engine.prepare(sizes={"frames": 1})
+    auxiliary = execution._context.handle.auxiliary
+    assert len({*auxiliary, execution._stream.handle}) == 3
+    assert machine.driver.arguments["cuStreamCreate"] == (machine.driver.CUstream_flags.CU_STREAM_NON_BLOCKING,)
+    del execution
+    machine.engine._engine.contexts.clear()
+    gc.collect()
+    assert machine.driver.calls.count("cuStreamDestroy") == 3
+
+
+def test_a_thread_that_waits_for_the_gpu_sleeps() -> None:
+    driver = FakeCudaDriver()
+    stream = Cuda(driver).stream()
+    (flags,) = driver.arguments["cuEventCreate"]
+    assert flags & driver.CUevent_flags.CU_EVENT_BLOCKING_SYNC
+    driver.calls.clear()
+    stream.synchronize()
+    assert driver.calls == ["cuEventRecordWithFlags", "cuEventSynchronize"]
 
 
 def test_buffers_that_are_given_are_used_as_they_are(tmp_path) -> None:
@@ -74,12 +100,12 @@ def test_a_captured_graph_is_replayed(tmp_path) -> None:
     machine = Machine(tmp_path)
     execution = machine.engine.prepare(sizes={"frames": 1})
     assert execution.capture() == ""
-    enqueued = execution._context.enqueued
+    enqueued = execution._context.handle.enqueued
     for value in (1.0, 5.0):
         execution.buffers["x"][...] = value
         execution.run()
         assert (execution.buffers["y"] == 2 * value).all()
-    assert execution._context.enqueued == enqueued
+    assert execution._context.handle.enqueued == enqueued
     assert machine.driver.calls.count("cuGraphLaunch") == 2
 
 
@@ -102,7 +128,7 @@ def test_a_capture_that_fails_says_why_and_runs_without(tmp_path) -> None:
     execution.buffers["x"][...] = 3
     execution.run()
     assert (execution.buffers["y"] == 6).all()
-    execution._context.capturable = False
+    execution._context.handle.capturable = False
     assert "cannot be captured" in execution.capture()
 
 
@@ -156,8 +182,8 @@ def test_tensorrt_proper_which_knows_no_capture_beforehand_is_captured_too(tmp_p
 def test_a_failing_gpu_is_a_sentence(tmp_path) -> None:
     machine = Machine(tmp_path)
     execution = machine.engine.prepare(sizes={"frames": 1})
-    machine.driver.fail_at = "cuStreamSynchronize"
-    with pytest.raises(EngineError, match="The GPU failed in cuStreamSynchronize"):
+    machine.driver.fail_at = "cuEventSynchronize"
+    with pytest.raises(EngineError, match="The GPU failed in cuEventSynchronize"):
         execution.run()
 
 

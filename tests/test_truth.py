@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from pathlib import Path
 
 import onnx
@@ -183,6 +184,14 @@ def test_a_normalisation_before_a_convolution_moves_the_activations_in_fp16_alon
     # A change of layout at both ends, two convolutions, the sum of squares, and the scaling; an fp32 copy makes it 29.
     assert traffic / x.numel() < 4 + 4 + 4 + 4 + 2 + 4 + 3
     assert traffic / x.numel() > 20
+
+
+def test_the_activations_that_are_told_are_the_regions_in_the_plan(tmp_path) -> None:
+    told = build(job(quantised(tmp_path))).activation_bytes
+    text = (tmp_path / "quantised.plan").read_bytes().decode("latin-1")
+    regions = re.findall(r"\n  region = \{ name=\S+ size=(\d+) .*type=user place=accelerator", text)
+    assert told == pytest.approx(sum(map(int, regions)), rel=0.01)
+    assert told > 1000
 
 
 def test_programs_are_read_with_types_layers_and_gpus() -> None:
