@@ -3,7 +3,7 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 
-.PHONY: demo test lint train bench plugins clean
+.PHONY: demo test lint train bench plugins gpu clean
 
 demo: $(VENV)/.export
 	$(BIN)/rap-export -o build/nano-fp32
@@ -28,6 +28,14 @@ plugins: $(BIN)/python
 	$(BIN)/cmake -S . -B build/plugins -DTENSORRT_INCLUDE_DIR=$(TENSORRT_INCLUDE_DIR) \
 		-DCMAKE_CUDA_COMPILER=$$(ls -d $(CURDIR)/$(VENV)/lib/python*/site-packages/nvidia/cu13/bin/nvcc)
 	$(BIN)/cmake --build build/plugins --parallel
+
+# Everything that needs a GPU, as a page in docs/benchmarks. torch and onnxruntime become those for CUDA.
+gpu: plugins
+	$(PIP) torch==2.13.0
+	$(PIP) --editable '.[export,calibrate,serve,train,test,plugins,tensorrt-rtx,cuda,gpu]'
+	$(BIN)/python -m pip uninstall --quiet --yes onnxruntime
+	$(PIP) --force-reinstall --no-deps onnxruntime-gpu
+	$(BIN)/python benchmarks/on_a_gpu.py
 
 train: $(VENV)/.test
 	$(BIN)/python -m rap_edge.models.nano.train --data build/nano-data --out build/nano-training

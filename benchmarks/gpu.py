@@ -14,11 +14,10 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -26,6 +25,7 @@ import numpy as np
 import torch
 from hybrid_attention import copy_bytes_per_us, operations_per_us
 from numpy.typing import NDArray
+from provenance import commit
 from torch_loop import TorchLoop, compile_with_graphs
 
 from rap_edge.export.inputs import golden_inputs
@@ -52,11 +52,28 @@ Render = Callable[[NDArray[np.float32]], tuple[NDArray[np.uint8], Mapping[str, f
 
 @dataclass(frozen=True)
 class Way:
-    """One way to render: its name, how it runs, and what there is to say about it."""
+    """One way to render.
+
+    Attributes:
+        name: for the table.
+        render: how it runs.
+        note: what there is to say about it.
+        step_bytes: what one denoise step moves through the GPU's memory, 0 if not known.
+    """
 
     name: str
     render: Render
     note: str = ""
+    step_bytes: int = 0
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What the GPU reached in this run: operations per second of a large matrix product in the bundle's precision, and
+    bytes per second that a large copy reads and writes."""
+
+    operations: float
+    bandwidth: float
 
 
 @dataclass(frozen=True)
@@ -70,7 +87,9 @@ class Figures:
         decode_ms: median of the decoder.
         fps: new frames per second of rendering.
         rtf: median time over the time that a chunk plays.
-        share_of_peak: the DiT's operations over the measured matrix product, None if that was not measured.
+        share_of_peak: the DiT's operations over the measured matrix product.
+        share_of_bandwidth: what the DiT moves over the measured copy, None where what it moves is not known. Beyond 1
+            the caches help.
         psnr: least PSNR of the first chunks against PyTorch with the same noise, dB.
         note: why it is not what was asked for, if so.
     """
@@ -81,7 +100,8 @@ class Figures:
     decode_ms: float
     fps: float
     rtf: float
-    share_of_peak: float | None
+    share_of_peak: float
+    share_of_bandwidth: float | None
     psnr: float
     note: str
 
@@ -118,7 +138,7 @@ def measure(
     manifest: Manifest,
     windows: Sequence[NDArray[np.float32]],
     rounds: int,
-    peak: float | None,
+    limits: Limits,
 ) -> list[Figures]:
     """Give every way its turn, `rounds` times over all windows.
 
@@ -128,7 +148,7 @@ def measure(
         manifest: of the model.
         windows: float32 [window_samples] of consecutive chunks.
         rounds: turns.
-        peak: floating point operations per second of a large matrix product in the bundle's precision.
+        limits: of the GPU.
     """
     spec = manifest.spec
     wall: dict[str, list[float]] = {way.name: [] for way in ways}
@@ -155,7 +175,8 @@ def measure(
                 decode_ms=1e3 * statistics.median(s["vae_decoder"] for s in stages[way.name]),
                 fps=spec.new_frames / middle,
                 rtf=middle / spec.chunk_seconds,
-                share_of_peak=None if peak is None else dit_flops / denoise / peak,
+                share_of_peak=dit_flops / denoise / limits.operations,
+                share_of_bandwidth=way.step_bytes * spec.steps / denoise / limits.bandwidth or None,
                 psnr=psnr[way.name],
                 note=way.note,
             )
@@ -186,6 +207,21 @@ def engine_way(name: str, loaded: LoadedEngines, manifest: Manifest, portrait: N
     reference = encode_reference(manifest.spec, loaded.engines["vae_encoder"], portrait)
     loop = partial(loaded.new_loop, **how)(manifest.spec, reference, SEED)
     return Way(name, partial(_render, loop, manifest.spec.steps), "; ".join((*loaded.notes, *loop.notes)))
+
+
+def plan_ways(bundle: Bundle, backend: str, portrait: NDArray[np.uint8]) -> list[Way]:
+    """Our loop over the bundle's plans, with and without a CUDA graph.
+
+    Raises:
+        RapEdgeError: the plans cannot run here.
+    """
+    loaded, manifest = load_engines(bundle, backend), bundle.manifest
+    plan = [item for item in manifest.engines["dit"] if item.backend == backend][-1]
+    moved = int(plan.evidence.get("traffic_bytes") or 0)
+    return [
+        replace(engine_way(f"{backend}, {graph}", loaded, manifest, portrait, capture=capture), step_bytes=moved)
+        for graph, capture in (("one CUDA graph", True), ("no graph", False))
+    ]
 
 
 def checked_torch(networks: Networks, portrait: NDArray[np.uint8], device: torch.device) -> Render:
@@ -220,16 +256,18 @@ def table(title: str, figures: Sequence[Figures]) -> str:
     lines = [
         title,
         "",
-        "| | ms per chunk, median / p95 | ms per step | ms decode | fps | RTF | of matmul peak | PSNR | eager / it |",
-        "|---|" + "--:|" * 8,
+        "| | ms per chunk, median / p95 | ms per step | ms decode | fps | RTF | of matmul peak | of bandwidth | PSNR "
+        "| eager / it |",
+        "|---|" + "--:|" * 9,
     ]
     eager = next((item.chunk_ms[0] for item in figures if item.name == "PyTorch eager"), None)
     for item in figures:
-        share = "" if item.share_of_peak is None else f"{item.share_of_peak:.0%}"
+        moved = "" if item.share_of_bandwidth is None else f"{item.share_of_bandwidth:.0%}"
         ratio = "" if eager is None else f"{eager / item.chunk_ms[0]:.2f}x"
         lines.append(
             f"| {item.name} | {item.chunk_ms[0]:.1f} / {item.chunk_ms[1]:.1f} | {item.step_ms:.2f} "
-            f"| {item.decode_ms:.1f} | {item.fps:.0f} | {item.rtf:.3f} | {share} | {item.psnr:.1f} dB | {ratio} |"
+            f"| {item.decode_ms:.1f} | {item.fps:.0f} | {item.rtf:.3f} | {item.share_of_peak:.0%} | {moved} "
+            f"| {item.psnr:.1f} dB | {ratio} |"
         )
     return "\n".join([*lines, *(f"\n{item.name}: {item.note}" for item in figures if item.note)])
 
@@ -260,28 +298,25 @@ def _run(arguments: argparse.Namespace) -> int:
     ways, missing = torch_ways(partial(in_precision, manifest), portrait, device)
     for backend in ("tensorrt-rtx", "tensorrt"):
         try:
-            loaded = load_engines(bundle, backend)
+            ways += plan_ways(bundle, backend, portrait)
         except RapEdgeError as error:
             missing.append(f"{backend}: {error}")
-            continue
-        ways.append(engine_way(f"{backend}, one CUDA graph", loaded, manifest, portrait, capture=True))
-        ways.append(engine_way(f"{backend}, no graph", loaded, manifest, portrait, capture=False))
     loaded = load_engines(bundle)
     if loaded.engines["dit"].device == "CUDA GPU":
         ways.append(engine_way("ONNX Runtime CUDA", loaded, manifest, portrait))
     else:
         missing.append("ONNX Runtime CUDA: this onnxruntime has no CUDA provider; install rap-edge[gpu].")
     dtype = torch.float32 if manifest.precision == "fp32" else torch.float16
-    peak = 1e6 * operations_per_us(dtype)
+    limits = Limits(1e6 * operations_per_us(dtype), 1e6 * copy_bytes_per_us())
     checked = checked_torch(in_precision(manifest), portrait, device)
     ways, psnr, unusable = check(ways, checked, windows)
     missing += unusable
-    figures = measure(ways, psnr, manifest, windows, arguments.rounds, peak)
+    figures = measure(ways, psnr, manifest, windows, arguments.rounds, limits)
     driver = query_driver().version
     where = (
         f"{manifest.spec.name} {manifest.precision} on {torch.cuda.get_device_name()}, driver for CUDA {driver}, torch "
-        f"{torch.__version__}, commit {_commit()}; matrix products at {peak / 1e12:.0f} TFLOP/s, copies at "
-        f"{copy_bytes_per_us() / 1e3:.0f} GB/s; medians of {len(windows) * arguments.rounds} chunks"
+        f"{torch.__version__}, commit {commit()}; matrix products at {limits.operations / 1e12:.0f} TFLOP/s, copies "
+        f"at {limits.bandwidth / 1e9:.0f} GB/s; medians of {len(windows) * arguments.rounds} chunks"
     )
     print("\n".join([table(where, figures), *missing]))
     if arguments.json:
@@ -293,12 +328,6 @@ def _run(arguments: argparse.Namespace) -> int:
 def _render(loop: Loop, steps: int, window: NDArray[np.float32]) -> tuple[NDArray[np.uint8], Mapping[str, float]]:
     loop.waveform[...] = window
     return loop.render(steps)
-
-
-def _commit() -> str:
-    asked = ["git", "rev-parse", "--short", "HEAD"]
-    found = subprocess.run(asked, cwd=Path(__file__).parent, capture_output=True, text=True, check=False)
-    return found.stdout.strip() or "unknown"
 
 
 if __name__ == "__main__":

@@ -71,7 +71,7 @@ def load_engines(
 
     Raises:
         PreflightError: the plans cannot run here; names the fact and the command that mends it.
-        MemoryPlanError: the GPU's free memory does not even hold the weights and one session.
+        MemoryPlanError: the GPU's free memory does not even hold weights, activations and one session.
         EngineError: an engine cannot be loaded, or there is no such one.
         BundleError: a file is missing or changed, or a graph differs from the manifest.
     """

@@ -2,8 +2,8 @@
 
 In: a bundle's manifest, and how much memory there is. Out: what weights, activations and each session take, how many
 sessions fit, and a refusal with a suggestion where they do not. Weights, audio keys and values, latents and frames are
-exact: they follow from file sizes and the graph contract. Activations of plans are what their builder told; those of ONNX
-graphs, and the driver's own share, are estimates.
+exact: they follow from file sizes and the graph contract. Activations of plans are what their builder told. Those of
+ONNX graphs, and the driver's own share, are estimates.
 """
 
 from __future__ import annotations

@@ -1,10 +1,23 @@
 """The GPU benchmark's own arithmetic, on a CPU: what it measures is real, where it runs is not."""
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
-from gpu import Way, check, checked_torch, engine_way, in_precision, main, measure, sound_windows, table, torch_ways
+from gpu import (
+    Limits,
+    Way,
+    check,
+    checked_torch,
+    engine_way,
+    in_precision,
+    main,
+    measure,
+    sound_windows,
+    table,
+    torch_ways,
+)
 from small import SMALL
 
 from rap_edge.export.inputs import drawn_portrait, golden_inputs
@@ -29,11 +42,14 @@ def test_every_way_renders_the_same_chunks_and_is_timed(bundle) -> None:
     def broken(window):
         raise RuntimeError("no memory\nat all")
 
+    ways[-1] = replace(ways[-1], step_bytes=10**6)
     ways, psnr, unusable = check([*ways, Way("broken", broken)], checked, windows)
     assert (missing, unusable) == ([], ["broken: no memory"])
-    figures = measure(ways, psnr, manifest, windows, rounds=2, peak=1e12)
+    figures = measure(ways, psnr, manifest, windows, rounds=2, limits=Limits(1e12, 1e9))
     assert [item.name for item in figures] == ["PyTorch eager", "ONNX Runtime"]
     eager, ours = figures
+    assert eager.share_of_bandwidth is None
+    assert ours.share_of_bandwidth == pytest.approx(1 / ours.step_ms)
     assert ours.psnr > 50
     # PyTorch's own noise makes other frames.
     assert eager.psnr < 45

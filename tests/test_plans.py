@@ -6,6 +6,7 @@ import dataclasses
 import io
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -16,6 +17,7 @@ from pathlib import Path
 
 import onnx
 import pytest
+import tensorrt_rtx_targets
 from half_bundle import quantise_crudely, write_half_bundle
 
 from rap_edge.export import plan_builder, plans
@@ -26,6 +28,7 @@ from rap_edge.export.plans import encoder_frames
 from rap_edge.export.source import SHIPPED
 from rap_edge.models import load_networks
 from rap_edge.runtime.bundle import GRAPH_NAMES, MANIFEST_NAME, Bundle, graph_hash, hash_file
+from rap_edge.runtime.cuda_device import query_driver
 from rap_edge.runtime.errors import ExportError
 from rap_edge.runtime.spec import FLASHHEAD_LITE, NANO
 
@@ -111,6 +114,15 @@ def test_every_graph_of_nano_gets_an_int8_plan(half, tmp_path, capsys) -> None:
     for engines in Bundle.open(folder).manifest.engines.values():
         evidence = engines[0].evidence
         assert evidence["quantised"] >= evidence["products"]["int8"] > 0
+
+
+@pytest.mark.skipif(bool(query_driver().devices), reason="there is a GPU")
+def test_which_targets_run_here_is_tried_as_far_as_it_goes(half, monkeypatch, capsys) -> None:
+    monkeypatch.setattr(tensorrt_rtx_targets, "TARGETS", ("current", "80"))
+    assert tensorrt_rtx_targets.main(["--bundle", str(half)]) == 0
+    current, ampere = capsys.readouterr().out.splitlines()[2:]
+    assert current.startswith("| current | Building for the GPU that is there needs one and ")
+    assert re.match(r"\| 80 \| \d+\.\d s \| (The CUDA driver cannot be used|GPU engines need) ", ampere)
 
 
 def test_turing_on_request(turing) -> None:
