@@ -11,6 +11,7 @@ from importlib import import_module
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from rap_edge.runtime.errors import ExportError, first_line
 
@@ -53,9 +54,10 @@ def _register(plugin: Any, capability: str) -> None:
         value: plugin.TensorDesc,
         full_key: plugin.TensorDesc,
         full_value: plugin.TensorDesc,
-        num_heads: int,
-        frames: int,
-        alpha: float,
+        # Arrays of one item: TensorRT 10 cannot make a number of what its parser gives, which is such an array.
+        num_heads: NDArray[np.int32],
+        frames: NDArray[np.int32],
+        alpha: NDArray[np.float32],
     ) -> plugin.TensorDesc:
         return query.like()
 
@@ -70,21 +72,22 @@ def _register(plugin: Any, capability: str) -> None:
     ) -> tuple[str, str, plugin.KernelLaunchParams, plugin.SymIntExprs]:
         _, dtype = _TYPES[query.dtype.name]
         batch, query_rows, width = query.shape_expr
-        query_tokens = query_rows // frames
+        heads, frame_count = int(num_heads[0]), int(frames[0])
+        query_tokens = query_rows // frame_count
         words = (
-            frames,
-            num_heads,
+            frame_count,
+            heads,
             query_tokens,
-            key.shape_expr[1] // frames,
+            key.shape_expr[1] // frame_count,
             full_key.shape_expr[1],
-            int(np.float32(alpha).view(np.int32)),
+            int(np.float32(alpha[0]).view(np.int32)),
         )
         launch = plugin.KernelLaunchParams(
-            grid_x=plugin.cdiv(query_tokens, ROWS_PER_WARP * tactic) * frames,
-            grid_y=num_heads,
+            grid_x=plugin.cdiv(query_tokens, ROWS_PER_WARP * tactic) * frame_count,
+            grid_y=heads,
             grid_z=batch,
             block_x=32 * tactic,
         )
         arguments = plugin.SymIntExprs.from_tuple([plugin.SymInt32(word) for word in words])
-        ptx = attention_ptx(dtype, width.constant_value() // num_heads, tactic, capability)
+        ptx = attention_ptx(dtype, width.constant_value() // heads, tactic, capability)
         return KERNEL, ptx, launch, arguments

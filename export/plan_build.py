@@ -95,8 +95,9 @@ def _check_plan(job: PlanJob, module: Any, logger: Any, claim: Claim, attentions
         steps = [step for program in programs for step in program.steps]
         evidence = check_steps(steps, claim, attentions, "program in the plan")
         # What other programs call is in those that were compiled for a GPU.
-        traffic = max((program.traffic for program in programs if "*" not in program.accelerators), default=None)
-        return {**evidence, "traffic_bytes": traffic}
+        traffic = [program.traffic for program in programs if "*" not in program.accelerators]
+        known = [moved for moved in traffic if moved is not None]
+        return {**evidence, "traffic_bytes": max(known) if known and len(known) == len(traffic) else None}
     steps = inspected_steps(module, logger, plan)
     if steps is not None:
         return check_steps(steps, claim, attentions, "engine inspector")

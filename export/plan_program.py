@@ -47,14 +47,14 @@ class Step:
         kernel: its name.
         operands: numpy dtype names of its inputs, "" where the program does not tell.
         layers: the ONNX nodes that it carries out; a node inside a function is followed by " | " and its caller.
-        traffic: bytes of all that it reads, weights among them, and writes, as far as the program tells.
+        traffic: bytes of all that it reads, weights among them, and writes; None if the size of one is free.
     """
 
     kind: str
     kernel: str
     operands: tuple[str, ...]
     layers: tuple[str, ...]
-    traffic: int = 0
+    traffic: int | None = 0
 
     @property
     def fused_attention(self) -> bool:
@@ -75,9 +75,9 @@ class Program:
     steps: tuple[Step, ...]
 
     @property
-    def traffic(self) -> int:
-        """Bytes that one run moves, if no step finds its operands in a cache."""
-        return sum(step.traffic for step in self.steps)
+    def traffic(self) -> int | None:
+        """Bytes that one run moves, if no step finds its operands in a cache; None if a size is free."""
+        return _total([step.traffic for step in self.steps])
 
 
 def read_programs(plan: Path) -> tuple[Program, ...]:
@@ -101,7 +101,7 @@ def parse_program(text: str) -> Program:
     accelerators = _ACCELERATORS.search(head)
     tensors = _TENSOR.findall(head)
     types = {name: _TYPES.get(kind, kind) for _, name, kind in tensors}
-    sizes = {name: _count(dims) * _BITS.get(kind, 32) // 8 for dims, name, kind in tensors}
+    sizes = {name: _bytes(dims, kind) for dims, name, kind in tensors}
     steps = []
     for kind, body in _STEP.findall(main):
         name = _NAME.search(body)
@@ -112,7 +112,7 @@ def parse_program(text: str) -> Program:
                 name.group(1) if name else "",
                 tuple(types.get(operand, "") for operand in operands),
                 tuple(_LAYER.findall(body)),
-                sum(sizes.get(tensor, 0) for tensor in (*operands, *results)),
+                _total([sizes.get(tensor, 0) for tensor in (*operands, *results)]),
             )
         )
     return Program(tuple(accelerators.group(1).split()) if accelerators else (), tuple(steps))
@@ -123,7 +123,12 @@ def _names(pattern: re.Pattern[str], step: str) -> list[str]:
     return re.findall(r'"([^"]*)"', found.group(1)) if found else []
 
 
-def _count(dims: str) -> int:
-    """Elements of a tensor; 0 where a size is free."""
+def _bytes(dims: str, kind: str) -> int | None:
     sizes = dims.split()
-    return math.prod(map(int, sizes)) if all(size.isdigit() for size in sizes) else 0
+    known = all(size.isdigit() for size in sizes)
+    return math.prod(map(int, sizes)) * _BITS.get(kind, 32) // 8 if known else None
+
+
+def _total(sizes: list[int | None]) -> int | None:
+    known = [size for size in sizes if size is not None]
+    return sum(known) if len(known) == len(sizes) else None

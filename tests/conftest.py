@@ -67,6 +67,17 @@ def small_bundle(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 @pytest.fixture(scope="session")
+def half(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The model that ships in fp16, without the export's comparison; `half_bundle.linked` gives a copy to change."""
+    from half_bundle import write_half_bundle
+
+    from rap_edge.export.source import SHIPPED
+    from rap_edge.models import load_networks
+
+    return write_half_bundle(load_networks(SHIPPED), tmp_path_factory.mktemp("half") / "nano-fp16")
+
+
+@pytest.fixture(scope="session")
 def tensorrt(tmp_path_factory: pytest.TempPathFactory):
     """The real Python modules of TensorRT, see `real_tensorrt`."""
     from real_tensorrt import RealTensorRt

@@ -71,11 +71,14 @@ def main(case) -> dict:
     register_hybrid_attention(trt, case["capability"])
     # What TensorRT's ONNX parser does with a node of the plugin's name and namespace.
     creator = trt.get_plugin_registry().get_creator(OP_TYPE, "1", DOMAIN)
+    # A field does not keep the array that it points to.
+    whole = np.array([case["heads"], case["frames"]], np.int32)
+    alpha = np.array([case["alpha"]], np.float32)
     fields = trt.PluginFieldCollection(
         [
-            trt.PluginField("num_heads", np.array([case["heads"]], np.int32), trt.PluginFieldType.INT32),
-            trt.PluginField("frames", np.array([case["frames"]], np.int32), trt.PluginFieldType.INT32),
-            trt.PluginField("alpha", np.array([case["alpha"]], np.float32), trt.PluginFieldType.FLOAT32),
+            trt.PluginField("num_heads", whole[:1], trt.PluginFieldType.INT32),
+            trt.PluginField("frames", whole[1:], trt.PluginFieldType.INT32),
+            trt.PluginField("alpha", alpha, trt.PluginFieldType.FLOAT32),
         ]
     )
     plugin = creator.create_plugin(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from pathlib import Path
 
 import numpy as np
@@ -33,6 +34,14 @@ def write_half_bundle(networks: Networks, folder: Path) -> Path:
         )
         writer.commit(manifest)
     return folder
+
+
+def linked(folder: Path, target: Path) -> Path:
+    """The same bundle in a new folder; the files are shared."""
+    target.mkdir()
+    for path in folder.iterdir():
+        os.link(path, target / path.name)
+    return target
 
 
 def quantise_crudely(folder: Path, target: Path) -> Path:

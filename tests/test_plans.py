@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import io
 import json
-import os
 import re
 import signal
 import subprocess
@@ -18,34 +17,19 @@ from pathlib import Path
 import onnx
 import pytest
 import tensorrt_rtx_targets
-from half_bundle import quantise_crudely, write_half_bundle
+from half_bundle import linked, quantise_crudely
 
 from rap_edge.export import plan_builder, plans
 from rap_edge.export.cli import main
 from rap_edge.export.engine_choice import choose_engines
 from rap_edge.export.exporter import ExportSettings
 from rap_edge.export.plans import encoder_frames
-from rap_edge.export.source import SHIPPED
-from rap_edge.models import load_networks
 from rap_edge.runtime.bundle import GRAPH_NAMES, MANIFEST_NAME, Bundle, graph_hash, hash_file
 from rap_edge.runtime.cuda_device import query_driver
 from rap_edge.runtime.errors import ExportError
 from rap_edge.runtime.spec import FLASHHEAD_LITE, NANO
 
 pytest.importorskip("tensorrt_rtx", reason="the TensorRT-RTX wheel is not installed")
-
-
-@pytest.fixture(scope="module")
-def half(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_half_bundle(load_networks(SHIPPED), tmp_path_factory.mktemp("plans") / "nano-fp16")
-
-
-def linked(half: Path, target: Path) -> Path:
-    """The same bundle in a new folder; the files are shared."""
-    target.mkdir()
-    for path in half.iterdir():
-        os.link(path, target / path.name)
-    return target
 
 
 @pytest.fixture

@@ -214,6 +214,17 @@ def test_programs_are_read_with_types_layers_and_gpus() -> None:
     assert program.traffic == product.traffic + kernel.traffic
 
 
+def test_what_a_step_of_free_size_moves_is_not_known() -> None:
+    program = parse_program(
+        'header {\n  accelerators={sm89 }\n  tensor={ dims={ 2 3 } name="a" type=half }\n'
+        '  tensor={ dims={ %frames 5 } name="o" type=float }\nmain {\n'
+        '  function={ name=f input_args={ "a" } output_args={ "o" } layers="" }\n'
+        '  function={ name=g input_args={ "a" } layers="" }\n'
+    )
+    assert [step.traffic for step in program.steps] == [None, 12]
+    assert program.traffic is None
+
+
 def test_a_plan_without_programs_gives_none(tmp_path) -> None:
     (tmp_path / "x.plan").write_bytes(b"header {\n  version = 5\n" + b"\0" * 100)
     assert read_programs(tmp_path / "x.plan") == ()

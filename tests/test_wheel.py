@@ -9,8 +9,10 @@ from importlib.metadata import distribution
 from pathlib import Path
 
 import pytest
+from half_bundle import linked
 
 from rap_edge.export.attention_ptx import SOURCES
+from rap_edge.runtime.bundle import GRAPH_NAMES, Bundle
 
 ROOT = Path(__file__).parent.parent
 
@@ -21,9 +23,10 @@ def run(*command: object) -> str:
     return done.stdout
 
 
-def requirements(lines: list[str]) -> set[str]:
-    """Names of the unconditional requirements among Requires-Dist lines."""
-    return {re.match(r"[\w.-]+", line).group() for line in lines if "extra ==" not in line}
+def requirements(lines: list[str], extra: str = "") -> set[str]:
+    """Names of the unconditional requirements among Requires-Dist lines, and of those of an extra."""
+    wanted = [line for line in lines if "extra ==" not in line or (extra and f'extra == "{extra}"' in line)]
+    return {re.match(r"[\w.-]+", line).group() for line in wanted}
 
 
 @pytest.fixture(scope="module")
@@ -40,10 +43,8 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return built
 
 
-@pytest.fixture(scope="module")
-def python(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An interpreter with the wheel and, linked from this environment, what the wheel says it needs."""
-    folder = tmp_path_factory.mktemp("empty")
+def environment(wheel: Path, folder: Path, extra: str, *more: str) -> Path:
+    """An interpreter with the wheel and, linked from this environment, what the wheel says it needs, and `more`."""
     run(sys.executable, "-m", "venv", "--without-pip", folder)
     interpreter = folder / "bin" / "python"
     run(sys.executable, "-m", "pip", "-q", "--python", interpreter, "install", "--no-deps", "--no-index", wheel)
@@ -51,8 +52,9 @@ def python(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     with zipfile.ZipFile(wheel) as archive:
         (metadata,) = (name for name in archive.namelist() if name.endswith(".dist-info/METADATA"))
         text = archive.read(metadata).decode()
-    pending = requirements(re.findall(r"^Requires-Dist: (.*)$", text, re.MULTILINE))
-    assert pending == {"numpy", "onnxruntime", "av"}
+    pending = requirements(re.findall(r"^Requires-Dist: (.*)$", text, re.MULTILINE), extra)
+    assert pending - {"onnx", "onnx-ir"} == {"numpy", "onnxruntime", "av"}
+    pending |= set(more)
     done: set[str] = set()
     while pending:
         name = pending.pop()
@@ -63,6 +65,11 @@ def python(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
                 (site / top).symlink_to(Path(found.locate_file(top)).resolve())
         pending |= requirements(found.requires or []) - done
     return interpreter
+
+
+@pytest.fixture(scope="module")
+def python(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return environment(wheel, tmp_path_factory.mktemp("empty"), "")
 
 
 def test_the_wheel_needs_no_torch_and_says_so(python: Path) -> None:
@@ -79,6 +86,16 @@ def test_rap_run_makes_a_talking_video_there(python: Path, nano_bundle: Path, tm
     assert out.stat().st_size > 10_000
     assert figures["frames"] == -(-round(figures["audio_seconds"] * 16000) // 640)
     assert figures["rtf"] > 0
+
+
+def test_plans_are_built_there_without_torch(wheel: Path, half: Path, tmp_path: Path) -> None:
+    pytest.importorskip("tensorrt_rtx", reason="the TensorRT-RTX wheel is not installed")
+    builder = environment(wheel, tmp_path / "builder", "plans", "tensorrt_rtx_cu13")
+    found = "import importlib.util as u; print([n for n in ('torch', 'onnxscript', 'safetensors') if u.find_spec(n)])"
+    assert run(builder, "-c", found).strip() == "[]"
+    folder = linked(half, tmp_path / "nano-fp16")
+    run(builder.parent / "rap-export", "--bundle", folder, "--engine", "tensorrt-rtx", "--target", "89")
+    assert Bundle.open(folder).manifest.engines.keys() == set(GRAPH_NAMES)
 
 
 def test_the_wheel_carries_every_kernel_that_is_compiled_where_it_runs(wheel: Path) -> None:
