@@ -3,7 +3,7 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 
-.PHONY: demo test lint train bench plugins gpu clean
+.PHONY: demo test test-tensorrt-10 lint train bench plugins gpu clean
 
 demo: $(VENV)/.export
 	$(BIN)/rap-export -o build/nano-fp32
@@ -28,6 +28,13 @@ plugins: $(BIN)/python
 	$(BIN)/cmake -S . -B build/plugins -DTENSORRT_INCLUDE_DIR=$(TENSORRT_INCLUDE_DIR) \
 		-DCMAKE_CUDA_COMPILER=$$(ls -d $(CURDIR)/$(VENV)/lib/python*/site-packages/nvidia/cu13/bin/nvcc)
 	$(BIN)/cmake --build build/plugins --parallel
+
+# The names and plugins that are asked of TensorRT 11, asked of the 10.16 that Jetsons have.
+test-tensorrt-10: $(VENV)/.test
+	$(PIP) --no-deps --target build/tensorrt-10 --upgrade $(foreach part,cu13_bindings lean_cu13_bindings \
+		lean_cu13_libs,tensorrt_$(part)==10.16.1.11)
+	PYTHONPATH=build/tensorrt-10 $(BIN)/python -m pytest tests/test_tensorrt_names.py tests/test_attention_plugin.py \
+		tests/test_attention_choice.py
 
 # Everything that needs a GPU, as a page in docs/benchmarks. torch and onnxruntime become those for CUDA.
 gpu: plugins

@@ -31,7 +31,7 @@ def register_hybrid_attention(module: Any, capability: str) -> None:
 
     Raises:
         EngineError: NVRTC is not installed or does not know the GPU.
-        ExportError: this TensorRT has no such plugins, or others than 11.4.
+        ExportError: this TensorRT has no such plugins, or others than 10.16 and 11.4.
     """
     # A failure inside TensorRT's calls would reach nobody.
     attention_ptx("float16", HEAD_DIMS[0], WARPS[0], capability)
@@ -39,8 +39,8 @@ def register_hybrid_attention(module: Any, capability: str) -> None:
         _register(import_module(f"{module.__name__}.plugin"), capability)
     except (ImportError, AttributeError, TypeError, ValueError) as error:
         raise ExportError(
-            f"{module.__name__} {module.__version__} takes no ahead-of-time plugins as 11.4 does "
-            f"({first_line(error)}); install that version for the fused attention."
+            f"{module.__name__} {module.__version__} takes no ahead-of-time plugins as 10.16 and 11.4 do "
+            f"({first_line(error)}); install one of them for the fused attention."
         ) from error
 
 

@@ -23,6 +23,8 @@ from .profiles import AHEAD_OF_TIME, PROFILES, capabilities_of
 DEFAULT_TARGETS = ("8.6", "8.9", "12.0", "12.1")
 FP8_TARGETS = ("8.9", "12.0", "12.1")
 ENGINES = (RTX.backend, TENSORRT.backend)
+# Its ONNX parser knows Attention from 10.14 on, and RMSNormalization from 10.15 on.
+LEAST_TENSORRT = (10, 15)
 
 
 @dataclass(frozen=True)
@@ -70,7 +72,8 @@ def choose_engines(
         driver: gives the GPUs, for tests.
 
     Raises:
-        ExportError: the backend is not installed or cannot build, a target or profile is unknown, or a GPU is missing.
+        ExportError: the backend is not installed, is too old or cannot build, a target or profile is unknown, or a GPU
+            is missing.
     """
     if precision == "fp32":
         raise ExportError(
@@ -85,6 +88,12 @@ def choose_engines(
         if profile is not None:
             raise ExportError("TensorRT-RTX builds for GPUs by --target and has no profiles; leave --profile out.")
         return _rtx(_targets(target, precision), driver)
+    if tuple(map(int, re.findall(r"\d+", loaded.__version__)[:2])) < LEAST_TENSORRT:
+        least = ".".join(map(str, LEAST_TENSORRT))
+        raise ExportError(
+            f"TensorRT {loaded.__version__} cannot read the graphs' RMSNormalization; install {least} or later, which "
+            "JetPack 7.2 has for Jetson."
+        )
     if target not in (None, CURRENT):
         raise ExportError("TensorRT builds for the GPU that is there; leave --target out, or use --profile.")
     name = profile or "native"

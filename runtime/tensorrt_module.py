@@ -8,9 +8,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import import_module
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+# There TensorRT comes with the system, and wheels are for other machines.
+JETSON = Path("/etc/nv_tegra_release")
 VERSION_COMPATIBLE = ("version-compatible", "portable")
 
 
@@ -25,6 +28,8 @@ class TensorRtModule:
     @property
     def install(self) -> str:
         """The command that installs it."""
+        if self.module == "tensorrt" and JETSON.exists():
+            return "apt-get install python3-libnvinfer, and make the virtual environment with --system-site-packages"
         return f"pip install 'rap-edge[{self.extra}]'"
 
 

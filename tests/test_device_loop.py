@@ -386,7 +386,7 @@ def test_a_nan_is_not_rendered_again_by_another_engine_and_the_last_engine_may_f
         loop.render(1)
 
 
-@pytest.mark.parametrize("capability", ["7.5", "8.0", "8.6", "8.7", "8.9", "9.0", "10.0", "12.0", "12.1"])
+@pytest.mark.parametrize("capability", ["7.5", "8.0", "8.6", "8.7", "8.9", "9.0", "10.0", "11.0", "12.0", "12.1"])
 def test_the_kernels_compile_for_every_gpu_without_one(capability) -> None:
     pytest.importorskip("cuda.bindings.nvrtc")
     assert compile_kernels(capability).startswith(b"\x7fELF")

@@ -9,6 +9,7 @@ from rap_edge.export.engine_choice import EngineChoice, choose_engines
 from rap_edge.export.engine_inspector import parse_inspection
 from rap_edge.export.plan_progress import PhaseTree
 from rap_edge.export.profiles import PROFILES, configure_profile
+from rap_edge.runtime import tensorrt_module
 from rap_edge.runtime.cuda_device import CudaDevice, CudaDriver
 from rap_edge.runtime.errors import ExportError
 
@@ -17,9 +18,9 @@ BARE = CudaDriver(None, (), "no CUDA driver is installed")
 
 
 def choose(
-    backend: str = "tensorrt-rtx", target=None, profile=None, precision: str = "fp16", driver=BARE
+    backend: str = "tensorrt-rtx", target=None, profile=None, precision: str = "fp16", driver=BARE, version="11.4.0.106"
 ) -> EngineChoice:
-    module = SimpleNamespace(Builder=object, Runtime=object, __version__="11.4.0.106")
+    module = SimpleNamespace(Builder=object, Runtime=object, __version__=version)
     return choose_engines(backend, target, profile, precision, load=lambda item: module, driver=lambda: driver)
 
 
@@ -55,6 +56,20 @@ def test_a_builder_that_is_not_installed_is_a_sentence_with_the_command() -> Non
     for found in (None, SimpleNamespace(Runtime=object)):
         with pytest.raises(ExportError, match=r"pip install 'rap-edge\[tensorrt\]'"):
             choose_engines("tensorrt", None, None, "fp16", load=lambda item, found=found: found)
+
+
+def test_on_a_jetson_tensorrt_comes_with_the_system(monkeypatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(tensorrt_module, "JETSON", tmp_path)
+    with pytest.raises(ExportError, match=r"run apt-get install python3-libnvinfer, and .* --system-site-packages"):
+        choose_engines("tensorrt", None, None, "fp16", load=lambda item: None)
+    assert tensorrt_module.RTX.install == "pip install 'rap-edge[tensorrt-rtx]'"
+
+
+@pytest.mark.parametrize("version", ["8.6.1", "10.3.0", "10.13.3.9", "10.14.1.48"])
+def test_a_tensorrt_that_cannot_read_the_graphs_is_refused_before_it_tries(version: str) -> None:
+    with pytest.raises(ExportError, match=rf"TensorRT {version} cannot read .* install 10\.15 or later"):
+        choose("tensorrt", driver=ADA, version=version)
+    assert choose("tensorrt", driver=ADA, version="10.16.2.10").profile == "native"
 
 
 def test_tensorrt_builds_for_the_gpu_that_is_there_by_profile(monkeypatch, tmp_path: Path) -> None:
