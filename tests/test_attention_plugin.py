@@ -16,7 +16,7 @@ from handmade import hybrid
 from ptxas_report import find_nvcc, kernels
 from real_tensorrt import RealTensorRt
 
-from rap_edge.export.attention_ptx import KERNEL, attention_ptx
+from rap_edge.export.attention_ptx import KERNEL, LANGUAGES, attention_ptx
 from rap_edge.export.plugin_graph import plugin_graph
 
 NAMES = ("query", "key", "value", "full_key", "full_value", "output")
@@ -92,15 +92,30 @@ def test_the_kernel_takes_its_arguments_in_tensorrts_order(dtype: str, head_dim:
     assert ".local" not in ptx
 
 
+def assembled(folder: Path, ptx: str, capability: str) -> subprocess.CompletedProcess[str]:
+    if (nvcc := find_nvcc()) is None:
+        pytest.skip("the assembler is beside nvcc: pip install '.[plugins]'")
+    (folder / "kernel.ptx").write_text(ptx)
+    command = [str(Path(nvcc).with_name("ptxas")), "-v", f"-arch=sm_{capability.replace('.', '')}", "kernel.ptx"]
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+
+
+@pytest.mark.parametrize("capability", LANGUAGES)
+def test_the_kernel_is_in_the_oldest_language_that_its_gpu_has(tmp_path: Path, capability: str) -> None:
+    dtype = "float16" if capability == "7.5" else "bfloat16"
+    ptx, language = attention_ptx(dtype, 64, 4, capability), LANGUAGES[capability]
+    assert re.findall(r"^\.version (.*)$", ptx, re.MULTILINE) == [language]
+    assert assembled(tmp_path, ptx, capability).returncode == 0
+    older = f"{float(language) - 0.1:.1f}"
+    assert assembled(tmp_path, ptx.replace(f".version {language}", f".version {older}"), capability).returncode != 0
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("capability", ["8.0", "8.9", "9.0", "12.0"])
 @pytest.mark.parametrize(("head_dim", "warps"), [(64, 4), (128, 4), (128, 8)])
 def test_the_kernel_spills_nothing(tmp_path: Path, capability: str, head_dim: int, warps: int) -> None:
-    if (nvcc := find_nvcc()) is None:
-        pytest.skip("the assembler is beside nvcc: pip install '.[plugins]'")
-    (tmp_path / "kernel.ptx").write_text(attention_ptx("float16", head_dim, warps, capability))
-    command = [str(Path(nvcc).with_name("ptxas")), "-v", f"-arch=sm_{capability.replace('.', '')}", "kernel.ptx"]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
+    done = assembled(tmp_path, attention_ptx("float16", head_dim, warps, capability), capability)
+    assert done.returncode == 0, done.stderr
     (use,) = kernels(done.stdout + done.stderr)
     assert (use.name, use.spill_bytes, use.stack_bytes) == (KERNEL, 0, 0)
 
