@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import signal
 import subprocess
 import sys
 import tempfile
@@ -17,6 +16,8 @@ from rap_edge.runtime.errors import ExportError
 from .plan_job import PlanJob, PlanResult
 
 _GRACE_SECONDS = 3.0
+# By SIGKILL, which Windows has no name for.
+_KILLED = -9
 WORKER = (sys.executable, "-m", "rap_edge.export.plan_worker")
 
 
@@ -78,7 +79,7 @@ def _end(process: subprocess.Popen[str]) -> None:
 
 
 def _crash(job: PlanJob, status: int, log: IO[bytes]) -> str:
-    if status == -signal.SIGKILL:
+    if status == _KILLED:
         return (
             f"The build of {job.claim.graph!r} was killed, most likely for want of memory; free some, or build on a "
             "machine that has more."
