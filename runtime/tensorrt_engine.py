@@ -7,6 +7,7 @@ caller, after the pre-flight.
 
 from __future__ import annotations
 
+import mmap
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -153,7 +154,9 @@ class TensorRtEngine:
         self._logger = error_logger(module, self._remember)
         self._runtime = module.Runtime(self._logger)
         self._runtime.engine_host_code_allowed = allow_host_code
-        self._engine = self._runtime.deserialize_cuda_engine(plan.read_bytes())
+        # Pages of the file can be taken back at any time; a copy of a plan of gigabytes could not.
+        with plan.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+            self._engine = self._runtime.deserialize_cuda_engine(data)
         if self._engine is None:
             raise EngineError(
                 f"{self.backend} cannot load {plan.name!r} ({self.last_error()}); build it again with rap-export."

@@ -174,7 +174,7 @@ class FakeTensorRt:
         self.runtimes.append((runtime, logger))
         return runtime
 
-    def _deserialize(self, data: bytes):
+    def _deserialize(self, data):
         if self.refuse:
             severity = SimpleNamespace(name="ERROR")
             self.runtimes[-1][1].log(severity, "Platform mismatch.\n")

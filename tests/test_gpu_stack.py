@@ -51,7 +51,7 @@ def tensorrt(bundle: Bundle, driver: FakeCudaDriver) -> SimpleNamespace:
         ExecutionContextAllocationStrategy=some.ExecutionContextAllocationStrategy,
         Runtime=lambda logger: SimpleNamespace(
             engine_host_code_allowed=None,
-            deserialize_cuda_engine=lambda data: FakeEngine(modules[data.decode().removeprefix("plan of ")]),
+            deserialize_cuda_engine=lambda data: FakeEngine(modules[bytes(data).decode().removeprefix("plan of ")]),
         ),
     )
 
