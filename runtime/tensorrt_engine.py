@@ -8,6 +8,7 @@ caller, after the pre-flight.
 from __future__ import annotations
 
 import mmap
+import os
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -154,9 +155,7 @@ class TensorRtEngine:
         self._logger = error_logger(module, self._remember)
         self._runtime = module.Runtime(self._logger)
         self._runtime.engine_host_code_allowed = allow_host_code
-        # Pages of the file can be taken back at any time; a copy of a plan of gigabytes could not.
-        with plan.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-            self._engine = self._runtime.deserialize_cuda_engine(data)
+        self._engine = self._deserialize(plan)
         if self._engine is None:
             raise EngineError(
                 f"{self.backend} cannot load {plan.name!r} ({self.last_error()}); build it again with rap-export."
@@ -252,6 +251,16 @@ class TensorRtEngine:
     def last_error(self) -> str:
         """What TensorRT last complained about."""
         return self._messages[-1] if self._messages else "TensorRT gave no reason"
+
+    def _deserialize(self, plan: Path) -> Any:
+        """The engine in a plan, None if TensorRT refuses it."""
+        with plan.open("rb") as file:
+            if not os.fstat(file.fileno()).st_size:
+                self._remember("it is empty")
+                return None
+            # Pages of the file can be taken back at any time; a copy of a plan of gigabytes could not.
+            with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+                return self._runtime.deserialize_cuda_engine(data)
 
     def _remember(self, message: str) -> None:
         del self._messages[:-8]

@@ -164,6 +164,13 @@ def test_a_plan_that_tensorrt_refuses_is_a_sentence_with_its_reason(tmp_path) ->
         Machine(tmp_path, refuse=True)
 
 
+def test_an_empty_plan_is_a_sentence(tmp_path) -> None:
+    (tmp_path / "empty.plan").touch()
+    machine = Machine(tmp_path)
+    with pytest.raises(EngineError, match=r"cannot load 'empty\.plan' \(it is empty\); build it again"):
+        TensorRtEngine("g", GRAPH, tmp_path / "empty.plan", machine.module, Cuda(machine.driver))
+
+
 def test_host_code_in_plans_is_refused_unless_it_is_asked_for(tmp_path) -> None:
     machine = Machine(tmp_path)
     assert machine.module.runtimes[0][0].engine_host_code_allowed is False
