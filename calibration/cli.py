@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rap_edge.runtime.errors import RapEdgeError
+from rap_edge.runtime.extras import needs_extra
 
 if TYPE_CHECKING:
     from .results import Calibration
@@ -30,7 +31,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     arguments = _parser().parse_args(argv)
     try:
-        result = _run(arguments)
+        with needs_extra("calibrate"):
+            result = _run(arguments)
     except RapEdgeError as error:
         print(f"rap-calibrate: {error}", file=sys.stderr)
         return EXIT_BAD_INPUT
@@ -62,15 +64,10 @@ def _parser() -> argparse.ArgumentParser:
 def _run(arguments: argparse.Namespace) -> Calibration:
     # onnx_ir and matplotlib take a second to import: bad arguments and --help come before it.
     from rap_edge.export.stages import Stages
-    from rap_edge.runtime.errors import CalibrationError
 
-    try:
-        from .calibrator import Request, calibrate
-        from .context import Settings
-    except ImportError as error:
-        raise CalibrationError(
-            f"rap-calibrate needs {error.name!r}; install rap-edge with its 'calibrate' extra."
-        ) from None
+    from .calibrator import Request, calibrate
+    from .context import Settings
+
     request = Request(
         Path(arguments.bundle),
         arguments.precision,

@@ -1,18 +1,14 @@
-"""`rap-bench`: the same chunk loop on several backends or bundles, side by side and in turn.
+"""The same chunk loop on several backends or bundles, side by side and in turn.
 
 In: a bundle. Out: medians per stage and chunk, ratios, FLOPs per chunk and the share of this machine's GEMM peak.
 """
 
 from __future__ import annotations
 
-import argparse
-import json
 import statistics
-import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
-from pathlib import Path
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,7 +17,7 @@ from rap_edge.runtime.avatar import Avatar
 from rap_edge.runtime.bundle import Bundle, Manifest
 from rap_edge.runtime.chunk_loop import STAGES
 from rap_edge.runtime.engine import Engine
-from rap_edge.runtime.errors import BundleError, RapEdgeError
+from rap_edge.runtime.errors import BundleError
 from rap_edge.runtime.onnxruntime_engine import available_cores, cpu_name, load_engines
 
 from .flops import chunk_flops
@@ -143,18 +139,6 @@ def openvino_backend(bundle: Bundle, threads: int) -> Mapping[str, Engine]:
     return load_openvino_engines(bundle, threads)
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run `rap-bench`; returns the exit status."""
-    arguments = _parser().parse_args(argv)
-    try:
-        result = bench(arguments.bundle, arguments.against, arguments.chunks, arguments.rounds, arguments.threads)
-    except RapEdgeError as error:
-        print(error, file=sys.stderr)
-        return 2
-    print(json.dumps(asdict(result), indent=2) if arguments.json else table(result))
-    return 0
-
-
 def bench(folder: str, against: Sequence[str], chunks: int, rounds: int, threads: int | None) -> Comparison:
     """Measure the bundle in `folder` on ONNX Runtime, and what is named in `against`.
 
@@ -222,34 +206,3 @@ def table(result: Comparison) -> str:
         padded = "  ".join(cell.rjust(width) for cell, width in zip(cells, widths, strict=True))
         lines.append(f"{name.ljust(label)}  {padded}")
     return "\n".join(lines)
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="rap-bench", description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--bundle", required=True, help="folder that rap-export wrote")
-    parser.add_argument(
-        "--against",
-        type=_backends,
-        default=(),
-        metavar="torch,openvino,DIR",
-        help="what to measure beside it: backends, or other bundles of the same model",
-    )
-    parser.add_argument("--chunks", type=_positive, default=4, help="chunks per round (default 4)")
-    parser.add_argument("--rounds", type=_positive, default=5, help="rounds (default 5)")
-    parser.add_argument("--threads", type=_positive, help="threads (default: every core)")
-    parser.add_argument("--json", action="store_true", help="print JSON")
-    return parser
-
-
-def _backends(text: str) -> tuple[str, ...]:
-    names = tuple(dict.fromkeys(name for name in text.split(",") if name))
-    if unknown := [name for name in names if name not in ("torch", "openvino") and not Path(name).is_dir()]:
-        raise argparse.ArgumentTypeError(f"unknown backend {unknown[0]!r}; choose torch, openvino or a bundle")
-    return names
-
-
-def _positive(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError("must be 1 or more")
-    return value

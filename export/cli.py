@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from rap_edge.runtime.bundle import Bundle
 from rap_edge.runtime.errors import ExportError, RapEdgeError
+from rap_edge.runtime.extras import needs_extra
 from rap_edge.runtime.spec import PRESETS, load_spec
 from rap_edge.runtime.tensorrt_module import BACKENDS
 
@@ -39,7 +40,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _explain(words[1:])
     arguments = _parser().parse_args(words)
     try:
-        report = _run(arguments)
+        with needs_extra("export" if arguments.bundle is None else "plans"):
+            report = _run(arguments)
     except RapEdgeError as error:
         print(f"rap-export: {error}", file=sys.stderr)
         return EXIT_BAD_INPUT

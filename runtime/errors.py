@@ -45,6 +45,10 @@ class NumericalError(RapEdgeError):
     """A stage of the chunk loop produced NaN or Inf."""
 
 
+class MissingPackageError(RapEdgeError):
+    """A package that is needed is not installed; the message names the extra that brings it."""
+
+
 class AudioError(RapEdgeError):
     """Audio could not be read or has no usable samples."""
 

@@ -9,7 +9,8 @@ from concurrent.futures import ProcessPoolExecutor
 import pytest
 from small import SMALL, drawn
 
-from rap_edge.export.bench import BASE, bench, main, table
+from rap_edge.export.bench import BASE, bench, table
+from rap_edge.export.bench_cli import main
 from rap_edge.export.flops import chunk_flops
 from rap_edge.runtime.bundle import Bundle
 

@@ -244,7 +244,9 @@ def test_a_missing_package_is_a_sentence(bundle, monkeypatch, capsys) -> None:
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     monkeypatch.setitem(sys.modules, "matplotlib.axes", None)
     assert main(["--bundle", str(bundle)]) == 2
-    assert "'calibrate' extra" in capsys.readouterr().err
+    assert capsys.readouterr().err == (
+        "rap-calibrate: The package 'matplotlib' is not installed; run pip install 'rap-edge[calibrate]'.\n"
+    )
 
 
 def test_the_json_is_the_manifests_record(calibrated) -> None:

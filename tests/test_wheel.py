@@ -88,6 +88,32 @@ def test_rap_run_makes_a_talking_video_there(python: Path, nano_bundle: Path, tm
     assert figures["rtf"] > 0
 
 
+@pytest.mark.parametrize(
+    ("command", "package", "extra"),
+    [
+        ("rap-export", "onnx_ir", "export"),
+        ("rap-export --bundle BUNDLE --engine tensorrt-rtx", "onnx", "plans"),
+        ("rap-calibrate --bundle BUNDLE", "onnx_ir", "calibrate"),
+        ("rap-bench --bundle BUNDLE", "onnx", "export"),
+        ("rap-serve --bundle BUNDLE", "aiohttp", "serve"),
+        ("rap-run --bundle BUNDLE --mic", "sounddevice", "mic"),
+    ],
+)
+def test_a_program_whose_packages_are_missing_there_says_which_extra_brings_them(
+    python: Path, nano_bundle: Path, command: str, package: str, extra: str
+) -> None:
+    program, *rest = command.replace("BUNDLE", str(nano_bundle)).split()
+    done = subprocess.run([str(python.parent / program), *rest], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (2, "")
+    (sentence,) = done.stderr.splitlines()
+    assert re.search(rf"\b{package}\b.*pip install 'rap-edge\[{extra}\]'", sentence), sentence
+
+
+@pytest.mark.parametrize("program", ["rap-bench", "rap-calibrate", "rap-doctor", "rap-export", "rap-run", "rap-serve"])
+def test_every_program_helps_there(python: Path, program: str) -> None:
+    assert run(python.parent / program, "--help").startswith(f"usage: {program} ")
+
+
 def test_plans_are_built_there_without_torch(wheel: Path, half: Path, tmp_path: Path) -> None:
     pytest.importorskip("tensorrt_rtx", reason="the TensorRT-RTX wheel is not installed")
     builder = environment(wheel, tmp_path / "builder", "plans", "tensorrt_rtx_cu13")

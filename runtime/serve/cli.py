@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import importlib.util
 import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from ..errors import RapEdgeError, ServeError
+from ..errors import RapEdgeError
+from ..extras import needs_extra
 from .settings import Settings
 
 EXIT_BAD_INPUT, EXIT_INTERRUPTED = 2, 130
@@ -28,8 +28,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     arguments = _parser().parse_args(argv)
     try:
-        _require_extra()
-        return _run(arguments)
+        with needs_extra("serve"):
+            return _run(arguments)
     except RapEdgeError as error:
         print(f"rap-serve: {error}", file=sys.stderr)
         return EXIT_BAD_INPUT
@@ -74,12 +74,6 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--tls-cert", metavar="PEM", type=Path, help="certificate; browsers want HTTPS for other hosts")
     parser.add_argument("--tls-key", metavar="PEM", type=Path, help="its key")
     return parser
-
-
-def _require_extra() -> None:
-    for name in ("aiohttp", "aiortc"):
-        if importlib.util.find_spec(name) is None:
-            raise ServeError(f"{name} is not installed; run: pip install 'rap-edge[serve]'.")
 
 
 def _run(arguments: argparse.Namespace) -> int:

@@ -1,0 +1,74 @@
+"""`rap-bench`: the same chunk loop on several backends or bundles, side by side and in turn."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+from rap_edge.runtime.errors import RapEdgeError
+from rap_edge.runtime.extras import needs_extra
+
+EXIT_BAD_INPUT, EXIT_INTERRUPTED = 2, 130
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command.
+
+    Args:
+        argv: arguments without the program's name; None takes the process's.
+
+    Returns:
+        0 done; 2 something is wrong, said in one sentence on stderr; 130 stopped by Ctrl-C.
+    """
+    arguments = _parser().parse_args(argv)
+    try:
+        # onnx takes a while to import: bad arguments and --help come before it.
+        with needs_extra("export"):
+            from .bench import bench, table
+
+            result = bench(arguments.bundle, arguments.against, arguments.chunks, arguments.rounds, arguments.threads)
+    except RapEdgeError as error:
+        print(f"rap-bench: {error}", file=sys.stderr)
+        return EXIT_BAD_INPUT
+    except KeyboardInterrupt:
+        print("rap-bench: Stopped.", file=sys.stderr)
+        return EXIT_INTERRUPTED
+    print(json.dumps(asdict(result), indent=2) if arguments.json else table(result))
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="rap-bench", description="Time the same chunk loop on several backends or bundles, in turn."
+    )
+    parser.add_argument("--bundle", required=True, help="folder that rap-export wrote")
+    parser.add_argument(
+        "--against",
+        type=_backends,
+        default=(),
+        metavar="torch,openvino,DIR",
+        help="what to measure beside it: backends, or other bundles of the same model",
+    )
+    parser.add_argument("--chunks", type=_positive, default=4, help="chunks per round (default 4)")
+    parser.add_argument("--rounds", type=_positive, default=5, help="rounds (default 5)")
+    parser.add_argument("--threads", type=_positive, help="threads (default: every core)")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    return parser
+
+
+def _backends(text: str) -> tuple[str, ...]:
+    names = tuple(dict.fromkeys(name for name in text.split(",") if name))
+    if unknown := [name for name in names if name not in ("torch", "openvino") and not Path(name).is_dir()]:
+        raise argparse.ArgumentTypeError(f"unknown backend {unknown[0]!r}; choose torch, openvino or a bundle")
+    return names
+
+
+def _positive(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError("must be 1 or more")
+    return value

@@ -1,0 +1,25 @@
+"""Packages that come with an extra of rap-edge, and the sentence that says which."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from .errors import MissingPackageError
+
+
+@contextmanager
+def needs_extra(name: str) -> Iterator[None]:
+    """What runs inside needs the packages of extra `name`.
+
+    Raises:
+        MissingPackageError: one of them is not installed.
+    """
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.partition(".")[0] == "rap_edge":
+            raise
+        raise MissingPackageError(
+            f"The package {error.name.partition('.')[0]!r} is not installed; run pip install 'rap-edge[{name}]'."
+        ) from None
