@@ -71,7 +71,7 @@ def build_network(
     facts: list[str] = []
     logger = plan_logger(module, messages, facts)
     builder = module.Builder(logger)
-    # TensorRT before 10 needs the flag; since 11 networks are always strongly typed.
+    # TensorRT 10 needs the flag; since 11 networks are always strongly typed.
     network = builder.create_network(1 << int(module.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
     parser = module.OnnxParser(network, logger)
     parsed = parser.parse_from_file(job.onnx) if model is None else parser.parse(model, job.onnx)
