@@ -15,7 +15,7 @@ import shlex
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.util import find_spec
@@ -23,9 +23,6 @@ from pathlib import Path
 
 from provenance import commit
 
-from rap_edge.export.engine_choice import EngineChoice
-from rap_edge.export.plan_job import CURRENT
-from rap_edge.export.profiles import AHEAD_OF_TIME
 from rap_edge.runtime.cuda_device import CudaDriver, query_driver
 from rap_edge.runtime.spec import NANO, PRESETS
 from rap_edge.runtime.tensorrt_module import RTX, TENSORRT
@@ -57,12 +54,12 @@ class Outcome:
     output: str
 
 
-def steps(specs: Sequence[str], plans: Mapping[str, str]) -> list[Step]:
+def steps(specs: Sequence[str], backends: Sequence[str]) -> list[Step]:
     """The commands, cheap ones first.
 
     Args:
         specs: names of presets.
-        plans: by backend, as far as it is installed, the file of the denoiser's plan that it builds for this GPU.
+        backends: "tensorrt-rtx" and "tensorrt", as far as they are installed.
     """
     nano = str(BUNDLES / f"{NANO.name}-fp16")
     found = [Step(("rap-doctor",), plain=True), Step(("python", "benchmarks/hybrid_attention.py"))]
@@ -70,35 +67,26 @@ def steps(specs: Sequence[str], plans: Mapping[str, str]) -> list[Step]:
         bundle = str(BUNDLES / f"{name}-fp16")
         weights = ("--spec", name, "--random-weights") if name != NANO.name else ()
         found.append(Step(("rap-export", *weights, "--precision", "fp16", "-o", bundle), plain=True))
-        found += _measured(bundle, plans)
-        if name == NANO.name and RTX.backend in plans:
+        found += _measured(bundle, backends)
+        if name == NANO.name and RTX.backend in backends:
             found.append(Step(("python", "benchmarks/tensorrt_rtx_targets.py", "--bundle", bundle)))
     if NANO.name in specs:
         eight = str(BUNDLES / f"{NANO.name}-fp8")
         found.append(Step(("rap-calibrate", "--bundle", nano, "--precision", "fp8", "-o", eight), plain=True))
-        found += _measured(eight, plans)
+        found += _measured(eight, backends)
     return [*found, Step(("python", "-m", "pytest", "-q", "-rs"), plain=True)]
 
 
-def _measured(bundle: str, plans: Mapping[str, str]) -> list[Step]:
+def _measured(bundle: str, backends: Sequence[str]) -> list[Step]:
     """Plans into a bundle, its self-test on each kind of engine, and its figures."""
     found = []
-    for backend in plans:
+    for backend in backends:
         target = ("--target", "current") if backend == RTX.backend else ()
         found.append(Step(("rap-export", "--bundle", bundle, "--engine", backend, *target), plain=True))
     found.append(Step(("rap-doctor", "--bundle", bundle), plain=True))
-    for file in plans.values():
-        found.append(Step(("rap-run", "--selftest", "--engine", f"{bundle}/{file}")))
+    for backend in backends:
+        found.append(Step(("rap-run", "--selftest", "--bundle", bundle, "--engine", backend)))
     return [*found, Step(("python", "benchmarks/gpu.py", "--bundle", bundle))]
-
-
-def installed_plans(capability: str) -> dict[str, str]:
-    """The denoiser's plan of every installed backend, for a GPU of that compute capability."""
-    choices = (
-        EngineChoice(RTX, (CURRENT,), (capability,), AHEAD_OF_TIME),
-        EngineChoice(TENSORRT, (), (capability,), "native"),
-    )
-    return {choice.module.backend: choice.file("dit") for choice in choices if find_spec(choice.module.module)}
 
 
 def run(step: Step) -> Outcome:
@@ -151,7 +139,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments.output.mkdir(parents=True, exist_ok=True)
     path = arguments.output / f"{re.sub(r'[^a-z0-9]+', '-', driver.devices[0].name.lower()).strip('-')}.md"
     outcomes: list[Outcome] = []
-    for step in steps(specs, installed_plans(driver.devices[0].compute_capability)):
+    for step in steps(specs, [module.backend for module in (RTX, TENSORRT) if find_spec(module.module)]):
         print(f"\n$ {step}", flush=True)
         outcomes.append(run(step))
         path.write_text(page(driver, commit(), outcomes), encoding="utf-8")

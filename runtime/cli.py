@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from .audio import AudioWarning
 from .avatar import Avatar
 from .bundle import Bundle
-from .cli_arguments import check, parser
+from .cli_arguments import check, open_model, parser
 from .cli_media import AnySource, opened_display, opened_source, output_path
 from .errors import OutputError, RapEdgeError
 from .interrupt import held_interrupt
@@ -68,7 +68,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    bundle, engine = _open_bundle(arguments)
+    bundle, engine = open_model(arguments)
     spec = _spec(bundle, arguments)
     output = output_path(arguments)
     inputs = (None if arguments.audio == "-" else arguments.audio, arguments.portrait)
@@ -197,12 +197,6 @@ def _troubles(source: AnySource) -> list[str]:
 def _spec(bundle: Bundle, arguments: argparse.Namespace) -> ModelSpec:
     spec = bundle.manifest.spec
     return spec if arguments.latency is None else spec.with_latency(arguments.latency)
-
-
-def _open_bundle(arguments: argparse.Namespace) -> tuple[Bundle, str | None]:
-    if arguments.bundle is not None:
-        return Bundle.open(arguments.bundle), None
-    return Bundle.containing(arguments.engine)
 
 
 def _refuse_to_overwrite(output: Path, *others: str | None) -> None:

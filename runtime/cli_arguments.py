@@ -6,6 +6,7 @@ import argparse
 from collections.abc import Sequence
 from typing import Any
 
+from .bundle import Bundle
 from .pcm import FORMATS
 from .portaudio import input_devices
 
@@ -16,15 +17,45 @@ def parser() -> argparse.ArgumentParser:
         prog="rap-run",
         description="Make a portrait speak: bundle + speech + picture -> a video or a window, and a report.",
     )
-    _model(made)
+    add_model(made)
+    made.add_argument("--portrait", metavar="IMG", help="PNG, JPEG, WebP or BMP (default: the bundle's own)")
     _source(made)
     _sink(made)
     _run(made)
     return made
 
 
+def add_model(made: argparse.ArgumentParser) -> None:
+    """Add what says which bundle is run by which engines; `require_model` and `open_model` go with it."""
+    made.add_argument("--bundle", metavar="DIR", help="folder that rap-export wrote")
+    made.add_argument(
+        "--engine",
+        metavar="FILE|NAME",
+        help="a plan or graph, whose whole bundle is used; with --bundle also tensorrt-rtx, tensorrt or onnxruntime",
+    )
+    made.add_argument("--fallback", action="store_true", help="go on with ONNX Runtime where the plans cannot run")
+
+
+def require_model(made: argparse.ArgumentParser, arguments: argparse.Namespace) -> None:
+    """Refuse to go without a bundle, as argparse does."""
+    if arguments.bundle is None and arguments.engine is None:
+        made.error("one of the arguments --bundle --engine is required")
+
+
+def open_model(arguments: argparse.Namespace) -> tuple[Bundle, str | None]:
+    """The bundle, and the engine that was asked for, as `load_engines` takes it.
+
+    Raises:
+        BundleError: it is missing or damaged, or the engine's file lies in none.
+    """
+    if arguments.bundle is not None:
+        return Bundle.open(arguments.bundle), arguments.engine
+    return Bundle.containing(arguments.engine)
+
+
 def check(made: argparse.ArgumentParser, arguments: argparse.Namespace) -> None:
     """Refuse options that do not go together, as argparse does."""
+    require_model(made, arguments)
     piped = arguments.audio == "-"
     shown = arguments.window or arguments.virtual_camera or (arguments.mic and arguments.output is None)
     if arguments.device is not None and not arguments.mic:
@@ -37,16 +68,6 @@ def check(made: argparse.ArgumentParser, arguments: argparse.Namespace) -> None:
         made.error("--fragmented goes with -o")
     if arguments.full_screen and not (arguments.window or arguments.mic):
         made.error("--full-screen goes with --window")
-
-
-def _model(made: argparse.ArgumentParser) -> None:
-    model = made.add_mutually_exclusive_group(required=True)
-    model.add_argument("--bundle", metavar="DIR", help="folder that rap-export wrote")
-    model.add_argument(
-        "--engine", metavar="FILE", help="a plan or graph inside such a folder; its whole bundle is used"
-    )
-    made.add_argument("--fallback", action="store_true", help="go on with ONNX Runtime where the plans cannot run")
-    made.add_argument("--portrait", metavar="IMG", help="PNG, JPEG, WebP or BMP (default: the bundle's own)")
 
 
 def _source(made: argparse.ArgumentParser) -> None:

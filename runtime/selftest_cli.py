@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from contextlib import nullcontext
 
-from .bundle import Bundle
+from .cli_arguments import add_model, open_model, require_model
 from .errors import RapEdgeError
 from .pending_file import PendingFile
 from .progress import Progress
@@ -25,7 +25,9 @@ def main(argv: Sequence[str]) -> int:
     Returns:
         0 passed; 1 the frames differ; 2 something is wrong, said in one sentence on stderr; 130 stopped by Ctrl-C.
     """
-    arguments = _parser().parse_args(argv)
+    parser = _parser()
+    arguments = parser.parse_args(argv)
+    require_model(parser, arguments)
     try:
         result = _run(arguments)
     except RapEdgeError as error:
@@ -44,19 +46,14 @@ def _parser() -> argparse.ArgumentParser:
         description="Play the bundle's golden clip, compare it with the expected frames, and print one card.",
     )
     parser.add_argument("--selftest", action="store_true", required=True, help=argparse.SUPPRESS)
-    model = parser.add_mutually_exclusive_group(required=True)
-    model.add_argument("--bundle", metavar="DIR", help="folder that rap-export wrote")
-    model.add_argument(
-        "--engine", metavar="FILE", help="a plan or graph inside such a folder; its whole bundle is used"
-    )
-    parser.add_argument("--fallback", action="store_true", help="go on with ONNX Runtime where the plans cannot run")
+    add_model(parser)
     parser.add_argument("--report", metavar="JSON", help="write the result here too")
     parser.add_argument("--threads", type=int, metavar="N", help="threads per engine (default: every core)")
     return parser
 
 
 def _run(arguments: argparse.Namespace) -> SelfTest:
-    bundle, engine = (Bundle.open(arguments.bundle), None) if arguments.bundle else Bundle.containing(arguments.engine)
+    bundle, engine = open_model(arguments)
     with (
         PendingFile(arguments.report) if arguments.report else nullcontext() as report,
         Progress("self-test", None, "s") as progress,

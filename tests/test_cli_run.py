@@ -174,6 +174,22 @@ def test_a_graph_stands_for_its_bundle(bundle: Path) -> None:
     assert len(picture("a.mp4")) == 13
 
 
+def test_a_bundles_engines_are_chosen_by_name(bundle: Path, capsys) -> None:
+    audio = write_wav("a.wav", speech(0.5))
+    assert run(bundle, audio, "--engine", "onnxruntime") == 0
+    assert len(picture("a.mp4")) == 13
+    assert run(bundle, audio, "--engine", "tensorrt") == 2
+    assert "has no plans of 'tensorrt'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("words", [["--audio", "a.wav"], ["--selftest"]])
+def test_without_a_bundle_nothing_runs(capsys, words: list[str]) -> None:
+    with pytest.raises(SystemExit) as exit_:
+        cli.main(words)
+    assert exit_.value.code == 2
+    assert "one of the arguments --bundle --engine is required" in capsys.readouterr().err
+
+
 def refused(bundle: Path, audio: str, capsys, *more: object) -> str:
     """Run with an older output in place; returns the one sentence."""
     Path("out.mp4").write_bytes(b"old")

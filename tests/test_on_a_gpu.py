@@ -6,7 +6,7 @@ import sys
 
 import on_a_gpu
 import pytest
-from on_a_gpu import Outcome, Step, installed_plans, main, run, steps
+from on_a_gpu import Outcome, Step, main, run, steps
 from provenance import commit
 
 from rap_edge.runtime.cuda_device import CudaDevice, CudaDriver
@@ -20,19 +20,18 @@ def says(text: str, status: int = 0) -> Step:
 
 
 def test_every_spec_is_exported_built_checked_and_measured_in_that_order() -> None:
-    words = [str(step) for step in steps(list(PRESETS), {"tensorrt-rtx": "dit.plan"})]
+    words = [str(step) for step in steps(list(PRESETS), ["tensorrt-rtx"])]
     for name in PRESETS:
         mine = [line.split()[:2] for line in words if f"build/gpu/{name}-fp16" in line and "targets" not in line]
         programs = ["rap-export", "rap-export", "rap-doctor", "rap-run", "python"]
         assert [program for program, _ in mine[:5]] == programs
     assert "rap-export --spec rap-1.3b --random-weights --precision fp16 -o build/gpu/rap-1.3b-fp16" in words
-    assert not any("tensorrt" in str(step) for step in steps(["flashhead-lite"], {}))
+    assert not any("tensorrt" in str(step) for step in steps(["flashhead-lite"], []))
 
 
 def test_every_program_takes_the_words_it_is_given(tmp_path, monkeypatch) -> None:
-    plans = {"tensorrt-rtx": "dit.plan", "tensorrt": "dit.tensorrt-native-sm89.plan"}
     monkeypatch.setattr(on_a_gpu, "BUNDLES", tmp_path)
-    for step in steps([NANO.name], plans):
+    for step in steps([NANO.name], ["tensorrt-rtx", "tensorrt"]):
         words = " ".join(step.words)
         # These two would begin their work.
         if "pytest" not in words and "--precision fp16" not in words:
@@ -41,20 +40,10 @@ def test_every_program_takes_the_words_it_is_given(tmp_path, monkeypatch) -> Non
             assert outcome.status in (0, 1 if "rap-doctor" in words else 2), outcome
 
 
-def test_plans_are_found_where_they_are_built() -> None:
-    assert (
-        installed_plans("8.9").items()
-        <= {
-            "tensorrt-rtx": "dit.plan",
-            "tensorrt": "dit.tensorrt-native-sm89.plan",
-        }.items()
-    )
-
-
 def test_a_failure_is_on_the_page_and_the_rest_goes_on(monkeypatch, tmp_path, capsys) -> None:
     bar = "graphs   [####........]  17 % 485.5/2843.3 M weights"
     wanted = [says("| a | b |"), says("no room", 3), says(f"{bar}\nlast")]
-    monkeypatch.setattr(on_a_gpu, "steps", lambda specs, plans: wanted)
+    monkeypatch.setattr(on_a_gpu, "steps", lambda specs, backends: wanted)
     monkeypatch.setattr(on_a_gpu, "query_driver", lambda: DRIVER)
     assert main(["--specs", "nano", "-o", str(tmp_path)]) == 1
     text = (tmp_path / "nvidia-rtx-4090.md").read_text()
