@@ -118,8 +118,11 @@ def page(driver: CudaDriver, commit: str, outcomes: Sequence[Outcome]) -> str:
         parts.append(f"## `{outcome.step}`")
         if outcome.status:
             parts.append(f"Failed after {outcome.seconds:.0f} s with status {outcome.status}:")
-        fenced = outcome.step.plain or outcome.status
-        parts.append(f"```\n{outcome.output}\n```" if fenced else outcome.output)
+        if outcome.step.plain or outcome.status:
+            parts.append(f"```\n{outcome.output}\n```")
+        else:
+            # A card's own headings are below that of its command.
+            parts.append(re.sub(r"^(#+ )", r"#\1", outcome.output.strip(), flags=re.MULTILINE))
     return "\n\n".join(parts) + "\n"
 
 

@@ -42,7 +42,7 @@ def test_every_program_takes_the_words_it_is_given(tmp_path, monkeypatch) -> Non
 
 def test_a_failure_is_on_the_page_and_the_rest_goes_on(monkeypatch, tmp_path, capsys) -> None:
     bar = "graphs   [####........]  17 % 485.5/2843.3 M weights"
-    wanted = [says("| a | b |"), says("no room", 3), says(f"{bar}\nlast")]
+    wanted = [says("## Card\n\n| a | b |"), says("no room", 3), says(f"{bar}\nlast")]
     monkeypatch.setattr(on_a_gpu, "steps", lambda specs, backends: wanted)
     monkeypatch.setattr(on_a_gpu, "query_driver", lambda: DRIVER)
     assert main(["--specs", "nano", "-o", str(tmp_path)]) == 1
@@ -50,7 +50,7 @@ def test_a_failure_is_on_the_page_and_the_rest_goes_on(monkeypatch, tmp_path, ca
     assert text.startswith(
         f"# NVIDIA RTX 4090\n\nCompute capability 8.9, 24 GiB, driver for CUDA 13.0; commit {commit()}"
     )
-    assert "\n\n| a | b |\n\n" in text
+    assert "\n\n### Card\n\n| a | b |\n\n" in text
     assert "with status 3:\n\n```\nno room\n```" in text
     assert text.endswith("\n\nlast\n")
     assert "485.5" in capsys.readouterr().out
