@@ -14,7 +14,8 @@ from typing import Any
 
 _LIBRARIES = {"win32": ("nvcuda.dll",)}
 _DEFAULT_LIBRARIES = ("libcuda.so.1", "libcuda.so")
-_MAJOR, _MINOR = 75, 76  # CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR and _MINOR
+# CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR and _MINOR, and _INTEGRATED.
+_MAJOR, _MINOR, _INTEGRATED = 75, 76, 18
 _ERRORS = {
     34: "the driver found is a stub",
     35: "the driver is older than the library",
@@ -27,13 +28,17 @@ _ERRORS = {
 
 @dataclass(frozen=True)
 class CudaDevice:
-    """One GPU: its ordinal, name, compute capability such as "8.9", memory in bytes, and identity "GPU-..."."""
+    """One GPU: its ordinal, name, compute capability such as "8.9", memory in bytes, and identity "GPU-...".
+
+    `integrated` says that it shares the memory of the CPU, as on a Jetson.
+    """
 
     index: int
     name: str
     compute_capability: str
     memory_bytes: int
     uuid: str = ""
+    integrated: bool = False
 
 
 @dataclass(frozen=True)
@@ -84,15 +89,23 @@ def _open(load: Callable[[str], Any]) -> Any:
 
 
 def _device(library: Any, index: int) -> CudaDevice:
-    handle, major, minor = ctypes.c_int(0), ctypes.c_int(0), ctypes.c_int(0)
+    handle, major, minor, integrated = (ctypes.c_int(0) for _ in range(4))
     memory, name = ctypes.c_size_t(0), ctypes.create_string_buffer(256)
     library.cuDeviceGet(ctypes.byref(handle), index)
     library.cuDeviceGetName(name, len(name), handle)
     library.cuDeviceGetAttribute(ctypes.byref(major), _MAJOR, handle)
     library.cuDeviceGetAttribute(ctypes.byref(minor), _MINOR, handle)
+    library.cuDeviceGetAttribute(ctypes.byref(integrated), _INTEGRATED, handle)
     library.cuDeviceTotalMem_v2(ctypes.byref(memory), handle)
     text = name.value.decode("utf-8", errors="replace")
-    return CudaDevice(index, text, f"{major.value}.{minor.value}", memory.value, _identity(library, handle))
+    return CudaDevice(
+        index=index,
+        name=text,
+        compute_capability=f"{major.value}.{minor.value}",
+        memory_bytes=memory.value,
+        uuid=_identity(library, handle),
+        integrated=bool(integrated.value),
+    )
 
 
 def _identity(library: Any, handle: ctypes.c_int) -> str:

@@ -28,6 +28,7 @@ from .memory_plan import as_gib
 from .nvml import DriverState, driver_state, free_memory
 from .onnxruntime_engine import available_cores, cpu_name
 from .preflight import OLDEST_CUDA, Machine, is_too_old, this_machine
+from .system_memory import system_memory
 from .tensorrt_module import LEAN, RTX, TENSORRT
 
 # The first driver with CUDA 13.
@@ -88,7 +89,7 @@ def machine_section(facts: Facts) -> Section:
     if facts.features is not None:
         fast = "int8 is fast here" if FAST_INT8.intersection(facts.features) else "int8 gains less here"
         findings.append(Finding("instructions", "ok", f"{', '.join(facts.features) or 'none that matter'}; {fast}"))
-    if (memory := _system_memory()) is not None:
+    if (memory := system_memory()) is not None:
         findings.append(Finding("memory", "ok", f"{as_gib(memory[0])}, {as_gib(memory[1])} free"))
     return Section("Machine", tuple(findings))
 
@@ -223,13 +224,3 @@ def _version(package: str) -> str | None:
         return version(package)
     except PackageNotFoundError:
         return None
-
-
-def _system_memory() -> tuple[int, int] | None:
-    """Bytes of memory, and those that are free for a new program, on Linux."""
-    try:
-        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
-    except OSError:
-        return None
-    sizes = {key: int(value.split()[0]) << 10 for key, _, value in (line.partition(":") for line in lines)}
-    return (sizes["MemTotal"], sizes["MemAvailable"]) if "MemAvailable" in sizes else None

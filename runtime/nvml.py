@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from .cuda_device import CudaDevice
+from .system_memory import system_memory
 
 _LIBRARIES = {"win32": "nvml.dll"}
 _DEFAULT_LIBRARY = "libnvidia-ml.so.1"
@@ -58,14 +59,24 @@ def driver_state(load: Callable[[str], Any] | None = None) -> DriverState | None
         library.nvmlShutdown()
 
 
-def free_memory(state: DriverState | None, devices: Sequence[CudaDevice]) -> int | None:
+def free_memory(
+    state: DriverState | None,
+    devices: Sequence[CudaDevice],
+    memory: Callable[[], tuple[int, int] | None] = system_memory,
+) -> int | None:
     """Free bytes of the GPU that engines run on, the first; None without a GPU.
 
-    Where the management library is missing or does not tell, it is the GPU's whole memory.
+    A GPU that shares the memory of the CPU has what is free for programs. Where nobody tells, it is the GPU's whole
+    memory.
     """
     if not devices:
         return None
-    return (state.free_bytes if state else {}).get(devices[0].uuid, devices[0].memory_bytes)
+    gpu = devices[0]
+    if state is not None and gpu.uuid in state.free_bytes:
+        return state.free_bytes[gpu.uuid]
+    if gpu.integrated and (shared := memory()) is not None:
+        return min(shared[1], gpu.memory_bytes)
+    return gpu.memory_bytes
 
 
 def _free(library: Any, index: int) -> tuple[str, int] | None:

@@ -31,8 +31,9 @@ from rap_edge.runtime.doctor_cli import main
 from rap_edge.runtime.engines import load_engines
 from rap_edge.runtime.errors import MemoryPlanError
 from rap_edge.runtime.findings import Diagnosis, Finding, Section
-from rap_edge.runtime.nvml import DriverState, driver_state
+from rap_edge.runtime.nvml import DriverState, driver_state, free_memory
 from rap_edge.runtime.preflight import Machine, platform_name
+from rap_edge.runtime.system_memory import system_memory
 
 GIB = 1 << 30
 CPU = Facts(
@@ -205,11 +206,21 @@ def test_the_management_library_gives_version_and_free_memory() -> None:
     assert library.shut_down
 
 
-def test_a_gpu_in_the_memory_of_the_cpu_has_all_of_it() -> None:
+def test_a_gpu_in_the_memory_of_the_cpu_has_what_programs_left_of_it() -> None:
     # NVML says "not supported" there.
     state = driver_state(lambda name: Nvml(memory_status=3))
     assert state == DriverState("580.65.06", {})
+    orin = CudaDevice(0, "Orin", "8.7", 7 * GIB, "GPU-orin", integrated=True)
+    for available, free in ((3 * GIB, 3 * GIB), (8 * GIB, 7 * GIB)):
+        assert free_memory(state, [orin], lambda available=available: (8 * GIB, available)) == free
+    assert free_memory(state, [orin], lambda: None) == 7 * GIB
     assert replace(GPU, management=state).free_bytes == 20 * GIB
+
+
+def test_linux_tells_how_much_memory_is_free_for_programs(tmp_path) -> None:
+    (tmp_path / "meminfo").write_text("MemTotal:        8000 kB\nMemFree:          100 kB\nMemAvailable:    3000 kB\n")
+    assert system_memory(tmp_path / "meminfo") == (8000 << 10, 3000 << 10)
+    assert system_memory(tmp_path / "missing") is None
 
 
 def test_a_management_library_that_is_missing_or_does_not_start_is_a_fact() -> None:

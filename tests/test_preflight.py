@@ -244,8 +244,8 @@ def test_the_facts_of_this_machine_can_be_asked() -> None:
 class FakeDriver:
     """libcuda with one GPU."""
 
-    def __init__(self, status: int = 0, count: int = 1) -> None:
-        self._status, self._count = status, count
+    def __init__(self, status: int = 0, count: int = 1, integrated: int = 0) -> None:
+        self._status, self._count, self._integrated = status, count, integrated
 
     def cuInit(self, flags):  # noqa: N802
         return self._status
@@ -267,7 +267,7 @@ class FakeDriver:
         return 0
 
     def cuDeviceGetAttribute(self, value, attribute, handle):  # noqa: N802
-        value._obj.value = {75: 8, 76: 9}[attribute]
+        value._obj.value = {75: 8, 76: 9, 18: self._integrated}[attribute]
         return 0
 
     def cuDeviceTotalMem_v2(self, size, handle):  # noqa: N802
@@ -284,6 +284,7 @@ def test_the_driver_is_asked_through_its_library() -> None:
     assert query_driver(lambda name: FakeDriver()) == CudaDriver(
         "13.2", (CudaDevice(0, "RTX 4090", "8.9", 24 << 30, "GPU-00010203-0405-0607-0809-0a0b0c0d0e0f"),), ""
     )
+    assert query_driver(lambda name: FakeDriver(integrated=1)).devices[0].integrated
     assert query_driver(lambda name: FakeDriver(count=0)).problem == "no GPU is visible"
     assert query_driver(lambda name: FakeDriver(status=100)).problem == "no GPU is visible"
     assert "803" not in query_driver(lambda name: FakeDriver(status=803)).problem
