@@ -34,7 +34,7 @@ def running(request) -> Iterator[Mapping[tuple[str, ...], Future[subprocess.Comp
     chosen = [
         item.callspec.params["words"]
         for item in request.session.items
-        if hasattr(item, "callspec") and "words" in item.callspec.params
+        if item.path == request.path and hasattr(item, "callspec") and "words" in item.callspec.params
     ]
     with ThreadPoolExecutor(2) as pool:
         yield {words: pool.submit(run, words) for words in chosen}
