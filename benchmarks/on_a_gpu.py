@@ -142,10 +142,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments.output.mkdir(parents=True, exist_ok=True)
     path = arguments.output / f"{re.sub(r'[^a-z0-9]+', '-', driver.devices[0].name.lower()).strip('-')}.md"
     outcomes: list[Outcome] = []
+    here = commit()
     for step in steps(specs, [module.backend for module in (RTX, TENSORRT) if find_spec(module.module)]):
         print(f"\n$ {step}", flush=True)
         outcomes.append(run(step))
-        path.write_text(page(driver, commit(), outcomes), encoding="utf-8")
+        path.write_text(page(driver, here, outcomes), encoding="utf-8")
     print(f"\n{path}")
     return int(any(outcome.status for outcome in outcomes))
 

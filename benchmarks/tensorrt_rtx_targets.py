@@ -20,6 +20,7 @@ from pathlib import Path
 
 import numpy as np
 
+from rap_edge.export.claim import Claim
 from rap_edge.export.engine_choice import choose_engines
 from rap_edge.export.plan_builder import build_plan
 from rap_edge.export.plans import plan_job, read_claims
@@ -45,17 +46,17 @@ class Attempt:
     run: str
 
 
-def attempt(bundle: Bundle, target: str | None, inputs: Mapping[str, Array], expected: Array) -> Attempt:
+def attempt(bundle: Bundle, claim: Claim, target: str | None, inputs: Mapping[str, Array], expected: Array) -> Attempt:
     """Build, load, run and compare.
 
     Args:
         bundle: in fp16.
+        claim: of the graph.
         target: as `rap-export --target` takes it; None for the default.
         inputs: of the graph.
         expected: its output.
     """
     manifest, name = bundle.manifest, target or "default"
-    claim = read_claims(bundle.root, manifest)[GRAPH]
     with tempfile.TemporaryDirectory() as folder:
         plan = Path(folder) / "g.plan"
         try:
@@ -98,13 +99,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         random = np.random.default_rng(0)
         inputs = {tensor.name: random.standard_normal(tensor.shape).astype(tensor.dtype) for tensor in info.inputs}
         inputs["timestep"][...] = 500.0
+        claim = read_claims(bundle.root, bundle.manifest)[GRAPH]
         expected, _ = run(OnnxRuntimeEngine(GRAPH, info, bundle.path(info.file), None, CPU_ONLY), inputs)
     except RapEdgeError as error:
         print(error, file=sys.stderr)
         return 2
     print("| targets | build | run |\n|---|---|---|")
     for target in TARGETS:
-        tried = attempt(bundle, target, inputs, expected)
+        tried = attempt(bundle, claim, target, inputs, expected)
         print(f"| {tried.targets} | {tried.build} | {tried.run} |", flush=True)
     return 0
 

@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rap_edge.runtime.errors import RapEdgeError
+from rap_edge.runtime.exit_status import exit_status
 from rap_edge.runtime.extras import needs_extra
 
 if TYPE_CHECKING:
     from .results import Calibration
 
-EXIT_BAD_INPUT, EXIT_INTERRUPTED = 2, 130
 PRECISIONS = ("int8", "fp8")
 
 
@@ -30,15 +28,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         older bundle is as it was; finished steps are kept for the next run.
     """
     arguments = _parser().parse_args(argv)
-    try:
-        with needs_extra("calibrate"):
-            result = _run(arguments)
-    except RapEdgeError as error:
-        print(f"rap-calibrate: {error}", file=sys.stderr)
-        return EXIT_BAD_INPUT
-    except KeyboardInterrupt:
-        print("rap-calibrate: Stopped; run it again to go on where it stopped.", file=sys.stderr)
-        return EXIT_INTERRUPTED
+    return exit_status("rap-calibrate", lambda: _report(arguments), "Stopped; run it again to go on where it stopped.")
+
+
+def _report(arguments: argparse.Namespace) -> int:
+    result = _run(arguments)
     print(json.dumps(as_json(result), indent=2) if arguments.json else table(result))
     return 0
 
@@ -61,6 +55,7 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+@needs_extra("calibrate")
 def _run(arguments: argparse.Namespace) -> Calibration:
     # onnx_ir and matplotlib take a second to import: bad arguments and --help come before it.
     from rap_edge.export.stages import Stages

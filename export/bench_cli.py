@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from rap_edge.runtime.errors import RapEdgeError
+from rap_edge.runtime.exit_status import exit_status
 from rap_edge.runtime.extras import needs_extra
-
-EXIT_BAD_INPUT, EXIT_INTERRUPTED = 2, 130
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -25,18 +22,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         0 done; 2 something is wrong, said in one sentence on stderr; 130 stopped by Ctrl-C.
     """
     arguments = _parser().parse_args(argv)
-    try:
-        # onnx takes a while to import: bad arguments and --help come before it.
-        with needs_extra("export"):
-            from .bench import bench, table
+    return exit_status("rap-bench", lambda: _run(arguments), "Stopped.")
 
-            result = bench(arguments.bundle, arguments.against, arguments.chunks, arguments.rounds, arguments.threads)
-    except RapEdgeError as error:
-        print(f"rap-bench: {error}", file=sys.stderr)
-        return EXIT_BAD_INPUT
-    except KeyboardInterrupt:
-        print("rap-bench: Stopped.", file=sys.stderr)
-        return EXIT_INTERRUPTED
+
+@needs_extra("export")
+def _run(arguments: argparse.Namespace) -> int:
+    # onnx takes a while to import: bad arguments and --help come before it.
+    from .bench import bench, table
+
+    result = bench(arguments.bundle, arguments.against, arguments.chunks, arguments.rounds, arguments.threads)
     print(json.dumps(asdict(result), indent=2) if arguments.json else table(result))
     return 0
 

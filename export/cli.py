@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from rap_edge.runtime.bundle import Bundle
 from rap_edge.runtime.errors import ExportError, RapEdgeError
+from rap_edge.runtime.exit_status import BAD_INPUT, exit_status
 from rap_edge.runtime.extras import needs_extra
 from rap_edge.runtime.spec import PRESETS, load_spec
 from rap_edge.runtime.tensorrt_module import BACKENDS
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
     from .exporter import ExportReport
     from .plans import PlansReport
 
-EXIT_BAD_INPUT, EXIT_INTERRUPTED = 2, 130
 PRECISIONS = ("fp32", "fp16")
 
 
@@ -39,15 +39,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     if words[:1] == ["explain"]:
         return _explain(words[1:])
     arguments = _parser().parse_args(words)
-    try:
-        with needs_extra("export" if arguments.bundle is None else "plans"):
-            report = _run(arguments)
-    except RapEdgeError as error:
-        print(f"rap-export: {error}", file=sys.stderr)
-        return EXIT_BAD_INPUT
-    except KeyboardInterrupt:
-        print("rap-export: Stopped; nothing was written.", file=sys.stderr)
-        return EXIT_INTERRUPTED
+    return exit_status("rap-export", lambda: _report(arguments), "Stopped; nothing was written.")
+
+
+def _report(arguments: argparse.Namespace) -> int:
+    with needs_extra("export" if arguments.bundle is None else "plans"):
+        report = _run(arguments)
     print(json.dumps(asdict(report), indent=2) if arguments.json else _text(report))
     return 0
 
@@ -85,7 +82,7 @@ def _explain(words: Sequence[str]) -> int:
         print(explain(arguments.bundle, arguments.layer))
     except RapEdgeError as error:
         print(f"rap-export: {error}", file=sys.stderr)
-        return EXIT_BAD_INPUT
+        return BAD_INPUT
     return 0
 
 

@@ -14,6 +14,7 @@ from types import ModuleType
 
 from rap_edge.runtime.cuda_device import CudaDriver, query_driver
 from rap_edge.runtime.errors import ExportError
+from rap_edge.runtime.preflight import version_numbers
 from rap_edge.runtime.tensorrt_module import RTX, RTX_CAPABILITIES, TENSORRT, TensorRtModule, load_module
 
 from .plan_job import CURRENT
@@ -88,7 +89,7 @@ def choose_engines(
         if profile is not None:
             raise ExportError("TensorRT-RTX builds for GPUs by --target and has no profiles; leave --profile out.")
         return _rtx(_targets(target, precision), driver)
-    if tuple(map(int, re.findall(r"\d+", loaded.__version__)[:2])) < LEAST_TENSORRT:
+    if version_numbers(loaded.__version__) < LEAST_TENSORRT:
         least = ".".join(map(str, LEAST_TENSORRT))
         raise ExportError(
             f"TensorRT {loaded.__version__} cannot read the graphs' RMSNormalization; install {least} or later, which "

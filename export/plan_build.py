@@ -14,6 +14,7 @@ from typing import Any
 from rap_edge.runtime.errors import ExportError
 from rap_edge.runtime.pending_file import PendingFile
 from rap_edge.runtime.report import peak_rss_mb
+from rap_edge.runtime.tensorrt_module import error_logger
 
 from .attention_choice import choose_attention
 from .attention_plugin import register_hybrid_attention
@@ -21,7 +22,7 @@ from .claim import Claim
 from .engine_inspector import inspected_steps
 from .plan_comparison import compare_plans
 from .plan_job import CURRENT, PlanJob, PlanResult
-from .plan_network import BuiltPlan, build_network, plan_logger
+from .plan_network import BuiltPlan, build_network
 from .plan_program import read_programs
 from .plugin_graph import plugin_graph
 from .truth import check_steps, needs_evidence
@@ -48,7 +49,7 @@ def build_plan_here(
     def build(number: int, claim: Claim, model: bytes | None) -> BuiltPlan:
         return build_network(job, module, claim, model, lambda part: on_progress((number + part) / builds), cancelled)
 
-    logger = plan_logger(module, [], [])
+    logger = error_logger(module, lambda message: None)
     built, choice = build(0, job.claim, None), {}
     if job.plugin_capability:
 
@@ -96,8 +97,7 @@ def _check_plan(job: PlanJob, module: Any, logger: Any, claim: Claim, attentions
         evidence = check_steps(steps, claim, attentions, "program in the plan")
         # What other programs call is in those that were compiled for a GPU.
         traffic = [program.traffic for program in programs if "*" not in program.accelerators]
-        known = [moved for moved in traffic if moved is not None]
-        return {**evidence, "traffic_bytes": max(known) if known and len(known) == len(traffic) else None}
+        return {**evidence, "traffic_bytes": max(traffic) if traffic and None not in traffic else None}
     steps = inspected_steps(module, logger, plan)
     if steps is not None:
         return check_steps(steps, claim, attentions, "engine inspector")

@@ -69,7 +69,7 @@ def build_network(
     """
     messages: list[str] = []
     facts: list[str] = []
-    logger = plan_logger(module, messages, facts)
+    logger = _logger(module, messages, facts)
     builder = module.Builder(logger)
     # TensorRT 10 needs the flag; since 11 networks are always strongly typed.
     network = builder.create_network(1 << int(module.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
@@ -92,7 +92,7 @@ def build_network(
     return BuiltPlan(serialized, claim, attentions, network.num_layers, _activation_bytes(facts))
 
 
-def plan_logger(module: Any, messages: list[str], facts: list[str]) -> Any:
+def _logger(module: Any, messages: list[str], facts: list[str]) -> Any:
     """A logger of `module` that keeps errors in `messages` and information in `facts`."""
 
     def keep(message: str) -> None:

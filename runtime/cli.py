@@ -21,7 +21,8 @@ from .avatar import Avatar
 from .bundle import Bundle
 from .cli_arguments import check, open_model, parser
 from .cli_media import AnySource, opened_display, opened_source, output_path
-from .errors import OutputError, RapEdgeError
+from .errors import OutputError
+from .exit_status import INTERRUPTED, exit_status
 from .interrupt import held_interrupt
 from .live import play
 from .microphone import Microphone
@@ -38,8 +39,6 @@ from .soundtrack import Soundtrack
 from .spec import ModelSpec
 from .video import AAC_RATES, Mp4Writer
 
-EXIT_BAD_INPUT, EXIT_INTERRUPTED = 2, 130
-
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command.
@@ -51,20 +50,18 @@ def main(argv: Sequence[str] | None = None) -> int:
         0 done; 1 the self-test failed; 2 something is wrong, said in one sentence on stderr; 130 stopped by Ctrl-C, the
             video so far is kept.
     """
-    argv = sys.argv[1:] if argv is None else argv
-    if "--selftest" in argv:
-        return selftest(argv)
-    try:
-        made = parser()
-        arguments = made.parse_args(argv)
-        check(made, arguments)
-        return _run(arguments)
-    except RapEdgeError as error:
-        print(f"rap-run: {error}", file=sys.stderr)
-        return EXIT_BAD_INPUT
-    except KeyboardInterrupt:
-        print("rap-run: Stopped before the first frame; nothing was written.", file=sys.stderr)
-        return EXIT_INTERRUPTED
+    words = sys.argv[1:] if argv is None else argv
+    if "--selftest" in words:
+        return selftest(words)
+    return exit_status("rap-run", lambda: _start(words), "Stopped before the first frame; nothing was written.")
+
+
+def _start(words: Sequence[str]) -> int:
+    # Looking for microphones, as --list-devices does, may fail too.
+    made = parser()
+    arguments = made.parse_args(words)
+    check(made, arguments)
+    return _run(arguments)
 
 
 def _run(arguments: argparse.Namespace) -> int:
@@ -103,7 +100,7 @@ def _run(arguments: argparse.Namespace) -> int:
     print(report.to_table())
     if output is not None:
         print(f"{'video':<17} {str(output)!r}{'' if complete else ', stopped by Ctrl-C'}")
-    return 0 if complete else EXIT_INTERRUPTED
+    return 0 if complete else INTERRUPTED
 
 
 def _with_avatar(

@@ -18,8 +18,9 @@ def needs_extra(name: str) -> Iterator[None]:
     try:
         yield
     except ModuleNotFoundError as error:
-        if error.name is None or error.name.partition(".")[0] == "rap_edge":
+        package = (error.name or "rap_edge").partition(".")[0]
+        if package == "rap_edge":
             raise
         raise MissingPackageError(
-            f"The package {error.name.partition('.')[0]!r} is not installed; run pip install 'rap-edge[{name}]'."
+            f"The package {package!r} is not installed; run pip install 'rap-edge[{name}]'."
         ) from None

@@ -103,7 +103,8 @@ def check_engine(bundle: Bundle, name: str, engine: EngineInfo, machine: Machine
 def covers(capabilities: tuple[str, ...], present: str) -> bool:
     """Whether a GPU of compute capability `present`, "8.9", is among `capabilities`; "8.0+" takes later ones too."""
     return any(
-        item == present or (item.endswith("+") and _numbers(item[:-1]) <= _numbers(present)) for item in capabilities
+        item == present or (item.endswith("+") and version_numbers(item[:-1]) <= version_numbers(present))
+        for item in capabilities
     )
 
 
@@ -136,7 +137,7 @@ def _check_files(bundle: Bundle, name: str, engine: EngineInfo, fail: Callable[[
 
 def is_too_old(driver: CudaDriver) -> bool:
     """Whether a driver does not run what the GPU packages are built for."""
-    return _numbers(driver.version or "0") < _numbers(OLDEST_CUDA)
+    return version_numbers(driver.version or "0") < version_numbers(OLDEST_CUDA)
 
 
 def _check_gpu(
@@ -165,12 +166,13 @@ def _check_gpu(
 
 def _runs(engine: EngineInfo, version: str) -> bool:
     if engine.profile in VERSION_COMPATIBLE:
-        built, present = _numbers(engine.version), _numbers(version)
+        built, present = version_numbers(engine.version), version_numbers(version)
         return built[:1] == present[:1] and present >= built
     return version == engine.version
 
 
-def _numbers(version: str) -> tuple[int, ...]:
+def version_numbers(version: str) -> tuple[int, ...]:
+    """The parts of a version, to be compared; a part that is no number counts as 0."""
     return tuple(int(part) if part.isdecimal() else 0 for part in version.split("."))
 
 

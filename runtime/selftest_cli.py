@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Sequence
 from contextlib import nullcontext
 
 from .cli_arguments import add_model, open_model, require_model
-from .errors import RapEdgeError
+from .exit_status import exit_status
 from .pending_file import PendingFile
 from .progress import Progress
 from .selftest import SelfTest, run_selftest
 
-EXIT_FAILED, EXIT_BAD_INPUT, EXIT_INTERRUPTED = 1, 2, 130
+EXIT_FAILED = 1
 
 
 def main(argv: Sequence[str]) -> int:
@@ -28,14 +27,11 @@ def main(argv: Sequence[str]) -> int:
     parser = _parser()
     arguments = parser.parse_args(argv)
     require_model(parser, arguments)
-    try:
-        result = _run(arguments)
-    except RapEdgeError as error:
-        print(f"rap-run: {error}", file=sys.stderr)
-        return EXIT_BAD_INPUT
-    except KeyboardInterrupt:
-        print("rap-run: The self-test was stopped.", file=sys.stderr)
-        return EXIT_INTERRUPTED
+    return exit_status("rap-run", lambda: _report(arguments), "The self-test was stopped.")
+
+
+def _report(arguments: argparse.Namespace) -> int:
+    result = _run(arguments)
     print(result.to_markdown())
     return 0 if result.passed else EXIT_FAILED
 

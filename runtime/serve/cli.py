@@ -9,11 +9,10 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from ..errors import RapEdgeError
+from ..exit_status import exit_status
 from ..extras import needs_extra
 from .settings import Settings
 
-EXIT_BAD_INPUT, EXIT_INTERRUPTED = 2, 130
 _TOKEN = "RAP_SERVE_TOKEN"
 
 
@@ -27,15 +26,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         0 stopped by SIGINT or SIGTERM; 2 something is wrong, said in one sentence on stderr; 130 Ctrl-C while loading.
     """
     arguments = _parser().parse_args(argv)
-    try:
-        with needs_extra("serve"):
-            return _run(arguments)
-    except RapEdgeError as error:
-        print(f"rap-serve: {error}", file=sys.stderr)
-        return EXIT_BAD_INPUT
-    except KeyboardInterrupt:
-        print("rap-serve: Stopped.", file=sys.stderr)
-        return EXIT_INTERRUPTED
+    return exit_status("rap-serve", lambda: _run(arguments), "Stopped.")
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -76,6 +67,7 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+@needs_extra("serve")
 def _run(arguments: argparse.Namespace) -> int:
     settings = Settings(
         host=arguments.host,
