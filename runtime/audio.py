@@ -291,10 +291,19 @@ def _open_container(path: str | Path) -> av.container.InputContainer:
         if Path(path).stat().st_size == 0:
             raise AudioError(f"{str(path)!r} is empty; pass a sound file.")
         # A playlist in disguise must not open other protocols, and a name with a colon is still a file's name.
-        return av.open(f"file:{path}", options={"protocol_whitelist": "file"}, metadata_errors="ignore")
+        options = {"protocol_whitelist": "file"}
+        file: av.container.InputContainer = av.open(f"file:{path}", options=options, **_lenient_about_titles())
+        return file
     except (ValueError, OSError) as error:
         reason = getattr(error, "strerror", None) or error
         raise AudioError(f"{str(path)!r} cannot be read as audio ({reason}); pass a sound file.") from None
+
+
+def _lenient_about_titles() -> dict[str, Any]:
+    """PyAV 18 refuses a file whose title is not UTF-8 unless told otherwise; PyAV 19 never does and cannot be told."""
+    from av.container import InputContainer
+
+    return {"metadata_errors": "ignore"} if hasattr(InputContainer, "metadata_errors") else {}
 
 
 def _duration(container: av.container.InputContainer, stream: av.AudioStream) -> float | None:

@@ -244,6 +244,17 @@ def test_a_name_with_a_colon_is_a_file_and_no_protocol(tmp_path: Path) -> None:
     assert len(decode(odd)[0]) == 800
 
 
+def test_a_title_that_is_not_utf8_does_not_matter(tmp_path: Path) -> None:
+    path = write(tmp_path / "plain.wav", sine(8000, 0.1)[:, None], 8000, "pcm_s16le", "s16")
+    wav = path.read_bytes()
+    title = (
+        b"LIST" + (16).to_bytes(4, "little") + b"INFOINAM" + (4).to_bytes(4, "little") + "Été".encode("latin-1") + b"\0"
+    )
+    body = wav[8:12] + title + wav[12:]
+    path.write_bytes(b"RIFF" + len(body).to_bytes(4, "little") + body)
+    assert len(decode(path)[0]) == 800
+
+
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
 def test_nan_and_inf_in_a_file_are_refused_with_their_time(tmp_path: Path, bad: float) -> None:
     pcm = np.zeros((16000, 1), np.float32)

@@ -99,10 +99,13 @@ def test_a_fragmented_video_has_the_same_frames_and_sound_in_pieces_of_a_second(
     assert run(bundle, "talk.wav", "-o", "plain.mp4") == 0
     assert run(bundle, "talk.wav", "-o", "pieces.mp4", "--fragmented") == 0
     assert np.array_equal(picture("plain.mp4"), picture("pieces.mp4"))
-    assert np.array_equal(sound("plain.mp4")[0], sound("pieces.mp4")[0])
-    with av.open("plain.mp4") as plain, av.open("pieces.mp4") as pieces:
-        assert pieces.duration == pytest.approx(plain.duration, abs=1e5)
-        starts = [[next(file.decode(video=0)).time, next(file.decode(audio=0)).time] for file in (plain, pieces)]
+    # FFmpeg 9 leaves out what AAC padded at the end where the file states its length, which fragments cannot.
+    whole, pieces = (sound(path)[0][: 3 * 16000] for path in ("plain.mp4", "pieces.mp4"))
+    assert len(whole) == 3 * 16000
+    assert np.array_equal(whole, pieces)
+    with av.open("plain.mp4") as plain, av.open("pieces.mp4") as cut:
+        assert cut.duration == pytest.approx(plain.duration, abs=1e5)
+        starts = [[next(file.decode(video=0)).time, next(file.decode(audio=0)).time] for file in (plain, cut)]
     assert starts[0] == starts[1]
     assert Path("pieces.mp4").read_bytes().count(b"moof") >= 3
 
