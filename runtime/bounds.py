@@ -11,7 +11,7 @@ import argparse
 import math
 import reprlib
 import unicodedata
-from collections.abc import Callable
+from collections.abc import Callable, Sized
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -86,6 +86,19 @@ class Items:
         if len(value) > self.longest:
             return f"must have at most {self.longest} items, not {len(value)}"
         return next((f"has an item that {fault}" for item in value if (fault := self.each.fault(item))), None)
+
+
+@dataclass(frozen=True)
+class Count:
+    """A list or object of at most `longest` entries, whatever they are."""
+
+    longest: int
+
+    def fault(self, value: object) -> str | None:
+        """See `Bounds.fault`; what has no length is left to whoever reads the entries."""
+        if isinstance(value, Sized) and len(value) > self.longest:
+            return f"must have at most {self.longest} entries, not {len(value)}"
+        return None
 
 
 def printable(text: str) -> bool:

@@ -14,13 +14,17 @@ from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Literal, get_args, get_type_hints
+from typing import Annotated, Any, Literal
 
+from .bounds import Count, Real, Text, Whole
 from .errors import SpecError
+from .fields import FieldError, check_record, record_from
 
 Carry = Literal["noisy", "clean"]
 Solver = Literal["euler", "renoise"]
 AudioBranches = Literal["shared", "separate"]
+# Denoise steps per chunk.
+STEPS = Whole(1, 1000)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,32 +63,32 @@ class ModelSpec:
             the next silent chunk is rendered; 0 renders every chunk.
     """
 
-    name: str
-    image_size: int
-    fps: int
-    latent_channels: int
-    spatial_compression: int
-    temporal_compression: int
-    chunk_latents: int
-    carried_latents: int
+    name: Annotated[str, Text(64)]
+    image_size: Annotated[int, Whole(1, 8192, "pixels")]
+    fps: Annotated[int, Whole(1, 240, "frames per second")]
+    latent_channels: Annotated[int, Whole(1, 4096)]
+    spatial_compression: Annotated[int, Whole(1, 256, "pixels")]
+    temporal_compression: Annotated[int, Whole(1, 64, "frames")]
+    chunk_latents: Annotated[int, Whole(2, 256)]
+    carried_latents: Annotated[int, Whole(1, 255)]
     carry: Carry
     solver: Solver
-    timesteps: tuple[float, ...]
-    shift: float
-    guidance_scale: float
-    color_match: float
-    sample_rate: int
-    audio_window_seconds: float
-    feature_window: int
-    feature_layers: int
-    feature_width: int
-    audio_tokens: int
-    hidden_dim: int
-    num_heads: int
-    num_layers: int
-    alpha: tuple[float, ...]
+    timesteps: Annotated[tuple[Annotated[float, Real(0.0, 1000.0)], ...], Count(STEPS.high + 1)]
+    shift: Annotated[float, Real(0.001, 1000.0)]
+    guidance_scale: Annotated[float, Real(1.0, 100.0)]
+    color_match: Annotated[float, Real(0.0, 1.0)]
+    sample_rate: Annotated[int, Whole(1000, 768_000, "Hz")]
+    audio_window_seconds: Annotated[float, Real(0.004, 300.0, "seconds")]
+    feature_window: Annotated[int, Whole(1, 255, "frames")]
+    feature_layers: Annotated[int, Whole(1, 256)]
+    feature_width: Annotated[int, Whole(1, 16384)]
+    audio_tokens: Annotated[int, Whole(1, 4096)]
+    hidden_dim: Annotated[int, Whole(2, 32768)]
+    num_heads: Annotated[int, Whole(1, 1024)]
+    num_layers: Annotated[int, Whole(1, 1024)]
+    alpha: Annotated[tuple[Annotated[float, Real(0.0, 1.0)], ...], Count(1024)]
     audio_branches: AudioBranches
-    idle_replays: int
+    idle_replays: Annotated[int, Whole(0, 1000)]
 
     @property
     def chunk_frames(self) -> int:
@@ -171,10 +175,10 @@ class ModelSpec:
         """The same model sampled with `steps` evenly spaced denoise steps before shifting.
 
         Raises:
-            SpecError: `steps` is less than 1.
+            SpecError: `steps` is not within `STEPS`.
         """
-        if steps < 1:
-            raise SpecError(f"A chunk needs at least 1 denoise step, not {steps}; pass --steps 1 or more.")
+        if fault := STEPS.fault(steps):
+            raise SpecError(f"The denoise steps of a chunk {fault}; pass --steps in that range.")
         timesteps = tuple(1000.0 * (1.0 - i / steps) for i in range(steps + 1))
         return dataclasses.replace(self, timesteps=timesteps).validate()
 
@@ -211,7 +215,9 @@ class ModelSpec:
         Raises:
             SpecError: no chunk of this model is that short.
         """
-        latents = int(seconds * self.fps / self.temporal_compression + 1e-6) if math.isfinite(seconds) else 0
+        # No chunk is longer than the model's, and no number of latents than a number can be.
+        longest = min(seconds, self.chunk_seconds) if math.isfinite(seconds) else 0.0
+        latents = int(longest * self.fps / self.temporal_compression + 1e-6)
         if latents < 1:
             raise SpecError(
                 f"No chunk of {self.name!r} is as short as {seconds} s; the shortest lasts "
@@ -225,16 +231,12 @@ class ModelSpec:
         Raises:
             SpecError: names the first field or combination that cannot work.
         """
+        try:
+            check_record(self)
+        except FieldError as error:
+            raise SpecError(f"{error}; correct the spec.") from None
         if not self.name or any(not (c.isalnum() or c in "-_.") for c in self.name) or self.name[0] == ".":
             raise SpecError(f"Spec name {self.name!r} must be letters, digits, '-', '_' and '.'; rename it.")
-        for field in _POSITIVE_INTS:
-            if getattr(self, field) < 1:
-                raise SpecError(f"{field} is {getattr(self, field)} but must be at least 1; correct the spec.")
-        if self.idle_replays < 0:
-            raise SpecError(f"idle_replays is {self.idle_replays} but must be at least 0; correct the spec.")
-        for field in _FINITE:
-            if not math.isfinite(getattr(self, field)):
-                raise SpecError(f"{field} is {getattr(self, field)} but must be finite; correct the spec.")
         for rule, sentence in (
             (
                 self.image_size % self.spatial_compression == 0,
@@ -242,8 +244,8 @@ class ModelSpec:
                 f"{self.spatial_compression}; choose a multiple.",
             ),
             (
-                1 <= self.carried_latents < self.chunk_latents,
-                f"carried_latents {self.carried_latents} must be at least 1 and less than chunk_latents "
+                self.carried_latents < self.chunk_latents,
+                f"carried_latents {self.carried_latents} must be less than chunk_latents "
                 f"{self.chunk_latents}; lower it or lengthen the chunk.",
             ),
             (
@@ -267,23 +269,16 @@ class ModelSpec:
                 "rotary embedding; change num_heads.",
             ),
             (
-                len(self.alpha) == self.num_layers and all(0.0 <= a <= 1.0 for a in self.alpha),
-                f"alpha needs one value in 0..1 for each of the {self.num_layers} layers and has "
+                len(self.alpha) == self.num_layers,
+                f"alpha needs one value for each of the {self.num_layers} layers and has "
                 f"{len(self.alpha)}; correct the list.",
             ),
             (
                 len(self.timesteps) >= 2
-                and self.timesteps[0] <= 1000.0
                 and self.timesteps[-1] == 0.0
                 and all(a > b for a, b in pairwise(self.timesteps)),
                 "timesteps must fall from at most 1000 to exactly 0 with at least one step; correct the list.",
             ),
-            (self.shift > 0.0, f"shift {self.shift} must be positive; 1 means no shift."),
-            (
-                self.guidance_scale >= 1.0,
-                f"guidance_scale {self.guidance_scale} must be at least 1; 1 means no guidance.",
-            ),
-            (0.0 <= self.color_match <= 1.0, f"color_match {self.color_match} must lie in 0..1; correct it."),
             (
                 not (self.carry == "noisy" and self.solver == "renoise"),
                 "carry 'noisy' needs the solver 'euler': 'renoise' draws fresh noise at every level, so the "
@@ -319,62 +314,11 @@ class ModelSpec:
     @classmethod
     def from_dict(cls, data: object) -> ModelSpec:
         """Read and validate a spec from plain JSON types; raises `SpecError` as `from_json` does."""
-        if not isinstance(data, Mapping):
-            raise SpecError("A spec is a JSON object with one key per field; this is something else.")
-        hints = get_type_hints(cls)
-        names = [field.name for field in dataclasses.fields(cls)]
-        if unknown := sorted(str(key) for key in data if key not in names):
-            raise SpecError(f"The spec has an unknown key {unknown[0]!r}; remove it or upgrade rap-edge.")
-        if missing := [name for name in names if name not in data]:
-            raise SpecError(f"The spec lacks the key {missing[0]!r}; add it.")
-        return cls(**{name: _typed(name, hints[name], data[name]) for name in names}).validate()
-
-
-_POSITIVE_INTS = (
-    "image_size",
-    "fps",
-    "latent_channels",
-    "spatial_compression",
-    "temporal_compression",
-    "chunk_latents",
-    "sample_rate",
-    "feature_window",
-    "feature_layers",
-    "feature_width",
-    "audio_tokens",
-    "hidden_dim",
-    "num_heads",
-    "num_layers",
-)
-_FINITE = ("shift", "guidance_scale", "color_match", "audio_window_seconds")
-
-
-def _typed(name: str, hint: Any, value: object) -> Any:
-    def number(item: object) -> float:
-        if isinstance(item, bool) or not isinstance(item, int | float):
-            raise SpecError(f"{name} must be a number, not {item!r}; correct the spec.")
         try:
-            return float(item)
-        except OverflowError:
-            raise SpecError(f"{name} is too large a number; correct the spec.") from None
-
-    if hint is int:
-        if isinstance(value, bool) or not isinstance(value, int):
-            raise SpecError(f"{name} must be a whole number, not {value!r}; correct the spec.")
-        return value
-    if hint is float:
-        return number(value)
-    if hint is str:
-        if not isinstance(value, str):
-            raise SpecError(f"{name} must be a string, not {value!r}; correct the spec.")
-        return value
-    if choices := [choice for choice in get_args(hint) if isinstance(choice, str)]:
-        if value not in choices:
-            raise SpecError(f"{name} must be one of {', '.join(choices)}, not {value!r}; correct the spec.")
-        return value
-    if not isinstance(value, list | tuple):
-        raise SpecError(f"{name} must be a list of numbers, not {value!r}; correct the spec.")
-    return tuple(number(item) for item in value)
+            spec = record_from(cls, data)
+        except FieldError as error:
+            raise SpecError(f"The spec cannot be read: {error}; correct it or upgrade rap-edge.") from None
+        return spec.validate()
 
 
 def linear_alpha(num_layers: int, w: float = 1.0, delta: float = 0.0) -> tuple[float, ...]:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rap_edge.runtime.bounds import Bounds, Items, Real, Text, Whole, argument, printable, shown
+from rap_edge.runtime.bounds import Bounds, Count, Items, Real, Text, Whole, argument, printable, shown
 
 ANYTHING = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.binary(),
@@ -27,6 +27,8 @@ ANYTHING = st.recursive(
         (Text(4), "häß"),
         (Text(0), ""),
         (Items(Whole(0, 1), 3), [0, 1, 1]),
+        (Count(2), {"a": 1, "b": 2}),
+        (Count(0), None),
     ],
 )
 def test_a_value_within_its_bounds_has_no_fault(bounds: Bounds, value: object) -> None:
@@ -49,6 +51,7 @@ def test_a_value_within_its_bounds_has_no_fault(bounds: Bounds, value: object) -
         (Text(9), "a\x1b[2J", "no control characters"),
         (Text(12), "right\u202eleft", "no control characters"),
         (Text(9), 5, "must be a text, not 5"),
+        (Count(2), [0] * 3, "at most 2 entries, not 3"),
         (Items(Whole(0, 1), 3), [0] * 4, "at most 3 items, not 4"),
         (Items(Whole(0, 1), 3), [0, 7], "has an item that must be a whole number from 0 to 1, not 7"),
         (Items(Whole(0, 1), 3), "text", "must be a list"),

@@ -75,6 +75,14 @@ def test_every_chunk_adds_whole_latents_of_frames(k: int, n: int, stride: int, s
         ({"color_match": 1.5}, "color_match"),
         ({"solver": "renoise"}, "carry"),
         ({"name": "../etc"}, "name"),
+        ({"name": "a\x1b[2J"}, "name"),
+        ({"image_size": 15424}, "image_size must be a whole number from 1 to 8192 pixels, not 15424"),
+        ({"num_layers": 10**20}, "num_layers"),
+        ({"latent_channels": 1 << 62}, "latent_channels"),
+        ({"audio_window_seconds": 1e308}, "audio_window_seconds"),
+        ({"guidance_scale": 10**400}, "guidance_scale"),
+        ({"timesteps": tuple(range(1000, -1, -1)) * 2}, "timesteps"),
+        ({"idle_replays": -1}, "idle_replays"),
     ],
 )
 def test_an_illegal_combination_is_named(changes: dict[str, object], named: str) -> None:
@@ -136,9 +144,16 @@ def test_the_latency_dial_keeps_the_graphs_and_shortens_the_chunk(k: int, n: int
     assert dialled.decoded_frames <= spec.decoded_frames
 
 
+@pytest.mark.parametrize("steps", [0, -1, 1001, 10**20])
+def test_steps_have_a_lower_and_an_upper_bound(steps: int) -> None:
+    with pytest.raises(SpecError, match="from 1 to 1000"):
+        NANO.with_steps(steps)
+
+
 def test_latency_in_seconds_takes_the_longest_chunk_that_is_not_longer() -> None:
     chunks = [NANO.with_latency(seconds).chunk_seconds for seconds in (0.32, 0.63, 0.64, 0.96, 60.0)]
     assert chunks == pytest.approx([0.32, 0.32, 0.64, 0.96, 0.96])
+    assert NANO.with_latency(1e308) == NANO.with_latency(60.0)
     for impossible in (0.31, 0.0, -1.0, float("nan"), float("inf")):
         with pytest.raises(SpecError, match=r"0\.32"):
             NANO.with_latency(impossible)

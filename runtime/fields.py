@@ -1,0 +1,132 @@
+"""Records from outside: dataclasses whose annotations say what every field may be, read and checked here alone.
+
+In: plain JSON types. Out: the dataclass, or a `FieldError` that names the field. A field is `bool`, a `Literal`,
+another such dataclass, or `Annotated` with one of `bounds`; `tuple[X, ...]` and `Mapping[K, X]` hold any of these,
+`X | None` may lack it. A field with a default may be left out; keys that are no field are refused.
+"""
+
+from __future__ import annotations
+
+import collections.abc
+import dataclasses
+import functools
+import types
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+
+from .bounds import shown
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+R = TypeVar("R", bound="DataclassInstance")
+
+
+class FieldError(ValueError):
+    """A field is not what it must be; the message is a phrase that names it, for a sentence of the caller's."""
+
+
+def record_from(cls: type[R], data: object, where: str = "") -> R:
+    """Read a dataclass.
+
+    Args:
+        cls: says by its annotations what its fields may be.
+        data: plain JSON types.
+        where: names the place of `data` in errors; "" for a whole document.
+
+    Raises:
+        FieldError: a key is unknown or missing, or a value is not within its field's bounds.
+    """
+    if not isinstance(data, Mapping):
+        raise FieldError(f"{where or 'it'} must be an object, not {shown(data)}")
+    fields = {field.name: field for field in dataclasses.fields(cls)}
+    for key in data:
+        if key not in fields:
+            raise FieldError(f"{_inside(where)}the key {shown(key)} is unknown")
+    hints, values = _hints(cls), {}
+    for name, field in fields.items():
+        if name in data:
+            values[name] = _value(hints[name], data[name], f"{where}.{name}" if where else name)
+        elif field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
+            raise FieldError(f"{_inside(where)}the key {name!r} is missing")
+    return cls(**values)
+
+
+def check_record(record: DataclassInstance) -> None:
+    """Hold a dataclass that was made in code, and none of whose fields is one, to its annotations.
+
+    Raises:
+        FieldError: names the first field that is not within its bounds.
+    """
+    for name, hint in _hints(type(record)).items():
+        _value(hint, getattr(record, name), name)
+
+
+def value_from(hint: Any, data: Mapping[str, object], key: str, where: str = "") -> Any:
+    """Read one entry of a mapping whose other entries do not matter.
+
+    Args:
+        hint: as a field's annotation.
+        data: plain JSON types.
+        key: of the entry; one that is missing reads as None.
+        where: names the place of `data` in errors.
+
+    Raises:
+        FieldError: the value is not within its bounds.
+    """
+    return _value(hint, data.get(key), f"{where}.{key}" if where else key)
+
+
+@functools.cache
+def _hints(cls: type[Any]) -> dict[str, Any]:
+    return get_type_hints(cls, include_extras=True)
+
+
+def _value(hint: Any, value: object, where: str) -> Any:
+    origin, arguments = get_origin(hint), get_args(hint)
+    if origin is Annotated:
+        for bounds in arguments[1:]:
+            if fault := bounds.fault(value):
+                raise FieldError(f"{where} {fault}")
+        return _value(arguments[0], value, where)
+    if origin in (Union, types.UnionType):
+        return None if value is None else _value(_arm(arguments, value), value, where)
+    if origin is Literal:
+        if value not in arguments:
+            raise FieldError(f"{where} must be one of {', '.join(map(str, arguments))}, not {shown(value)}")
+        return value
+    if origin is tuple:
+        if not isinstance(value, list | tuple):
+            raise FieldError(f"{where} must be a list, not {shown(value)}")
+        return tuple(_value(arguments[0], item, f"{where}[{index}]") for index, item in enumerate(value))
+    if origin is collections.abc.Mapping:
+        return _mapping(arguments[0], arguments[1], value, where)
+    if isinstance(hint, type) and dataclasses.is_dataclass(hint):
+        return record_from(hint, value, where)
+    if hint is bool and not isinstance(value, bool):
+        raise FieldError(f"{where} must be true or false, not {shown(value)}")
+    return float(value) if hint is float else value  # type: ignore[arg-type]
+
+
+def _arm(arguments: tuple[Any, ...], value: object) -> Any:
+    """Of a union, the member for a text if the value is one, else the first that is not for texts."""
+    arms = [arm for arm in arguments if arm is not types.NoneType]
+    return next((arm for arm in arms if (_base(arm) is str) == isinstance(value, str)), arms[0])
+
+
+def _base(hint: Any) -> Any:
+    return get_args(hint)[0] if get_origin(hint) is Annotated else hint
+
+
+def _mapping(key_hint: Any, item_hint: Any, value: object, where: str) -> Mapping[str, Any]:
+    if not isinstance(value, Mapping):
+        raise FieldError(f"{where} must be an object, not {shown(value)}")
+    result = {}
+    for key, item in value.items():
+        name = _value(key_hint, key, f"a key of {where}")
+        result[name] = _value(item_hint, item, f"{where}.{name}")
+    return result
+
+
+def _inside(where: str) -> str:
+    return f"in {where} " if where else ""

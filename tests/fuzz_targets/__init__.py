@@ -1,0 +1,6 @@
+"""What comes from outside, one target each: how to make bad inputs, and what of the library reads them."""
+
+from fuzz_targets.spec import SPEC
+from fuzz_targets.target import Target
+
+TARGETS: dict[str, Target] = {target.name: target for target in (SPEC,)}
