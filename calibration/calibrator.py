@@ -81,7 +81,7 @@ def calibrate(request: Request, settings: Settings, stages: Stages) -> Calibrati
     check_contract(manifest)
     target = choose_target(request.precision, manifest.precision)
     output = request.output or default_output(manifest.spec.name, manifest.precision, request.precision)
-    if output.resolve() == request.bundle.resolve():
+    if output.exists() and output.samefile(request.bundle):
         raise OutputError(f"{str(output)!r} is the bundle itself; choose another folder for the result.")
     refuse_to_replace(output)
     bundle.verify()

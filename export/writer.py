@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import errno
+import os
 import secrets
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import onnx_ir as ir
 
-from rap_edge.runtime.bundle import MANIFEST_NAME, FileInfo, Manifest, hash_file
-from rap_edge.runtime.errors import OutputError
+from rap_edge.runtime.bounds import shown
+from rap_edge.runtime.bundle import MANIFEST_NAME, Bundle, FileInfo, Manifest, hash_file
+from rap_edge.runtime.errors import BundleError, OutputError, SpecError
+from rap_edge.runtime.interrupt import held_interrupt
 
 # A protobuf message cannot exceed 2 GiB; some room is left for the nodes.
 EXTERNAL_DATA_LIMIT = (2 << 30) - (64 << 20)
@@ -57,18 +60,46 @@ class BundleWriter:
         return {path.relative_to(self.root).as_posix(): hash_file(path) for path in files}
 
     def commit(self, manifest: Manifest) -> None:
-        """Write the manifest and put the folder in its place; an older bundle is replaced."""
+        """Write the manifest and put the folder in its place; an older bundle is replaced.
+
+        Raises:
+            OutputError: the place cannot be taken, or holds other files by now; the new bundle is kept beside it.
+        """
         (self.root / MANIFEST_NAME).write_text(manifest.to_json() + "\n", encoding="utf-8")
+        self._flush()
+        with held_interrupt():
+            why = self._replace()
+            if why is not None:
+                kept = self._target.with_name(f"{self._target.name[:80]}-{secrets.token_hex(4)}")
+                self.root.rename(kept)
+                raise OutputError(f"{str(self._target)!r} {why}; the new bundle is complete in {str(kept)!r}.")
+
+    def _replace(self) -> str | None:
+        """Take the place; why that is impossible, or None."""
+        # Minutes have passed since the place was looked at.
+        if why := _keep_reason(self._target):
+            return why
         old = self.root.with_suffix(".old")
-        if self._target.exists():
-            self._target.rename(old)
         try:
+            if self._target.exists():
+                self._target.rename(old)
             self.root.rename(self._target)
-        except OSError:
+        except OSError as error:
             if old.exists():
                 old.rename(self._target)
-            raise
+            return f"cannot be replaced ({error.strerror or error})"
         shutil.rmtree(old, ignore_errors=True)
+        return None
+
+    def _flush(self) -> None:
+        """Wait until the files are on the disk: a power cut must not leave neither the old nor the new bundle."""
+        for path in self.root.rglob("*"):
+            if path.is_file() and os.name == "posix":
+                descriptor = os.open(path, os.O_RDONLY)
+                try:
+                    os.fsync(descriptor)
+                finally:
+                    os.close(descriptor)
 
 
 @contextmanager
@@ -93,11 +124,29 @@ def new_bundle(target: Path) -> Iterator[BundleWriter]:
 
 
 def refuse_to_replace(target: Path) -> None:
-    """Raise `OutputError` if `target` is a file, or a folder that holds something else than a bundle."""
-    if target.exists() and not target.is_dir():
-        raise OutputError(f"{str(target)!r} is a file; choose another folder for the bundle.")
-    if target.is_dir() and any(target.iterdir()) and not (target / MANIFEST_NAME).is_file():
-        raise OutputError(f"{str(target)!r} holds other files than a bundle; choose another folder.")
+    """Raise `OutputError` unless `target` is free, an empty folder, or a bundle that holds only what it lists."""
+    if why := _keep_reason(target):
+        raise OutputError(f"{str(target)!r} {why}; choose another folder for the bundle.")
+
+
+def _keep_reason(target: Path) -> str | None:
+    """Why `target` must not be replaced by a bundle, as the rest of a sentence; None if it may be."""
+    if not target.exists():
+        return None
+    if not target.is_dir():
+        return "is a file"
+    if not any(target.iterdir()):
+        return None
+    try:
+        listed = {MANIFEST_NAME, *Bundle.open(target).manifest.files}
+    except (BundleError, SpecError):
+        return "holds other files than a bundle that this version reads"
+    folders = {parent.as_posix() for path in listed for parent in PurePosixPath(path).parents}
+    for path in target.rglob("*"):
+        inside = path.relative_to(target).as_posix()
+        if inside not in (folders if path.is_dir() and not path.is_symlink() else listed):
+            return f"also holds {shown(inside)}, which its manifest does not list"
+    return None
 
 
 def require_space(target: Path, needed: int) -> None:

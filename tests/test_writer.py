@@ -1,4 +1,6 @@
 import dataclasses
+import errno
+from pathlib import Path
 
 import numpy as np
 import onnx
@@ -68,6 +70,77 @@ def test_a_folder_of_other_files_is_not_replaced(tmp_path) -> None:
     (tmp_path / "file").write_bytes(b"")
     with pytest.raises(OutputError, match="is a file"):
         refuse_to_replace(tmp_path / "file")
+
+
+def written(folder, files: dict[str, str]) -> None:
+    for name, content in files.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(content)
+
+
+def contents(folder) -> dict[str, bytes]:
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_the_folder_of_a_web_app_with_its_own_manifest_is_not_replaced(tmp_path) -> None:
+    app = tmp_path / "app"
+    written(app, {"manifest.json": '{"name": "My app", "start_url": "/"}', "src/index.js": "let x;"})
+    before = contents(app)
+    with pytest.raises(OutputError, match="other files than a bundle"):
+        write(app)
+    assert contents(app) == before
+    assert siblings(tmp_path) == ["app"]
+
+
+@pytest.mark.parametrize("mine", ["notes.txt", "golden/notes.txt", "sub/deep/take.wav", ".git/HEAD"])
+def test_a_bundle_with_a_file_of_the_users_is_not_replaced(tmp_path, mine: str) -> None:
+    write(tmp_path / "bundle", b"old")
+    written(tmp_path / "bundle", {mine: "mine"})
+    before = contents(tmp_path / "bundle")
+    with pytest.raises(OutputError, match="does not list"):
+        write(tmp_path / "bundle", b"new")
+    assert contents(tmp_path / "bundle") == before
+    assert siblings(tmp_path) == ["bundle"]
+
+
+def test_a_folder_of_the_users_in_a_bundle_keeps_it_from_being_replaced(tmp_path) -> None:
+    write(tmp_path / "bundle", b"old")
+    (tmp_path / "bundle" / "empty").mkdir()
+    with pytest.raises(OutputError, match="'empty'"):
+        refuse_to_replace(tmp_path / "bundle")
+
+
+def test_what_comes_into_the_folder_during_the_export_is_kept_and_so_is_the_new_bundle(tmp_path) -> None:
+    target = tmp_path / "bundle"
+    write(target, b"old")
+    with new_bundle(target) as writer:
+        content = manifest(writer, b"new")
+        written(target, {"notes.txt": "mine"})
+        with pytest.raises(OutputError, match="complete in") as caught:
+            writer.commit(content)
+    assert contents(target)["notes.txt"] == b"mine"
+    assert contents(target)["dit.onnx"] == b"old"
+    (other,) = (path for path in tmp_path.iterdir() if path != target)
+    assert repr(str(other)) in str(caught.value)
+    Bundle.open(other).verify()
+    assert not other.name.startswith(".")
+
+
+def test_a_folder_that_cannot_be_moved_aside_keeps_the_old_bundle_and_the_new_one(tmp_path, monkeypatch) -> None:
+    target, rename = tmp_path / "bundle", Path.rename
+    write(target, b"old")
+
+    def busy(path: Path, other: Path) -> Path:
+        if path == target:
+            raise OSError(errno.EBUSY, "Device or resource busy")
+        return rename(path, other)
+
+    monkeypatch.setattr(Path, "rename", busy)
+    with pytest.raises(OutputError, match=r"resource busy\); the new bundle is complete in"):
+        write(target, b"new")
+    assert contents(target)["dit.onnx"] == b"old"
+    (other,) = (path for path in tmp_path.iterdir() if path != target)
+    assert contents(other)["dit.onnx"] == b"new"
 
 
 def test_a_folder_below_a_file_is_an_output_error(tmp_path) -> None:
