@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from fractions import Fraction
 from pathlib import Path
@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from aiohttp.test_utils import TestClient
-from aiortc import MediaStreamTrack, RTCConfiguration, RTCPeerConnection, RTCSessionDescription
+from aiortc import MediaStreamTrack, RTCConfiguration, RTCIceServer, RTCPeerConnection, RTCSessionDescription
 from av import AudioFrame
 from kiosk_client import run, served
 from tiny_bundle import write_tiny_bundle
@@ -48,16 +48,19 @@ class Voice(MediaStreamTrack):
 class Peer:
     """What came back."""
 
-    def __init__(self) -> None:
-        self.connection = RTCPeerConnection(RTCConfiguration(iceServers=[]))
+    def __init__(self, ice_servers: Sequence[RTCIceServer] = ()) -> None:
+        self.connection = RTCPeerConnection(RTCConfiguration(iceServers=list(ice_servers)))
         self.messages: list[dict] = []
         self.tracks: dict[str, MediaStreamTrack] = {}
         self.session = ""
 
 
 @asynccontextmanager
-async def connected(client: TestClient) -> AsyncIterator[Peer]:
-    peer = Peer()
+async def connected(
+    client: TestClient, ice_servers: Sequence[RTCIceServer] = (), candidates: str = ""
+) -> AsyncIterator[Peer]:
+    """A visitor; of both descriptions only the candidates with these words are told to the other side."""
+    peer = Peer(ice_servers)
     connection = peer.connection
     channel = connection.createDataChannel("figures")
     channel.on("message", lambda text: peer.messages.append(json.loads(text)))
@@ -65,15 +68,20 @@ async def connected(client: TestClient) -> AsyncIterator[Peer]:
     connection.addTransceiver(Voice(), direction="sendrecv")
     connection.addTransceiver("video", direction="recvonly")
     await connection.setLocalDescription(await connection.createOffer())
-    answer = await client.post("/api/webrtc", json={"sdp": connection.localDescription.sdp})
+    answer = await client.post("/api/webrtc", json={"sdp": only(candidates, connection.localDescription.sdp)})
     assert answer.status == 200
     description = await answer.json()
     peer.session = description["session"]
-    await connection.setRemoteDescription(RTCSessionDescription(description["sdp"], "answer"))
+    await connection.setRemoteDescription(RTCSessionDescription(only(candidates, description["sdp"]), "answer"))
     try:
         yield peer
     finally:
         await connection.close()
+
+
+def only(candidates: str, sdp: str) -> str:
+    lines = sdp.splitlines(keepends=True)
+    return "".join(line for line in lines if not line.startswith("a=candidate:") or candidates in line)
 
 
 async def until_free(kiosk, seconds: float = 10.0) -> None:

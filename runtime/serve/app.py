@@ -39,6 +39,7 @@ def build_app(kiosk: Kiosk) -> web.Application:
     app.router.add_get("/api/kiosk", _describe)
     app.router.add_post("/api/portraits", _upload)
     app.router.add_get("/api/portraits/{id}", _picture)
+    app.router.add_get("/api/ice-servers", _ice_servers)
     app.router.add_post("/api/webrtc", offer)
     app.router.add_delete("/api/webrtc/{session}", leave)
     app.router.add_get("/api/stream", websocket)
@@ -105,7 +106,6 @@ async def _describe(request: web.Request) -> web.Response:
     return web.json_response(
         {
             "portraits": [_entry(portrait) for portrait in kiosk.portraits.listed()],
-            "ice_servers": list(kiosk.settings.ice_servers),
             "chunk_seconds": spec.chunk_seconds,
             "size": spec.image_size,
             "fps": spec.fps,
@@ -114,6 +114,11 @@ async def _describe(request: web.Request) -> web.Response:
             "stream": {"formats": sorted(FORMATS), "rates": [MIN_RATE, MAX_RATE], "message_bytes": MAX_BINARY},
         }
     )
+
+
+async def _ice_servers(request: web.Request) -> web.Response:
+    servers = [server.told() for server in request.app[KIOSK].settings.ice_servers]
+    return web.json_response({"ice_servers": servers}, headers={"Cache-Control": "no-store"})
 
 
 async def _upload(request: web.Request) -> web.Response:

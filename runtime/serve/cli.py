@@ -5,15 +5,18 @@ from __future__ import annotations
 import argparse
 import asyncio
 import os
+import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from ..exit_status import exit_status
 from ..extras import needs_extra
+from .ice import IceServer, parse_ice_servers, read_ice_file, readable_by_all
 from .settings import Settings
 
 _TOKEN = "RAP_SERVE_TOKEN"
+_ICE_SERVERS = "RAP_SERVE_ICE_SERVERS"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -61,7 +64,13 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--origin", metavar="URL", action="append", default=[], help="further origin whose pages are served"
     )
-    parser.add_argument("--ice-server", metavar="URL", action="append", default=[], help="STUN or TURN server")
+    parser.add_argument("--ice-server", metavar="URL", action="append", default=[], help="STUN server")
+    parser.add_argument(
+        "--ice-file",
+        metavar="JSON",
+        type=Path,
+        help=f"STUN and TURN servers with user and password or secret (or their JSON in {_ICE_SERVERS})",
+    )
     parser.add_argument("--tls-cert", metavar="PEM", type=Path, help="certificate; browsers want HTTPS for other hosts")
     parser.add_argument("--tls-key", metavar="PEM", type=Path, help="its key")
     return parser
@@ -80,7 +89,7 @@ def _run(arguments: argparse.Namespace) -> int:
         latency=arguments.latency,
         idle_seconds=arguments.idle_seconds,
         origins=tuple(arguments.origin),
-        ice_servers=tuple(arguments.ice_server),
+        ice_servers=_ice_servers(arguments),
         certificate=arguments.tls_cert,
         key=arguments.tls_key,
     )
@@ -105,6 +114,19 @@ def _run(arguments: argparse.Namespace) -> int:
 
     asyncio.run(serve(kiosk, ready))
     return 0
+
+
+def _ice_servers(arguments: argparse.Namespace) -> tuple[IceServer, ...]:
+    """Those of the command line, the file and the environment."""
+    servers = tuple(IceServer((url,)) for url in arguments.ice_server)
+    if arguments.ice_file is not None:
+        servers += read_ice_file(arguments.ice_file)
+        if readable_by_all(arguments.ice_file):
+            path = shlex.quote(str(arguments.ice_file))
+            print(f"rap-serve: every user of this machine can read the passwords: chmod 600 {path}", file=sys.stderr)
+    if text := os.environ.get(_ICE_SERVERS):
+        servers += parse_ice_servers(text, _ICE_SERVERS)
+    return servers
 
 
 if __name__ == "__main__":

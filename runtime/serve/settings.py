@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ..errors import ServeError
+from .ice import IceServer
 
 LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "::1"})
 LEAST_TOKEN = 16
@@ -27,7 +28,7 @@ class Settings:
         latency: longest chunk in seconds; None takes the model's own.
         idle_seconds: a session without speech for this long ends.
         origins: further origins ("https://kiosk.example") whose pages may use this server.
-        ice_servers: STUN or TURN URLs; none are needed on one machine or one network.
+        ice_servers: STUN and TURN servers; none are needed on one machine or one network.
         certificate, key: PEM files for HTTPS, both or neither.
     """
 
@@ -41,7 +42,7 @@ class Settings:
     latency: float | None = None
     idle_seconds: float = 120.0
     origins: tuple[str, ...] = ()
-    ice_servers: tuple[str, ...] = ()
+    ice_servers: tuple[IceServer, ...] = ()
     certificate: Path | None = None
     key: Path | None = None
 

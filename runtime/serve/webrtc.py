@@ -23,6 +23,7 @@ from av import AudioFrame
 
 from ..errors import RapEdgeError, ServeError
 from .body import read_body
+from .ice import IceServer
 from .kiosk import KIOSK
 from .playout import Playout
 from .protocol import parse_object, parse_portrait
@@ -82,9 +83,10 @@ async def leave(request: web.Request) -> web.Response:
 class _Connection:
     """One peer connection and the tasks between it and the visit."""
 
-    def __init__(self, visit: Visit, ice_servers: tuple[str, ...]) -> None:
+    def __init__(self, visit: Visit, ice_servers: tuple[IceServer, ...]) -> None:
         self._visit = visit
-        self._peer = RTCPeerConnection(RTCConfiguration(iceServers=[RTCIceServer(url) for url in ice_servers]))
+        servers = [RTCIceServer(**server.told()) for server in ice_servers]
+        self._peer = RTCPeerConnection(RTCConfiguration(iceServers=servers))
         spec = visit.avatar.spec
         self._outlet = Outlet(Playout(visit.portrait.picture, spec.fps, RATE), spec.fps, visit.shown)
         self._microphone: asyncio.Future[MediaStreamTrack] = asyncio.get_running_loop().create_future()

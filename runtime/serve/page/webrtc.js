@@ -3,8 +3,10 @@ import { Refusal, request } from "./api.js";
 
 const CONNECT_MS = 8000;
 
-export async function connect({ microphone, portrait, config, video, onStats, onEnd }) {
-  const peer = new RTCPeerConnection({ iceServers: config.ice_servers.map((urls) => ({ urls })) });
+export async function connect({ microphone, portrait, video, onStats, onEnd }) {
+  // Asked for each time: passwords of TURN servers do not last.
+  const { ice_servers: iceServers } = await request("/api/ice-servers");
+  const peer = new RTCPeerConnection({ iceServers });
   let session = null;
   let over = false;
 
