@@ -16,6 +16,7 @@ from rap_edge.runtime.bounds import shown
 from rap_edge.runtime.bundle import MANIFEST_NAME, Bundle, FileInfo, Manifest, hash_file
 from rap_edge.runtime.errors import BundleError, OutputError, SpecError
 from rap_edge.runtime.interrupt import held_interrupt
+from rap_edge.runtime.pending_file import short_name
 
 # A protobuf message cannot exceed 2 GiB; some room is left for the nodes.
 EXTERNAL_DATA_LIMIT = (2 << 30) - (64 << 20)
@@ -28,7 +29,7 @@ class BundleWriter:
     def __init__(self, target: Path) -> None:
         """Made by `new_bundle`."""
         self._target = target
-        self.root = target.with_name(f".{target.name[:80]}.{secrets.token_hex(4)}.part")
+        self.root = target.with_name(f".{short_name(target.name)}.{secrets.token_hex(4)}.part")
 
     def save_graph(self, model: ir.Model, name: str, limit: int = EXTERNAL_DATA_LIMIT) -> tuple[str, tuple[str, ...]]:
         """Write one graph; its weights go into a file beside it if they pass `limit` bytes.
@@ -70,7 +71,7 @@ class BundleWriter:
         with held_interrupt():
             why = self._replace()
             if why is not None:
-                kept = self._target.with_name(f"{self._target.name[:80]}-{secrets.token_hex(4)}")
+                kept = self._target.with_name(f"{short_name(self._target.name)}-{secrets.token_hex(4)}")
                 self.root.rename(kept)
                 raise OutputError(f"{str(self._target)!r} {why}; the new bundle is complete in {str(kept)!r}.")
 

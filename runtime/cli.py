@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from functools import partial
-from pathlib import Path
 from time import perf_counter
 from typing import TextIO
 
@@ -21,13 +19,13 @@ from .avatar import Avatar
 from .bundle import Bundle
 from .cli_arguments import check, open_model, parser
 from .cli_media import AnySource, opened_display, opened_source, output_path
-from .errors import OutputError
 from .exit_status import INTERRUPTED, exit_status
 from .interrupt import held_interrupt
 from .live import play
 from .microphone import Microphone
 from .outlets import Display, Speaker
 from .overload import Overload
+from .overwriting import refuse_to_overwrite
 from .pending_file import PendingFile
 from .portrait import PortraitWarning
 from .progress import Progress
@@ -68,11 +66,9 @@ def _run(arguments: argparse.Namespace) -> int:
     bundle, engine = open_model(arguments)
     spec = _spec(bundle, arguments)
     output = output_path(arguments)
-    inputs = (None if arguments.audio == "-" else arguments.audio, arguments.portrait)
-    if output is not None:
-        _refuse_to_overwrite(output, *inputs, arguments.report)
-    if arguments.report:
-        _refuse_to_overwrite(Path(arguments.report), *inputs)
+    piped = arguments.audio == "-"
+    inputs = (sys.stdin.fileno() if piped else arguments.audio, arguments.portrait)
+    refuse_to_overwrite((output, arguments.report), bundle, inputs)
     found: list[str] = []
 
     def notify(sentence: str) -> None:
@@ -194,12 +190,6 @@ def _troubles(source: AnySource) -> list[str]:
 def _spec(bundle: Bundle, arguments: argparse.Namespace) -> ModelSpec:
     spec = bundle.manifest.spec
     return spec if arguments.latency is None else spec.with_latency(arguments.latency)
-
-
-def _refuse_to_overwrite(output: Path, *others: str | None) -> None:
-    for other in others:
-        if other is not None and os.path.realpath(output) == os.path.realpath(other):
-            raise OutputError(f"{str(output)!r} is both an output and another file of this run; pass another name.")
 
 
 class _Whole:

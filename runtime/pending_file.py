@@ -11,6 +11,12 @@ from typing import IO
 from .errors import OutputError
 
 _CURE = "free some space or choose another place"
+_MAX_NAME_BYTES = 160
+
+
+def short_name(name: str) -> str:
+    """The start of a file name, which leaves room for more characters in the 255 bytes of a name."""
+    return name.encode("utf-8", "ignore")[:_MAX_NAME_BYTES].decode("utf-8", "ignore")
 
 
 class PendingFile:
@@ -18,6 +24,10 @@ class PendingFile:
 
     `write` never raises: a muxer calls it from C, where an exception would be lost. The first failure is kept and
     `check` or `commit` raise it.
+
+    Attributes:
+        path: the name that was asked for.
+        kept: where the complete file lies if it could not take its name; else None.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -27,6 +37,7 @@ class PendingFile:
             OutputError: the folder is missing or not writable, or `path` is something else than a file.
         """
         self.path = Path(path)
+        self.kept: Path | None = None
         self._failure: str | None = None
         try:
             self._target = Path(os.path.realpath(path))
@@ -34,7 +45,7 @@ class PendingFile:
                 raise OutputError(f"{str(path)!r} is not a file; choose another name for the output.")
             if self._target.exists() and not os.access(self._target, os.W_OK):
                 raise OutputError(f"{str(path)!r} is write-protected; choose another name for the output.")
-            self._temporary = self._target.with_name(f".{self._target.name[:80]}.{secrets.token_hex(4)}.part")
+            self._temporary = self._target.with_name(f".{short_name(self._target.name)}.{secrets.token_hex(4)}.part")
             # Unbuffered: a failure must not come back when a buffer is flushed at exit.
             self._stream: IO[bytes] = self._temporary.open("xb", buffering=0)
         except (OSError, ValueError) as error:
@@ -70,23 +81,43 @@ class PendingFile:
         """Make the file appear under its name.
 
         Raises:
-            OutputError: a write, or the last step, failed; the temporary file is gone and the older file as it was.
+            OutputError: a write failed, and the temporary file is gone; or the name cannot be taken (it is a mount, a
+                player holds it, the folder lets nobody replace another's file), and the file is complete as `kept`,
+                which the message names. Either way the older file is as it was.
         """
         try:
             if self._failure is None:
                 os.fsync(self._stream.fileno())
-                self._stream.close()
-                self._temporary.replace(self._target)
         except OSError as error:
             self._failure = error.strerror or str(error)
+        self._stream.close()
         if self._failure is not None:
             self.discard()
         self.check()
+        try:
+            self._temporary.replace(self._target)
+        except OSError as error:
+            self.kept = self._keep()
+            raise OutputError(
+                f"{str(self.path)!r} cannot be replaced ({error.strerror or error}); the new file is complete as "
+                f"{str(self.kept)!r}."
+            ) from None
+
+    def _keep(self) -> Path:
+        """Give the complete file a name that is seen; where even that fails it stays under the temporary one."""
+        stem, suffix = short_name(self._target.stem), self._target.suffix
+        kept = self._target.with_name(f"{stem}-{secrets.token_hex(4)}{suffix}")
+        try:
+            self._temporary.rename(kept)
+        except OSError:
+            return self._temporary
+        return kept
 
     def discard(self) -> None:
-        """Remove the temporary file, if it is still there."""
+        """Remove the temporary file, if it is still there and not `kept`."""
         self._stream.close()
-        self._temporary.unlink(missing_ok=True)
+        if self.kept is None:
+            self._temporary.unlink(missing_ok=True)
 
     def __enter__(self) -> PendingFile:
         return self

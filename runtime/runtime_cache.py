@@ -58,7 +58,12 @@ class RuntimeCacheFile:
             self._path.parent.mkdir(mode=0o755, exist_ok=True)
             with PendingFile(self._path) as file:
                 file.write(data)
-                file.commit()
+                try:
+                    file.commit()
+                finally:
+                    # A cache is worth no second file.
+                    if file.kept is not None:
+                        file.kept.unlink(missing_ok=True)
         except (OSError, OutputError):
             return False
         self._size = len(data)

@@ -8,6 +8,7 @@ from contextlib import nullcontext
 
 from .cli_arguments import add_model, open_model, require_model
 from .exit_status import exit_status
+from .overwriting import refuse_to_overwrite
 from .pending_file import PendingFile
 from .progress import Progress
 from .selftest import SelfTest, run_selftest
@@ -50,6 +51,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def _run(arguments: argparse.Namespace) -> SelfTest:
     bundle, engine = open_model(arguments)
+    refuse_to_overwrite((arguments.report,), bundle)
     with (
         PendingFile(arguments.report) if arguments.report else nullcontext() as report,
         Progress("self-test", None, "s") as progress,

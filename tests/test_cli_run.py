@@ -309,6 +309,57 @@ def test_an_input_is_never_overwritten(bundle: Path, capsys) -> None:
     assert "clip.mp4" in capsys.readouterr().err
 
 
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+@pytest.mark.parametrize("option", ["-o", "--report"])
+@pytest.mark.parametrize("name", ["manifest.json", "dit.onnx", "portrait.png"])
+@pytest.mark.parametrize("way", ["itself", "symlink", "hard link", "another path"])
+def test_a_file_of_the_bundle_is_never_an_output(own_bundle: Path, capsys, option: str, name: str, way: str) -> None:
+    output = own_bundle / name
+    if way == "symlink":
+        output = Path("x.mp4")
+        output.symlink_to(own_bundle / name)
+    elif way == "hard link":
+        output = Path("x.mp4")
+        output.hardlink_to(own_bundle / name)
+    elif way == "another path":
+        output = own_bundle / ".." / "bundle" / name
+    audio, before = write_wav("a.wav", speech(0.5)), contents(own_bundle)
+    assert run(own_bundle, audio, option, output) == 2
+    assert "another file of this run" in capsys.readouterr().err
+    assert contents(own_bundle) == before
+
+
+def test_the_self_tests_report_is_no_file_of_the_bundle_either(own_bundle: Path, capsys) -> None:
+    before = contents(own_bundle)
+    assert cli.main(["--selftest", "--bundle", str(own_bundle), "--report", str(own_bundle / "portrait.png")]) == 2
+    assert "another file of this run" in capsys.readouterr().err
+    assert contents(own_bundle) == before
+
+
+@pytest.mark.parametrize("option", ["-o", "--report"])
+def test_portrait_and_sound_are_no_outputs_through_links_either(bundle: Path, capsys, option: str) -> None:
+    portrait = write_png(Path("me.png"), np.full((64, 64, 3), 200, np.uint8))
+    audio = write_wav("a.wav", speech(0.5))
+    for number, read in enumerate((portrait, Path(audio))):
+        link, before = Path(f"{number}.mp4"), read.read_bytes()
+        link.hardlink_to(read)
+        assert run(bundle, audio, "--portrait", portrait, option, link) == 2
+        assert link.read_bytes() == read.read_bytes() == before
+    assert capsys.readouterr().err.count("another file of this run") == 2
+
+
+def test_the_file_that_standard_input_reads_is_no_output(bundle: Path) -> None:
+    Path("speech.mp4").write_bytes(bytes(16000))
+    command = [sys.executable, "-m", "rap_edge.runtime.cli", "--bundle", bundle, "--audio", "-", "-o", "speech.mp4"]
+    with Path("speech.mp4").open("rb") as pipe:
+        done = subprocess.run(command, stdin=pipe, capture_output=True, text=True, check=False, timeout=60)
+    assert (done.returncode, "another file of this run" in done.stderr) == (2, True)
+    assert Path("speech.mp4").read_bytes() == bytes(16000)
+
+
 def test_a_full_disk_leaves_the_older_file(bundle: Path) -> None:
     audio = write_wav(
         "a.wav", (speech(4.0) + np.random.default_rng(1).integers(-9000, 9000, 64000)).clip(-32768, 32767)
