@@ -118,6 +118,7 @@ class Kiosk:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         for visit in list(self.visits.values()):
             await visit.gone()
+            visit.close(STOPPING)
         self._pool.shutdown(cancel_futures=True)
 
     def _forget(self, visit: Visit) -> None:

@@ -171,9 +171,9 @@ class Visit:
         if self._gone.is_set():
             return
         self._gone.set()
-        self.end(end)
-        self._viewer.close()
         self._place.release()
+        self._on_close(self)
+        self.end(end)
         self._metrics.ended.add(label=end.reason)
         self._metrics.dropped_seconds.add(self._viewer.dropped_seconds)
-        self._on_close(self)
+        self._viewer.close()

@@ -9,8 +9,6 @@ from typing import Any
 import numpy as np
 from aiohttp import web
 from aiortc import (
-    InvalidAccessError,
-    InvalidStateError,
     MediaStreamTrack,
     RTCConfiguration,
     RTCDataChannel,
@@ -22,30 +20,22 @@ from aiortc.mediastreams import MediaStreamError
 from av import AudioFrame
 
 from ..errors import RapEdgeError, ServeError
+from .admission import KioskFullError
 from .body import read_body
 from .ice import IceServer
 from .kiosk import KIOSK
+from .offer import check_offer
 from .playout import Playout
 from .protocol import parse_object, parse_portrait
 from .tracks import RATE, Outlet
 from .visit import LEFT, End, Visit
 
 MAX_OFFER = 64 << 10
-_MOST_CANDIDATES = 64
 _CONNECT_SECONDS = 15.0
 _CLOSE_SECONDS = 5.0
 _LONGEST_GAP_SECONDS = 1.0
 _LOST = End("connection-lost", "The connection was lost; it will be tried again.", 1006)
-# aiortc checks a foreign description with asserts and lookups of its own.
-_BAD_OFFER = (
-    ValueError,
-    LookupError,
-    AttributeError,
-    TypeError,
-    AssertionError,
-    InvalidAccessError,
-    InvalidStateError,
-)
+_BAD_OFFER = End("bad-offer", "The offer could not be used.")
 
 
 async def offer(request: web.Request) -> web.Response:
@@ -53,22 +43,12 @@ async def offer(request: web.Request) -> web.Response:
     kiosk = request.app[KIOSK]
     message = parse_object(await read_body(request, MAX_OFFER), MAX_OFFER)
     sdp = message.get("sdp")
-    if not isinstance(sdp, str) or "m=audio" not in sdp or "m=video" not in sdp:
-        raise ServeError("The offer lacks sound or picture; send an SDP that sends the one and receives both.")
-    if sdp.count("a=candidate:") > _MOST_CANDIDATES:
-        raise ServeError(f"The offer has more than {_MOST_CANDIDATES} candidates; send fewer.")
+    if not isinstance(sdp, str):
+        raise ServeError('The offer has no text under "sdp"; send the description that the browser made.')
     visit = await kiosk.open_visit("webrtc", parse_portrait(message), RATE, RATE)
     connection = _Connection(visit, kiosk.settings.ice_servers)
-    try:
-        answer = await connection.answer(sdp)
-    except BaseException as error:
-        await connection.close()
-        visit.close(End("bad-offer", "The offer could not be used."))
-        if isinstance(error, _BAD_OFFER):
-            raise ServeError("The offer is no SDP that can be answered; use another browser.") from error
-        raise
-    kiosk.start(connection.run())
-    return web.json_response({"sdp": answer, "session": visit.id})
+    kiosk.start(connection.run(sdp))
+    return web.json_response({"sdp": await connection.answer, "session": visit.id})
 
 
 async def leave(request: web.Request) -> web.Response:
@@ -81,52 +61,77 @@ async def leave(request: web.Request) -> web.Response:
 
 
 class _Connection:
-    """One peer connection and the tasks between it and the visit."""
+    """One peer connection, the tasks between it and the visit, and their end."""
 
     def __init__(self, visit: Visit, ice_servers: tuple[IceServer, ...]) -> None:
-        self._visit = visit
-        servers = [RTCIceServer(**server.told()) for server in ice_servers]
-        self._peer = RTCPeerConnection(RTCConfiguration(iceServers=servers))
+        self.answer: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        self._visit, self._ice_servers = visit, ice_servers
+        self._peer: RTCPeerConnection | None = None
         spec = visit.avatar.spec
         self._outlet = Outlet(Playout(visit.portrait.picture, spec.fps, RATE), spec.fps, visit.shown)
         self._microphone: asyncio.Future[MediaStreamTrack] = asyncio.get_running_loop().create_future()
         self._connected, self._gone = asyncio.Event(), asyncio.Event()
+        self._lost = False
         self._channel: RTCDataChannel | None = None
 
-    async def answer(self, sdp: str) -> str:
+    async def run(self, sdp: str) -> None:
+        """Answer the offer and serve until somebody ends it; `answer` gets the answer's SDP or a `ServeError`."""
+        end = _BAD_OFFER
+        try:
+            if await self._answered(sdp):
+                end = await self._first_end()
+        finally:
+            # The place is free for the next visitor before the goodbyes, which may take time and fail.
+            self._visit.close(end)
+            self.answer.cancel()
+        try:
+            self._tell({"type": "end", "reason": end.reason, "message": end.message})
+            # The message needs a moment on the wire before the connection closes.
+            await asyncio.sleep(0.2 if self._connected.is_set() else 0.0)
+        finally:
+            await self._close()
+
+    async def _answered(self, sdp: str) -> bool:
+        answering = asyncio.ensure_future(self._negotiate(sdp))
+        try:
+            await asyncio.wait([answering])
+        finally:
+            answering.cancel()
+        error = answering.exception()
+        if error is None:
+            self.answer.set_result(answering.result())
+        elif isinstance(error, RapEdgeError):
+            self.answer.set_exception(error)
+        elif isinstance(error, OSError):
+            self.answer.set_exception(KioskFullError("This machine has no network port left; try again in a moment."))
+        else:
+            # aiortc checks a foreign description with asserts and lookups of its own: anything may come out.
+            refused = ServeError("The offer is no SDP that can be answered; use another browser.")
+            refused.__cause__ = error
+            self.answer.set_exception(refused)
+        return error is None
+
+    async def _negotiate(self, sdp: str) -> str:
         """The answer's SDP, with all candidates."""
-        peer = self._peer
+        check_offer(sdp)
+        servers = [RTCIceServer(**server.told()) for server in self._ice_servers]
+        peer = self._peer = RTCPeerConnection(RTCConfiguration(iceServers=servers))
         peer.on("track", self._on_track)
         peer.on("datachannel", self._on_channel)
-        peer.on("connectionstatechange", self._on_state)
+        peer.on("connectionstatechange", lambda: self._on_state(peer.connectionState))
         await peer.setRemoteDescription(RTCSessionDescription(sdp, "offer"))
         peer.addTrack(self._outlet.sound)
         peer.addTrack(self._outlet.picture)
         await peer.setLocalDescription(await peer.createAnswer())
         return peer.localDescription.sdp
 
-    async def run(self) -> None:
-        """Serve until somebody ends it; then give everything back."""
-        end = LEFT
-        try:
-            end = await self._first_end()
-        finally:
-            # The place is free for the next visitor before the goodbyes.
-            self._visit.close(end)
-        try:
-            self._tell({"type": "end", "reason": end.reason, "message": end.message})
-            # The message needs a moment on the wire before the connection closes.
-            await asyncio.sleep(0.2 if self._connected.is_set() else 0.0)
-        finally:
-            await self.close()
-
-    async def close(self) -> None:
-        """Close the peer connection, also one that hangs."""
-        try:
-            async with asyncio.timeout(_CLOSE_SECONDS):
-                await self._peer.close()
-        except TimeoutError:
-            pass
+    async def _close(self) -> None:
+        """Close the peer connection, also one that hangs or was never whole."""
+        if self._peer is None:
+            return
+        closing = asyncio.ensure_future(self._peer.close())
+        await asyncio.wait([closing], timeout=_CLOSE_SECONDS)
+        closing.cancel()
 
     async def _first_end(self) -> End:
         tasks: list[asyncio.Future[End]] = [
@@ -151,7 +156,7 @@ class _Connection:
         except TimeoutError:
             return _LOST
         await self._gone.wait()
-        return LEFT if self._peer.connectionState == "closed" else _LOST
+        return _LOST if self._lost else LEFT
 
     async def _listen(self) -> End:
         """Pass the microphone on; packets that were lost become silence, so that time goes on."""
@@ -196,10 +201,11 @@ class _Connection:
     def _on_channel(self, channel: RTCDataChannel) -> None:
         self._channel = channel
 
-    def _on_state(self) -> None:
-        if self._peer.connectionState == "connected":
+    def _on_state(self, state: str) -> None:
+        if state == "connected":
             self._connected.set()
-        elif self._peer.connectionState in ("failed", "closed"):
+        elif state in ("failed", "closed"):
+            self._lost = state == "failed"
             self._gone.set()
 
     def _tell(self, message: dict[str, Any]) -> None:
