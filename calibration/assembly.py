@@ -13,14 +13,13 @@ from typing import Any
 
 import numpy as np
 
-from rap_edge.export.inputs import RealInputs, read_mono, to_int16
+from rap_edge.export.inputs import RealInputs, golden_inputs, to_int16
 from rap_edge.export.parity import compare, roll_out
 from rap_edge.export.writer import BundleWriter
 from rap_edge.runtime.bundle import Bundle, GraphInfo, Manifest
 from rap_edge.runtime.engine import Engine
 from rap_edge.runtime.errors import CalibrationError
 from rap_edge.runtime.onnxruntime_engine import OnnxRuntimeEngine
-from rap_edge.runtime.portrait import load_portrait
 
 from .context import Context
 from .half import half_frames
@@ -111,8 +110,8 @@ def _write_golden(bundle: Bundle, engines: Mapping[str, Engine], writer: BundleW
             writer.add(inside, bundle.path(inside).read_bytes())
     if not {"portrait", "audio", "frames"} <= golden.keys():
         return result
-    portrait = load_portrait(bundle.path(golden["portrait"]), spec.image_size)
-    speech = to_int16(read_mono(bundle.path(golden["audio"]), spec.sample_rate))
+    portrait, waveform = golden_inputs(bundle)
+    speech = to_int16(waveform)
     with np.load(io.BytesIO(bundle.path(golden["frames"]).read_bytes()), allow_pickle=False) as stored:
         expected, indices = stored["frames"], stored["indices"]
     chunks = int(indices.max()) // spec.new_frames + 1

@@ -15,6 +15,7 @@ from rap_edge.runtime.audio import Resampler, read_audio, to_mono
 from rap_edge.runtime.bundle import Bundle
 from rap_edge.runtime.errors import BundleError
 from rap_edge.runtime.portrait import load_portrait
+from rap_edge.runtime.sound_container import BUNDLE_CONTAINERS, CONTAINERS
 from rap_edge.runtime.spec import ModelSpec
 
 ASSETS = Path(__file__).resolve().parent.parent / "examples" / "assets"
@@ -50,7 +51,7 @@ def golden_inputs(bundle: Bundle) -> tuple[NDArray[np.uint8], NDArray[np.float32
         raise BundleError("The bundle has no golden clip to measure with; export it again.")
     bundle.verify([golden["portrait"], golden["audio"]])
     portrait = load_portrait(bundle.path(golden["portrait"]), spec.image_size)
-    return portrait, read_mono(bundle.path(golden["audio"]), spec.sample_rate)
+    return portrait, read_mono(bundle.path(golden["audio"]), spec.sample_rate, BUNDLE_CONTAINERS)
 
 
 def real_inputs(spec: ModelSpec, folder: Path = ASSETS) -> RealInputs:
@@ -67,9 +68,9 @@ def real_inputs(spec: ModelSpec, folder: Path = ASSETS) -> RealInputs:
     return RealInputs(drawn_portrait(spec.image_size), to_int16(drawn_speech(spec.sample_rate)), "drawn")
 
 
-def read_mono(path: str | Path, rate: int) -> NDArray[np.float32]:
-    """A whole audio file as float32 [samples] at `rate` Hz; raises `AudioError`."""
-    with read_audio(path) as file:
+def read_mono(path: str | Path, rate: int, containers: tuple[str, ...] = CONTAINERS) -> NDArray[np.float32]:
+    """A whole audio file of one of `containers` as float32 [samples] at `rate` Hz; raises `AudioError`."""
+    with read_audio(path, containers) as file:
         resampler = Resampler(file.rate, rate)
         blocks = [resampler.push(to_mono(block)) for block in file]
     return np.concatenate([*blocks, resampler.flush()])

@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .errors import AudioError
+from .sound_container import CONTAINERS, open_sound
 
 if TYPE_CHECKING:
     import av
@@ -37,6 +38,8 @@ _SCALES = {
 }
 _TAPS = 64
 _BLOCKS_PER_SECOND = 100
+# PyAV reads past the end of a frame that keeps so many channels apart.
+_MANY_PLANES = 8
 
 
 class AudioWarning(UserWarning):
@@ -174,25 +177,21 @@ class AudioFile:
 
     live = False
 
-    def __init__(self, path: str | Path) -> None:
+    def __init__(self, path: str | Path, containers: tuple[str, ...] = CONTAINERS) -> None:
         """Open the file and decode its first samples.
 
         Args:
-            path: any format that FFmpeg's libraries read; the best audio stream of a video is taken.
+            path: a sound file, or a video, whose best audio stream is taken.
+            containers: the kinds of file to open; see `sound_container`.
 
         Raises:
             AudioError: missing, unreadable, empty, without audio or without samples.
         """
-        import av
-
         self._path = path
-        self._container = _open_container(path)
+        self._container, self._stream = open_sound(path, containers)
         try:
-            stream = self._container.streams.best("audio")
-            if not isinstance(stream, av.AudioStream):
-                raise AudioError(f"{str(path)!r} holds no audio that can be decoded; pass a sound file.")
-            self.duration = _duration(self._container, stream)
-            self._stream = stream
+            self.duration = _duration(self._container, self._stream)
+            self._interleaver: av.AudioResampler | None = None
             self.rate = self.channels = self._position = 0
             decoded = self._decode()
             first = next(decoded, None)
@@ -242,6 +241,7 @@ class AudioFile:
                 continue
             for frame in frames:
                 if frame.samples:
+                    self._check_form(frame)
                     yield self._convert(frame)
         if self._position:
             self._warn_of_gaps(damaged)
@@ -256,54 +256,45 @@ class AudioFile:
         for what in found:
             warnings.warn(f"{str(self._path)!r} {what}.", AudioWarning, stacklevel=2)
 
-    def _convert(self, frame: AudioFrame) -> Samples:
+    def _check_form(self, frame: AudioFrame) -> None:
         channels = frame.layout.nb_channels
         if self.rate == 0:
             self.rate, self.channels = frame.sample_rate, channels
             if not MIN_RATE <= self.rate <= MAX_RATE:
                 raise AudioError(f"{str(self._path)!r} has {self.rate} samples per second; convert it to 48000.")
         if (frame.sample_rate, channels) != (self.rate, self.channels):
-            raise AudioError(f"{self._where()} changes its sample rate or channels; convert it to a plain WAV.")
-        array = _array(frame)
-        samples = _scaled(array.T if frame.format.is_planar else array.reshape(-1, channels))
-        checked = _checked(samples, self._where())
-        self._position += frame.samples
-        return checked
+            raise self._changed()
+
+    def _convert(self, frame: AudioFrame) -> Samples:
+        if frame.format.is_planar and self.channels >= _MANY_PLANES:
+            array = np.hstack([_array(part) for part in self._interleaved(frame)]).reshape(-1, self.channels)
+        else:
+            array = _array(frame).T if frame.format.is_planar else _array(frame).reshape(-1, self.channels)
+        samples = _checked(_scaled(array), self._where())
+        self._position += len(samples)
+        return samples
+
+    def _interleaved(self, frame: AudioFrame) -> list[AudioFrame]:
+        import av
+
+        if self._interleaver is None:
+            self._interleaver = av.AudioResampler(frame.format.packed.name, frame.layout, frame.sample_rate)
+        try:
+            return self._interleaver.resample(frame)
+        except ValueError:
+            raise self._changed() from None
+
+    def _changed(self) -> AudioError:
+        return AudioError(f"{self._where()} changes its sample rate or channels; convert it to a plain WAV.")
 
     def _where(self) -> str:
         seconds = self._position / self.rate if self.rate else 0.0
         return f"{str(self._path)!r} at {seconds:.2f} s"
 
 
-def read_audio(path: str | Path) -> AudioFile:
+def read_audio(path: str | Path, containers: tuple[str, ...] = CONTAINERS) -> AudioFile:
     """Open an audio file for streaming; see `AudioFile`."""
-    return AudioFile(path)
-
-
-def _open_container(path: str | Path) -> av.container.InputContainer:
-    import av
-
-    try:
-        if not Path(path).exists():
-            raise AudioError(f"{str(path)!r} does not exist; pass a sound file.")
-        if not Path(path).is_file():
-            raise AudioError(f"{str(path)!r} is not a file; pass a sound file.")
-        if Path(path).stat().st_size == 0:
-            raise AudioError(f"{str(path)!r} is empty; pass a sound file.")
-        # A playlist in disguise must not open other protocols, and a name with a colon is still a file's name.
-        options = {"protocol_whitelist": "file"}
-        file: av.container.InputContainer = av.open(f"file:{path}", options=options, **_lenient_about_titles())
-        return file
-    except (ValueError, OSError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise AudioError(f"{str(path)!r} cannot be read as audio ({reason}); pass a sound file.") from None
-
-
-def _lenient_about_titles() -> dict[str, Any]:
-    """PyAV 18 refuses a file whose title is not UTF-8 unless told otherwise; PyAV 19 never does and cannot be told."""
-    from av.container import InputContainer
-
-    return {"metadata_errors": "ignore"} if hasattr(InputContainer, "metadata_errors") else {}
+    return AudioFile(path, containers)
 
 
 def _duration(container: av.container.InputContainer, stream: av.AudioStream) -> float | None:

@@ -22,6 +22,7 @@ from .bundle import Bundle
 from .errors import BundleError
 from .golden import GoldenClip, read_golden
 from .report import Report, RunMeter
+from .sound_container import BUNDLE_CONTAINERS
 
 # Least PSNR in dB of any compared frame, by precision. fp32 and fp16 are the exporter's gates of a roll-out whose state
 # is fed back; 8 bits may cost more, yet a stale, black or shifted frame lies far below.
@@ -138,7 +139,7 @@ def psnr(frame: NDArray[np.uint8], expected: NDArray[np.uint8]) -> float:
 
 def _speech(golden: GoldenClip) -> tuple[NDArray[np.float32], int]:
     blocks: list[NDArray[np.float32]] = []
-    with read_audio(golden.audio) as source:
+    with read_audio(golden.audio, BUNDLE_CONTAINERS) as source:
         left = round(MAX_SECONDS * source.rate)
         for block in source:
             blocks.append(to_mono(block))
