@@ -1,4 +1,4 @@
-"""Audio in: files of any format as float blocks, conversion to mono float, and a streaming resampler.
+"""Audio in: files as float blocks, conversion to mono float, and a streaming resampler.
 
 PyAV (FFmpeg's libavformat and libswresample) is imported when a file is opened or rates differ, not before.
 """

@@ -25,7 +25,7 @@ _PCM = ("alaw", "f32be", "f32le", "f64be", "f64le", "mulaw", "s16be", "s16le", "
 _CODECS = (
     *(f"pcm_{form}" for form in (*_PCM, "s8", "u8")),
     *("aac", "ac3", "adpcm_ima_qt", "adpcm_ima_wav", "adpcm_ms", "alac", "amrnb", "amrwb", "eac3", "flac"),
-    *("mp1float", "mp2float", "mp3float", "opus", "speex", "vorbis"),
+    *("mp1", "mp1float", "mp2", "mp2float", "mp3", "mp3float", "opus", "speex", "vorbis"),
 )
 
 
@@ -58,7 +58,9 @@ def open_sound(path: str | Path, containers: tuple[str, ...] = CONTAINERS) -> tu
         reason = getattr(error, "strerror", None) or first_line(error)
         raise AudioError(f"{str(path)!r} cannot be read as audio ({reason}); {cure}.") from None
     stream = container.streams.best("audio")
-    if not isinstance(stream, av.AudioStream) or stream.codec_context.name not in _CODECS:
+    # A stream of a codec that nobody knows has no context.
+    codec = getattr(stream, "codec_context", None)
+    if not isinstance(stream, av.AudioStream) or codec is None or codec.name not in _CODECS:
         container.close()
         raise AudioError(f"{str(path)!r} holds no audio that can be decoded; {cure}.")
     return container, stream
