@@ -73,7 +73,7 @@ def check(made: argparse.ArgumentParser, arguments: argparse.Namespace) -> None:
 def _source(made: argparse.ArgumentParser) -> None:
     group = made.add_argument_group("sound")
     source = group.add_mutually_exclusive_group(required=True)
-    source.add_argument("--audio", metavar="FILE", help="speech in any common format, 1 kHz to 768 kHz; - is raw PCM on stdin")
+    source.add_argument("--audio", metavar="FILE", help="a sound file, 1 kHz to 768 kHz; - is raw PCM on stdin")
     source.add_argument("--mic", action="store_true", help="a microphone, until Ctrl-C")
     group.add_argument("--device", metavar="NAME", help="which microphone: name, part of a name or index")
     group.add_argument("--list-devices", action=_ListDevices, help="show the microphones and exit")
