@@ -11,6 +11,7 @@ from tiny_bundle import write_png, write_tiny_bundle
 from yarl import URL
 
 from rap_edge.runtime.serve import access, app, body, portraits
+from rap_edge.runtime.serve import kiosk as kiosk_module
 from rap_edge.runtime.serve.page_files import read_page
 
 TOKEN = "a-token-of-enough-letters"
@@ -149,6 +150,8 @@ def test_a_wrong_token_is_refused_everywhere(bundle: Path, given: str) -> None:
             assert (await client.get("/", params={"token": given}, allow_redirects=False)).status == 401
             headers = {"Authorization": f"Bearer {given}".encode().decode("latin-1")}
             assert (await client.get("/metrics", headers=headers)).status == 401
+            cookie = {"Cookie": f"{access.COOKIE}={given}\xff".encode().decode("latin-1")}
+            assert (await client.get("/metrics", headers=cookie)).status == 401
 
     run(scenario)
 
@@ -195,12 +198,50 @@ def test_its_own_page_and_the_origins_that_were_allowed_can(bundle: Path) -> Non
     run(scenario)
 
 
-@pytest.mark.parametrize("host", ["evil.example", "evil.example:80", "127.0.0.1.evil.example", "["])
+@pytest.mark.parametrize(
+    "host",
+    [
+        "evil.example",
+        "evil.example:80",
+        "127.0.0.1.evil.example",
+        "[",
+        "[::1]evil",
+        "[::1]:80:80",
+        "[::1",
+        "::1",
+        "evil@127.0.0.1",
+        "127.0.0.1/evil",
+        "127.0.0.1:99999",
+        "localhost evil",
+        "\xff",
+    ],
+)
 def test_a_foreign_name_that_points_at_this_machine_is_refused(bundle: Path, host: str) -> None:
     async def scenario() -> None:
         async with served(bundle) as (client, _):
             answer = await client.get("/", headers={"Host": host})
             assert (answer.status, await reason(answer)) == (421, "host")
+
+    run(scenario)
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.0.0.1:8080", "LocalHost", "[::1]", "[::1]:8080", "kiosk.example"])
+def test_the_names_of_this_machine_and_of_the_origins_are_served(bundle: Path, host: str) -> None:
+    async def scenario() -> None:
+        async with served(bundle, origins=("https://Kiosk.example:8443/",)) as (client, _):
+            assert (await client.get("/", headers={"Host": host})).status == 200
+
+    run(scenario)
+
+
+@pytest.mark.parametrize("coding", ["gzip", "deflate"])
+def test_a_body_that_is_not_packed_as_it_says_gets_a_sentence(bundle: Path, png: bytes, coding: str) -> None:
+    async def scenario() -> None:
+        async with served(bundle) as (client, _):
+            headers = {"Content-Encoding": coding, "Content-Type": "application/json"}
+            for path in ("/api/webrtc", "/api/portraits"):
+                answer = await client.post(path, data=b"not packed at all", headers=headers)
+                assert (answer.status, await reason(answer)) == (400, "bad-request")
 
     run(scenario)
 
@@ -290,6 +331,23 @@ def test_old_uploads_make_room_for_new_ones(bundle: Path, png: bytes, monkeypatc
         async with served(bundle) as (client, _):
             urls = [(await (await client.post("/api/portraits", data=png)).json())["url"] for _ in range(3)]
             assert [(await client.get(url)).status for url in urls] == [404, 200, 200]
+
+    run(scenario)
+
+
+def test_an_upload_to_a_kiosk_that_was_empty_for_long_is_kept_for_the_idle_time(
+    bundle: Path, png: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(kiosk_module, "_TIDY_SECONDS", 0.05)
+
+    async def scenario() -> None:
+        async with served(bundle, idle_seconds=1.0) as (client, _):
+            await asyncio.sleep(1.2)
+            url = (await (await client.post("/api/portraits", data=png)).json())["url"]
+            await asyncio.sleep(0.5)
+            assert (await client.get(url)).status == 200
+            await asyncio.sleep(0.8)
+            assert (await client.get(url)).status == 404
 
     run(scenario)
 

@@ -264,6 +264,19 @@ def test_a_message_above_the_limit_closes_with_its_code(bundle: Path) -> None:
     run(scenario)
 
 
+def test_a_message_of_exactly_the_limit_is_taken(bundle: Path) -> None:
+    async def scenario() -> None:
+        async with served(bundle) as (client, _), client.ws_connect("/api/stream") as socket:
+            await start(socket, rate=96000, format="f32le")
+            await socket.send_bytes(bytes(MAX_BINARY))
+            await socket.send_str(FINISH)
+            video, texts = await listen(socket)
+            assert texts[-1]["reason"] == "finished"
+            assert len(decode(video)[0]) == 18  # 65,536 samples are 0.68 s
+
+    run(scenario)
+
+
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),

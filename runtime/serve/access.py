@@ -5,13 +5,13 @@ from __future__ import annotations
 import hashlib
 import hmac
 import secrets
-from urllib.parse import urlsplit
 
 from aiohttp import web
 from aiohttp.typedefs import Handler, Middleware
 
 from .metrics import Metrics
-from .settings import LOOPBACK_NAMES, Settings
+from .names import LOOPBACK_NAMES, host_name, origin_netloc
+from .settings import Settings
 
 COOKIE = "rap-serve"
 _OPEN_PATHS = frozenset({"/healthz"})
@@ -37,6 +37,8 @@ class Guard:
         """Remember a digest of the token that is worth nothing after a restart."""
         self._settings, self._metrics = settings, metrics
         self._origins = {origin.rstrip("/").lower() for origin in settings.origins}
+        named = (host_name(origin_netloc(origin) or "") for origin in self._origins)
+        self._names = LOOPBACK_NAMES | {name for name in named if name is not None}
         key = secrets.token_bytes(32)
         self._cookie = hmac.new(key, (settings.token or "").encode(), hashlib.sha256).hexdigest()
 
@@ -69,11 +71,11 @@ class Guard:
         return refusal(status, reason, message)
 
     def _host_is_ours(self, request: web.Request) -> bool:
+        hosts = request.headers.getall("Host", [])
+        if len(hosts) > 1:
+            return False
         # A foreign name that resolves to this machine would make a foreign page same-origin.
-        if not self._settings.loopback:
-            return True
-        name = _hostname("//" + request.headers.get("Host", ""))
-        return name in LOOPBACK_NAMES or name in {_hostname(origin) for origin in self._origins}
+        return not self._settings.loopback or (hosts != [] and host_name(hosts[0]) in self._names)
 
     def _origin_is_ours(self, request: web.Request) -> bool:
         if request.method in _SAFE_METHODS and request.headers.get("Upgrade", "").lower() != "websocket":
@@ -85,7 +87,7 @@ class Guard:
         if origin.lower() in self._origins:
             return True
         # "null" and the like have no host.
-        return _netloc(origin) == request.headers.get("Host", "").lower() != ""
+        return origin_netloc(origin) == request.headers.get("Host", "").lower()
 
     def _token_fits(self, request: web.Request) -> bool:
         if self._settings.token is None:
@@ -97,7 +99,7 @@ class Guard:
             (request.query.get("token", "") if request.path == "/" else "", self._settings.token),
         ]
         # Every comparison is made, so that the time tells nothing.
-        fits = [hmac.compare_digest(given.encode(), wanted.encode()) for given, wanted in candidates]
+        fits = [hmac.compare_digest(_bytes(given), _bytes(wanted)) for given, wanted in candidates]
         return any(fits)
 
 
@@ -125,16 +127,6 @@ def refusal(status: int, reason: str, message: str, **headers: str) -> web.Respo
     return web.json_response({"error": {"reason": reason, "message": message}}, status=status, headers=headers)
 
 
-def _hostname(url: str) -> str | None:
-    try:
-        return urlsplit(url).hostname
-    except ValueError:
-        return None
-
-
-def _netloc(url: str) -> str:
-    try:
-        parts = urlsplit(url.lower())
-    except ValueError:
-        return ""
-    return parts.netloc if parts.scheme in ("http", "https") else ""
+def _bytes(text: str) -> bytes:
+    # Bytes of a header that are no UTF-8 come as surrogates.
+    return text.encode("utf-8", "surrogateescape")

@@ -8,7 +8,7 @@ from ..errors import ServeError
 
 # What is left goes to encoding, the network and everything else on the machine.
 _SHARE = 0.8
-_MOST = 64
+MOST_PLACES = 64
 
 
 class KioskFullError(ServeError):
@@ -17,7 +17,7 @@ class KioskFullError(ServeError):
 
 def places_for(rtf: float) -> int:
     """Sessions that take at most 80 % of real time together; at least one, at most 64."""
-    return max(1, min(_MOST, math.floor(_SHARE / rtf)))
+    return max(1, min(MOST_PLACES, math.floor(_SHARE / rtf)))
 
 
 class Admission:

@@ -11,7 +11,7 @@ from aiohttp.typedefs import Handler, Middleware
 from ..errors import PortraitError, RapEdgeError
 from .access import Guard, add_headers, middleware, refusal
 from .admission import KioskFullError
-from .body import BodyTooLargeError, BodyTooSlowError, read_body
+from .body import BodyDamagedError, BodyTooLargeError, BodyTooSlowError, read_body
 from .kiosk import KIOSK, Kiosk
 from .metrics import CONTENT_TYPE
 from .page_files import add_page
@@ -60,6 +60,9 @@ def _sentences(kiosk: Kiosk) -> Middleware:
             answer = refusal(413, "too-large", str(error))
         except BodyTooSlowError as error:
             answer = refusal(408, "too-slow", str(error))
+        except BodyDamagedError as error:
+            kiosk.metrics.refused.add(label="bad-request")
+            answer = refusal(400, "bad-request", str(error))
         except RapEdgeError as error:
             kiosk.metrics.refused.add(label="bad-request")
             return refusal(400, "bad-portrait" if isinstance(error, PortraitError) else "bad-request", str(error))
@@ -127,6 +130,7 @@ async def _upload(request: web.Request) -> web.Response:
         raise KioskFullError("Other pictures are being read; try again in a moment.")
     async with uploads:
         data = await read_body(request, MAX_UPLOAD_BYTES)
+        request.app[KIOSK].note_use()
         portrait = await asyncio.to_thread(request.app[KIOSK].portraits.upload, data)
     request.app[KIOSK].metrics.uploads.add()
     return web.json_response(_entry(portrait), status=201)

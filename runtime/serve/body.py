@@ -19,12 +19,17 @@ class BodyTooSlowError(ServeError):
     """The body did not arrive in time."""
 
 
+class BodyDamagedError(ServeError):
+    """The body is not what its own headers announce."""
+
+
 async def read_body(request: web.Request, most: int) -> bytes:
     """The whole body.
 
     Raises:
         BodyTooLargeError: more than `most` bytes, announced or sent.
         BodyTooSlowError: it took longer than a minute.
+        BodyDamagedError: it cannot be unpacked as its headers say.
     """
     limit = f"{most >> 20} MiB" if most >= 1 << 20 else f"{most >> 10} KiB"
     error = BodyTooLargeError(f"The request is larger than {limit}; send less.")
@@ -39,4 +44,6 @@ async def read_body(request: web.Request, most: int) -> bytes:
                     raise error
     except TimeoutError:
         raise BodyTooSlowError("The request took longer than a minute to arrive; try again.") from None
+    except web.RequestPayloadError:
+        raise BodyDamagedError("The body is damaged or not packed as its headers say; send it again.") from None
     return bytes(body)

@@ -20,6 +20,7 @@ from .viewer import Viewer
 from .visit import STOPPING, Visit
 
 _STOP_SECONDS = 5.0
+_TIDY_SECONDS = 5.0
 
 
 class Kiosk:
@@ -36,7 +37,7 @@ class Kiosk:
         # One chunk at a time: a run of the engines uses every core, and the queue gives each visitor a turn.
         self._pool = ThreadPoolExecutor(1, "render")
         self._tasks: set[asyncio.Task[None]] = set()
-        self._empty_since = 0.0
+        self._last_use = 0.0
 
     @classmethod
     def open(cls, bundle: Bundle, settings: Settings) -> Kiosk:
@@ -96,13 +97,17 @@ class Kiosk:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
+    def note_use(self) -> None:
+        """Somebody is here who is no visitor yet, or no longer: the idle time begins again."""
+        self._last_use = asyncio.get_running_loop().time()
+
     async def tidy(self) -> None:
         """Forget the visitors' pictures once nobody has been here for the idle time."""
         loop = asyncio.get_running_loop()
-        self._empty_since = loop.time()
+        self.note_use()
         while True:
-            await asyncio.sleep(5.0)
-            if not self.visits and loop.time() - self._empty_since > self.settings.idle_seconds:
+            await asyncio.sleep(_TIDY_SECONDS)
+            if not self.visits and loop.time() - self._last_use > self.settings.idle_seconds:
                 self.portraits.forget_uploads()
 
     async def stop(self) -> None:
@@ -123,7 +128,7 @@ class Kiosk:
 
     def _forget(self, visit: Visit) -> None:
         self.visits.pop(visit.id, None)
-        self._empty_since = asyncio.get_running_loop().time()
+        self.note_use()
 
 
 KIOSK = web.AppKey("KIOSK", Kiosk)

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-import ipaddress
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from ..bounds import Bounds, Real, Whole, shown
 from ..errors import ServeError
+from .admission import MOST_PLACES
 from .ice import IceServer
+from .names import is_loopback, origin_netloc
 
-LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "::1"})
-LEAST_TOKEN = 16
+LEAST_TOKEN, _LONGEST_TOKEN = 16, 1024
+_SESSIONS = Whole(1, MOST_PLACES)
+_LATENCY = Real(0.01, 60.0, "seconds")
+_IDLE = Real(0.001, 1e6, "seconds")
 
 
 @dataclass(frozen=True)
@@ -59,19 +63,26 @@ class Settings:
             )
         if self.token is not None and (len(self.token) < LEAST_TOKEN or not self.token.isascii()):
             raise ServeError(f"The token is too short or not ASCII; use at least {LEAST_TOKEN} random characters.")
+        if self.token is not None and (len(self.token) > _LONGEST_TOKEN or not _fits_a_header(self.token)):
+            raise ServeError(f"The token has spaces or more than {_LONGEST_TOKEN} characters; use letters and digits.")
+        for origin in self.origins:
+            if origin_netloc(origin.removesuffix("/")) is None:
+                raise ServeError(
+                    f"--origin {shown(origin)} is no origin; write https://kiosk.example, with a port if it has one."
+                )
         if (self.certificate is None) != (self.key is None):
             raise ServeError("A certificate and its key belong together; pass both --tls-cert and --tls-key.")
         if not 0 <= self.port <= 65535:
             raise ServeError(f"Port {self.port} does not exist; choose 0 to 65535.")
-        if self.max_sessions is not None and self.max_sessions < 1:
-            raise ServeError("A kiosk without sessions is of no use; pass --max-sessions 1 or more.")
-        if not self.idle_seconds > 0:
-            raise ServeError("The idle time must be above 0 seconds; pass --idle-seconds 120.")
+        options: dict[str, tuple[Bounds, object]] = {
+            "--max-sessions": (_SESSIONS, self.max_sessions),
+            "--latency": (_LATENCY, self.latency),
+            "--idle-seconds": (_IDLE, self.idle_seconds),
+        }
+        for option, (bounds, value) in options.items():
+            if value is not None and (fault := bounds.fault(value)):
+                raise ServeError(f"{option} {fault}.")
 
 
-def is_loopback(host: str) -> bool:
-    """Whether `host` names this machine alone."""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host in LOOPBACK_NAMES
+def _fits_a_header(text: str) -> bool:
+    return all("!" <= character <= "~" for character in text)

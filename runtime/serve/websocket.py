@@ -26,7 +26,8 @@ _LEAD_SECONDS = 2.0
 async def websocket(request: web.Request) -> web.WebSocketResponse:
     """One client from its start message to its close code."""
     kiosk = request.app[KIOSK]
-    socket = web.WebSocketResponse(max_msg_size=MAX_BINARY, compress=False, heartbeat=20.0)
+    # aiohttp refuses a message that is as long as its limit.
+    socket = web.WebSocketResponse(max_msg_size=MAX_BINARY + 1, compress=False, heartbeat=20.0)
     await socket.prepare(request)
     end = await _serve(kiosk, socket)
     if not socket.closed:
