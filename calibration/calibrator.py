@@ -18,11 +18,12 @@ import onnxruntime as ort
 
 from rap_edge.export.stages import Stages
 from rap_edge.export.writer import new_bundle, refuse_to_replace
+from rap_edge.runtime.available import available_cores
 from rap_edge.runtime.bundle import Bundle, hash_file
 from rap_edge.runtime.contract import check_contract
 from rap_edge.runtime.engine import Engine
 from rap_edge.runtime.errors import OutputError
-from rap_edge.runtime.onnxruntime_engine import available_cores, cpu_name, load_engines
+from rap_edge.runtime.onnxruntime_engine import cpu_name, load_engines
 
 from .assembly import write_bundle
 from .choosing import find_layers, measure_damages, measure_gains

@@ -14,11 +14,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rap_edge.runtime.avatar import Avatar
+from rap_edge.runtime.available import available_cores
 from rap_edge.runtime.bundle import Bundle, Manifest
 from rap_edge.runtime.chunk_loop import STAGES
 from rap_edge.runtime.engine import Engine
 from rap_edge.runtime.errors import BundleError
-from rap_edge.runtime.onnxruntime_engine import available_cores, cpu_name, load_engines
+from rap_edge.runtime.onnxruntime_engine import cpu_name, load_engines
 
 from .flops import chunk_flops
 from .inputs import golden_inputs

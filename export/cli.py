@@ -10,6 +10,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from rap_edge.runtime.available import available_cores
 from rap_edge.runtime.bundle import Bundle
 from rap_edge.runtime.errors import ExportError, RapEdgeError
 from rap_edge.runtime.exit_status import BAD_INPUT, exit_status
@@ -101,10 +102,14 @@ def _run(arguments: argparse.Namespace) -> ExportReport | PlansReport:
         refuse_to_replace(target)
     engines = _choose_engines(arguments, precision)
     # torch takes seconds to import: bad arguments and --help come before it.
+    import torch
+
     from .exporter import ExportSettings, export_bundle
     from .inputs import real_inputs
     from .stages import Stages
 
+    # It counts the machine's cores, of which a container may have a part.
+    torch.set_num_threads(min(torch.get_num_threads(), available_cores()))
     settings = ExportSettings(precision=precision, engines=engines)
     return export_bundle(source, target, settings, real_inputs, Stages())
 

@@ -12,13 +12,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from .available import available_cores
 from .bundle import Bundle
 from .chunk_loop import ChunkLoop, LoopMaker, encode_reference
 from .contract import check_contract
 from .engine import Engine
 from .engines import load_engines
 from .errors import BundleError, SessionError
-from .onnxruntime_engine import available_cores
 from .overload import Overload
 from .portrait import load_portrait
 from .session import Session

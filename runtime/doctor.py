@@ -18,6 +18,8 @@ from typing import Any
 
 import onnxruntime as ort
 
+from .available import available_cores, available_memory
+from .cgroup import ROOT, cpu_quota, memory_limit
 from .cpu_features import FAST_INT8, cpu_features
 from .cuda_device import CudaDriver
 from .cuda_memory import INSTALL
@@ -26,9 +28,8 @@ from .errors import EngineError
 from .findings import Diagnosis, Finding, Section
 from .memory_plan import as_gib
 from .nvml import DriverState, driver_state, free_memory
-from .onnxruntime_engine import available_cores, cpu_name
+from .onnxruntime_engine import cpu_name
 from .preflight import OLDEST_CUDA, Machine, is_too_old, this_machine
-from .system_memory import system_memory
 from .tensorrt_module import LEAN, RTX, TENSORRT
 
 # The first driver with CUDA 13.
@@ -79,18 +80,18 @@ def diagnose(facts: Facts, bundles: Sequence[Section] = ()) -> Diagnosis:
     return Diagnosis(program, (machine_section(facts), gpu_section(facts), engine_section(facts), media(), *bundles))
 
 
-def machine_section(facts: Facts) -> Section:
-    """Processor and memory."""
-    cores = available_cores()
+def machine_section(facts: Facts, root: Path = ROOT) -> Section:
+    """Processor and memory; `root` is of the file system that tells of the container's limits."""
     findings = [
         Finding("system", "ok", f"{facts.machine.platform}, {platform.platform(terse=True)}"),
-        Finding("processor", "ok", f"{cpu_name()}, {cores} {'core' if cores == 1 else 'cores'} for this process"),
+        Finding("processor", "ok", f"{cpu_name()}, {_cores(root)}"),
     ]
     if facts.features is not None:
         fast = "int8 is fast here" if FAST_INT8.intersection(facts.features) else "int8 gains less here"
         findings.append(Finding("instructions", "ok", f"{', '.join(facts.features) or 'none that matter'}; {fast}"))
-    if (memory := system_memory()) is not None:
-        findings.append(Finding("memory", "ok", f"{as_gib(memory[0])}, {as_gib(memory[1])} free"))
+    if (memory := available_memory(root)) is not None:
+        inside = "" if memory_limit(root) is None else ", as far as the container may go"
+        findings.append(Finding("memory", "ok", f"{as_gib(memory[0])}, {as_gib(memory[1])} free{inside}"))
     return Section("Machine", tuple(findings))
 
 
@@ -162,6 +163,12 @@ def has_nvidia_hardware(devices: Path = Path("/sys/bus/pci/devices")) -> bool | 
         )
     except OSError:
         return None
+
+
+def _cores(root: Path) -> str:
+    cores, quota = available_cores(root), cpu_quota(root)
+    text = f"{cores} {'core' if cores == 1 else 'cores'} for this process"
+    return text if quota is None else f"{text}, whose container has the time of {quota:.3g}"
 
 
 def _no_gpu(driver: CudaDriver, hardware: bool | None) -> Finding:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import platform
 import sys
 import threading
@@ -16,6 +15,7 @@ from typing import Any
 import numpy as np
 import onnxruntime as ort
 
+from .available import available_cores
 from .bundle import Bundle, GraphInfo, TensorInfo
 from .contract import check_signature
 from .cuda_memory import CudaStream, DeviceMemory
@@ -195,12 +195,6 @@ def load_engines(
         bundle.verify(bundle.graph_files(name))
         engines[name] = OnnxRuntimeEngine(name, graph, bundle.path(graph.file), threads, providers)
     return engines
-
-
-def available_cores() -> int:
-    """Cores that this process may use."""
-    affinity = getattr(os, "sched_getaffinity", None)
-    return len(affinity(0)) if affinity else os.cpu_count() or 1
 
 
 def cpu_name() -> str:
