@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from rap_edge.export.stages import StageProgress
-from rap_edge.runtime.engine import Array
 from rap_edge.runtime.available import available_cores
+from rap_edge.runtime.engine import Array
 
 from .context import Context
 from .observing import choose_observer, choose_smoothed, sample_cases

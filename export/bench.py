@@ -13,8 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from rap_edge.runtime.avatar import Avatar
 from rap_edge.runtime.available import available_cores
+from rap_edge.runtime.avatar import Avatar
 from rap_edge.runtime.bundle import Bundle, Manifest
 from rap_edge.runtime.chunk_loop import STAGES
 from rap_edge.runtime.engine import Engine

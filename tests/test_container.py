@@ -53,7 +53,10 @@ def v2(*groups: Mapping[str, object], inside: str = "") -> dict[str, object]:
     """Groups from the topmost that is seen to the process's own, each with its files."""
     names = ["", "a.slice", "b.scope"][: len(groups)]
     path = "/".join(names) or "/"
-    files: dict[str, object] = {"proc/self/mountinfo": V2_MOUNTS.format("/"), "proc/self/cgroup": f"0::{inside or path}\n"}
+    files: dict[str, object] = {
+        "proc/self/mountinfo": V2_MOUNTS.format("/"),
+        "proc/self/cgroup": f"0::{inside or path}\n",
+    }
     for depth, group in enumerate(groups):
         folder = "/".join(["sys/fs/cgroup", *names[1 : depth + 1]])
         files |= {f"{folder}/{name}": content for name, content in group.items()}
