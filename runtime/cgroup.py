@@ -1,7 +1,7 @@
 """What the container that this process runs in may take: the limits of Linux's control groups, versions 1 and 2.
 
-A group is held to its own limits and to those of all groups above it, so every group on the way up is asked. Where there
-are no control groups, or they cannot be read, there is no limit.
+A group is held to its own limits and to those of all groups above it, so every group on the way up is asked. Where
+there are no control groups, or they cannot be read, there is no limit.
 """
 
 from __future__ import annotations
