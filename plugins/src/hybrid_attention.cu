@@ -8,13 +8,14 @@
 
 namespace {
 
-template <class T, int HeadDim> void launch(const rap::LaunchPlan& plan, cudaStream_t stream) {
+template <class T, int HeadDim> cudaError_t launch(const rap::LaunchPlan& plan, cudaStream_t stream) {
     const dim3 grid(plan.grid[0], plan.grid[1], plan.grid[2]);
-    if (plan.warps == 8) {
-        rap::hybrid_attention_kernel<T, HeadDim, 8><<<grid, 256, 0, stream>>>(plan.arguments);
-    } else {
-        rap::hybrid_attention_kernel<T, HeadDim, 4><<<grid, 128, 0, stream>>>(plan.arguments);
-    }
+    const auto kernel = plan.warps == 8 ? rap::hybrid_attention_kernel<T, HeadDim, 8>
+                                        : rap::hybrid_attention_kernel<T, HeadDim, 4>;
+    auto arguments = plan.arguments;
+    void* pointers[] = {&arguments};
+    // Its own result: the thread's last error may be another library's.
+    return cudaLaunchKernel(reinterpret_cast<const void*>(kernel), grid, dim3(32 * plan.warps), pointers, 0, stream);
 }
 
 } // namespace
@@ -35,11 +36,14 @@ extern "C" rap_status rap_hybrid_attention(const rap_hybrid_attention_params* pa
     if (10 * major + minor < (half ? 75 : 80)) {
         return RAP_UNSUPPORTED_DEVICE;
     }
-    if (half) {
-        plan.head_dim == 64 ? launch<rap::tile::Half, 64>(plan, stream) : launch<rap::tile::Half, 128>(plan, stream);
-    } else {
-        plan.head_dim == 64 ? launch<rap::tile::Bfloat16, 64>(plan, stream)
-                            : launch<rap::tile::Bfloat16, 128>(plan, stream);
+    const bool narrow = plan.head_dim == 64;
+    const cudaError_t launched =
+        half ? (narrow ? launch<rap::tile::Half, 64>(plan, stream) : launch<rap::tile::Half, 128>(plan, stream))
+             : (narrow ? launch<rap::tile::Bfloat16, 64>(plan, stream) : launch<rap::tile::Bfloat16, 128>(plan, stream));
+    if (launched != cudaSuccess) {
+        // The caller is told; whoever asks this thread next must not be told again.
+        cudaGetLastError();
+        return RAP_CUDA_ERROR;
     }
-    return cudaPeekAtLastError() == cudaSuccess ? RAP_OK : RAP_CUDA_ERROR;
+    return RAP_OK;
 }
