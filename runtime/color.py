@@ -17,6 +17,8 @@ _XYZ_FROM_RGB = np.array(
 _WHITE = np.array([0.95047, 1.0, 1.08883], np.float32)
 _TO_XYZ = np.ascontiguousarray((_XYZ_FROM_RGB / _WHITE[:, None]).T)
 _FROM_XYZ = np.ascontiguousarray(np.linalg.inv(_XYZ_FROM_RGB / _WHITE[:, None]).T.astype(np.float32))
+# Rounding to 8 bits deviates by about as much; what is flatter has no colour to be stretched. `kernels.cu` has it too.
+FLATTEST = np.float32(0.1)
 _CODES = np.arange(256, dtype=np.float64) / 255.0
 _LINEAR = np.where(_CODES <= 0.04045, _CODES / 12.92, ((_CODES + 0.055) / 1.055) ** 2.4).astype(np.float32)
 
@@ -65,6 +67,6 @@ class ColorMatcher:
         for frame in frames:
             lab = rgb_to_lab(frame)
             flat = lab.reshape(-1, 3)
-            gain = self._deviation / np.maximum(flat.std(0), 1e-4)
+            gain = self._deviation / np.maximum(flat.std(0), FLATTEST)
             matched = (lab - flat.mean(0)) * gain + self._mean
             frame[...] = lab_to_rgb(lab + self._strength * (matched - lab))

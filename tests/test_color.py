@@ -42,3 +42,14 @@ def test_a_frame_of_one_colour_stays_finite() -> None:
     frames = np.full((1, 8, 8, 3), 128, np.uint8)
     ColorMatcher(picture(1), 1.0).apply(frames)
     assert len(np.unique(frames.reshape(-1, 3), axis=0)) == 1
+
+
+def test_grey_frames_take_the_portraits_tint_and_no_colour_of_their_rounding() -> None:
+    rng = np.random.default_rng(0)
+    portrait = rng.integers(0, 256, (64, 64, 3), np.uint8)
+    frames = rng.integers(0, 256, (1, 64, 64, 1), np.uint8).repeat(3, axis=3)
+    frames[0, 0, 0, 0] ^= 1
+    ColorMatcher(portrait, 1.0).apply(frames)
+    tint = rgb_to_lab(frames[0])[16:48, 16:48, 1:]
+    inside = (frames[0, 16:48, 16:48] > 0).all(-1) & (frames[0, 16:48, 16:48] < 255).all(-1)
+    assert tint[inside].std(0).max() < 1.0

@@ -15,6 +15,8 @@ enum { kSeed = 0, kChunk = 2, kHasPast = 4, kPlaces = 5 };
 enum { kToXyz = 0, kFromXyz = 9, kMean = 18, kDeviation = 21, kLinear = 24 };
 
 constexpr int kColorThreads = 256;
+// `FLATTEST` of color.py.
+constexpr float kFlattest = 0.1f;
 
 struct Vector {
     float x, y, z;
@@ -213,9 +215,9 @@ extern "C" __global__ void color_match(byte* frames, const float* statistics, co
         byte* pixel = frames + static_cast<size_t>(i) * 3;
         const float* own = statistics + 6 * (i / pixels);
         Vector lab = to_lab(pixel, tables);
-        lab.x += strength * ((lab.x - own[0]) * (deviation[0] / fmaxf(own[3], 1e-4f)) + mean[0] - lab.x);
-        lab.y += strength * ((lab.y - own[1]) * (deviation[1] / fmaxf(own[4], 1e-4f)) + mean[1] - lab.y);
-        lab.z += strength * ((lab.z - own[2]) * (deviation[2] / fmaxf(own[5], 1e-4f)) + mean[2] - lab.z);
+        lab.x += strength * ((lab.x - own[0]) * (deviation[0] / fmaxf(own[3], kFlattest)) + mean[0] - lab.x);
+        lab.y += strength * ((lab.y - own[1]) * (deviation[1] / fmaxf(own[4], kFlattest)) + mean[1] - lab.y);
+        lab.z += strength * ((lab.z - own[2]) * (deviation[2] / fmaxf(own[5], kFlattest)) + mean[2] - lab.z);
         const float y = (lab.x + 16.0f) / 116.0f;
         const Vector xyz = {lab_curve_back(y + lab.y / 500.0f), lab_curve_back(y), lab_curve_back(y - lab.z / 200.0f)};
         const Vector rgb = times(xyz, tables + kFromXyz);
