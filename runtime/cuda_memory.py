@@ -38,7 +38,7 @@ class Cuda:
         self.call("cuInit", 0)
         self._device = self.call("cuDeviceGet", index)
         self.context = self.call("cuDevicePrimaryCtxRetain", self._device)
-        weakref.finalize(self, self.driver.cuDevicePrimaryCtxRelease, self._device)
+        when_gone(self, self.driver.cuDevicePrimaryCtxRelease, self._device)
         self.activate()
 
     @property
@@ -105,7 +105,7 @@ class DeviceMemory:
     def __init__(self, cuda: Cuda, address: int) -> None:
         """Made by `Cuda.device_memory`."""
         self.address = address
-        weakref.finalize(self, free, cuda, "cuMemFree", address)
+        when_gone(self, free, cuda, "cuMemFree", address)
 
 
 class PinnedPool:
@@ -134,7 +134,7 @@ class CudaEvent:
     def __init__(self, cuda: Cuda, handle: Any) -> None:
         """Made by `Cuda.event`."""
         self._cuda, self.handle = cuda, handle
-        weakref.finalize(self, free, cuda, "cuEventDestroy", handle)
+        when_gone(self, free, cuda, "cuEventDestroy", handle)
 
     def seconds_since(self, earlier: CudaEvent) -> float:
         """Time on the GPU between two events that have passed."""
@@ -153,7 +153,7 @@ class CudaStream:
         self._cuda, self._handle = cuda, handle
         self._capturing = False
         self._end = cuda.waypoint()
-        weakref.finalize(self, free, cuda, "cuStreamDestroy", handle)
+        when_gone(self, free, cuda, "cuStreamDestroy", handle)
 
     @property
     def handle(self) -> int:
@@ -205,17 +205,27 @@ class CudaStream:
         gc.disable()
         try:
             work()
+        except BaseException:
+            self._abandon_capture()
+            raise
         finally:
             self._capturing = False
             if collecting:
                 gc.enable()
-            graph = self._cuda.call("cuStreamEndCapture", self._handle)
+        graph = self._cuda.call("cuStreamEndCapture", self._handle)
         try:
             executable = self._cuda.call("cuGraphInstantiate", graph, 0)
         finally:
             self._cuda.call("cuGraphDestroy", graph)
+        captured = CudaGraph(self._cuda, executable)
         self._cuda.call("cuGraphUpload", executable, self._handle)
-        return CudaGraph(self._cuda, executable)
+        return captured
+
+    def _abandon_capture(self) -> None:
+        """End a capture whose work has failed; the failure is the caller's, whatever the driver says of it."""
+        status, graph = self._cuda.driver.cuStreamEndCapture(self._handle)
+        if int(status) == 0:
+            self._cuda.driver.cuGraphDestroy(graph)
 
 
 class CudaGraph:
@@ -224,7 +234,7 @@ class CudaGraph:
     def __init__(self, cuda: Cuda, executable: Any) -> None:
         """Made by `CudaStream.capture`."""
         self._cuda, self._executable = cuda, executable
-        weakref.finalize(self, free, cuda, "cuGraphExecDestroy", executable)
+        when_gone(self, free, cuda, "cuGraphExecDestroy", executable)
 
     def launch(self, stream: CudaStream) -> None:
         """Do the work again, in `stream`."""
@@ -236,9 +246,17 @@ def _array_at(address: int, shape: tuple[int, ...], dtype: DTypeLike, release: C
     size = int(np.prod(shape)) * np.dtype(dtype).itemsize
     block = (ctypes.c_ubyte * size).from_address(address)
     # The array holds the block.
-    weakref.finalize(block, release, address)
+    when_gone(block, release, address)
     array: NDArray[Any] = np.frombuffer(memoryview(block), dtype=dtype).reshape(shape)
     return array
+
+
+def when_gone(owner: object, release: Callable[..., object], *arguments: object) -> None:
+    """Call `release` once nobody holds `owner`.
+
+    Not when the program ends: the driver takes everything back by itself then, and other libraries may still use it.
+    """
+    weakref.finalize(owner, release, *arguments).atexit = False
 
 
 def free(cuda: Cuda, function: str, thing: Any) -> None:

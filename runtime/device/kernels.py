@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import ctypes
-import weakref
 from importlib import resources
 from typing import Any
 
-from ..cuda_memory import Cuda, CudaStream, free
+from ..cuda_memory import Cuda, CudaStream, free, when_gone
 from ..nvrtc import compile_binary
 
 KERNELS = (
@@ -34,7 +33,7 @@ class Kernels:
     def __init__(self, cuda: Cuda, binary: bytes) -> None:
         """Load what `compile_kernels` gave; raises `EngineError` if the driver refuses it."""
         module = cuda.call("cuModuleLoadData", binary)
-        weakref.finalize(self, free, cuda, "cuModuleUnload", module)
+        when_gone(self, free, cuda, "cuModuleUnload", module)
         self._functions = {name: cuda.call("cuModuleGetFunction", module, name.encode()) for name in KERNELS}
 
     def launch(
