@@ -14,7 +14,7 @@ from typing import Any
 from rap_edge.runtime.errors import ExportError
 from rap_edge.runtime.pending_file import PendingFile
 from rap_edge.runtime.report import peak_rss_mb
-from rap_edge.runtime.tensorrt_module import error_logger
+from rap_edge.runtime.tensorrt_module import log_of
 
 from .attention_choice import choose_attention
 from .attention_plugin import register_hybrid_attention
@@ -49,7 +49,7 @@ def build_plan_here(
     def build(number: int, claim: Claim, model: bytes | None) -> BuiltPlan:
         return build_network(job, module, claim, model, lambda part: on_progress((number + part) / builds), cancelled)
 
-    logger = error_logger(module, lambda message: None)
+    logger = log_of(module).logger
     built, choice = build(0, job.claim, None), {}
     if job.plugin_capability:
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from rap_edge.runtime.errors import ExportError
 from rap_edge.runtime.pending_file import PendingFile
-from rap_edge.runtime.tensorrt_module import error_logger
+from rap_edge.runtime.tensorrt_module import TensorRtLog, log_of
 
 from .build_failure import explain_build, explain_parse
 from .claim import Claim
@@ -67,16 +67,16 @@ def build_network(
         ExportError: the graph cannot be parsed or built, or is not what it claims to be; names the layer.
         KeyboardInterrupt: the build was cancelled.
     """
-    messages: list[str] = []
-    facts: list[str] = []
-    logger = _logger(module, messages, facts)
-    builder = module.Builder(logger)
+    log = log_of(module)
+    log.errors.clear()
+    log.facts.clear()
+    builder = module.Builder(log.logger)
     # TensorRT 10 needs the flag; since 11 networks are always strongly typed.
     network = builder.create_network(1 << int(module.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
-    parser = module.OnnxParser(network, logger)
+    parser = module.OnnxParser(network, log.logger)
     parsed = parser.parse_from_file(job.onnx) if model is None else parser.parse(model, job.onnx)
     if not parsed:
-        raise explain_parse(job, [parser.get_error(index) for index in range(parser.num_errors)], messages)
+        raise explain_parse(job, [parser.get_error(index) for index in range(parser.num_errors)], _messages(log))
     attentions = check_network(network, module, claim)
     if "7.5" in job.capabilities:
         rows_without_products(network, module)
@@ -86,25 +86,19 @@ def build_network(
     if cancelled():
         raise KeyboardInterrupt
     if serialized is None:
-        raise explain_build(job, messages)
+        raise explain_build(job, _messages(log))
     del monitor
     _save_timing_cache(config, job)
-    return BuiltPlan(serialized, claim, attentions, network.num_layers, _activation_bytes(facts))
+    return BuiltPlan(serialized, claim, attentions, network.num_layers, _activation_bytes(log))
 
 
-def _logger(module: Any, messages: list[str], facts: list[str]) -> Any:
-    """A logger of `module` that keeps errors in `messages` and information in `facts`."""
-
-    def keep(message: str) -> None:
-        # Without a GPU TensorRT-RTX reports CUDA error 35 and goes on.
-        if "cudaError 35" not in message:
-            messages.append(message)
-
-    return error_logger(module, keep, facts.append)
+def _messages(log: TensorRtLog) -> list[str]:
+    # Without a GPU TensorRT-RTX reports CUDA error 35 and goes on.
+    return [message for message in log.errors if "cudaError 35" not in message]
 
 
-def _activation_bytes(facts: list[str]) -> int:
-    return max((int(found.group(1)) for fact in facts if (found := _ACTIVATIONS.fullmatch(fact))), default=0)
+def _activation_bytes(log: TensorRtLog) -> int:
+    return max((int(found.group(1)) for fact in log.facts if (found := _ACTIVATIONS.fullmatch(fact))), default=0)
 
 
 def _configured(builder: Any, network: Any, module: Any, job: PlanJob) -> Any:

@@ -37,8 +37,10 @@ PROFILES: Mapping[str, Profile] = MappingProxyType(
 
 
 def configure_profile(config: Any, module: Any, name: str) -> None:
-    """Set what a profile asks for on an `IBuilderConfig`; TensorRT-RTX needs nothing."""
+    """Set what a profile asks for on an `IBuilderConfig`."""
     if name == AHEAD_OF_TIME:
+        # TensorRT-RTX promises that a run can be captured only if it never allocates.
+        config.set_flag(module.BuilderFlag.REQUIRE_USER_ALLOCATION)
         return
     profile = PROFILES[name]
     config.hardware_compatibility_level = getattr(module.HardwareCompatibilityLevel, profile.hardware)

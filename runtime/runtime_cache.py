@@ -51,7 +51,9 @@ class RuntimeCacheFile:
 
     def save(self, cache: Any) -> bool:
         """Write the cache if it has grown; whether it was written. A read-only place is no error."""
-        data = bytes(cache.serialize())
+        serialized = cache.serialize()
+        # None where TensorRT-RTX has nothing to keep.
+        data = b"" if serialized is None else bytes(serialized)
         if not data or len(data) == self._size:
             return False
         try:

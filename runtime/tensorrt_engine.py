@@ -22,7 +22,7 @@ from .cuda_memory import Cuda, CudaGraph, CudaStream, DeviceMemory
 from .engine import Array, allocate, resolved_shape
 from .errors import EngineError
 from .runtime_cache import RuntimeCacheFile
-from .tensorrt_module import error_logger
+from .tensorrt_module import log_of
 
 # numpy's names of TensorRT's types.
 DTYPES = {
@@ -53,7 +53,8 @@ class TensorRtExecution:
         self._outputs = tuple(tensor.name for tensor in engine.graph.outputs)
         self._cuda = engine.cuda
         self._stream = self._cuda.stream()
-        self._context = engine.new_context()
+        self._activations = self._cuda.device_memory(max(engine.activation_bytes, 1))
+        self._context = engine.new_context(self._activations)
         self._memory = {name: self._cuda.device_memory(max(array.nbytes, 1)) for name, array in buffers.items()}
         self._graph: CudaGraph | None = None
         self._captured: tuple[Any, ...] = ()
@@ -76,9 +77,13 @@ class TensorRtExecution:
         """Freeze the work into a CUDA graph; returns "" or the reason why it runs without."""
         if loose := [name for name in self.buffers if name not in self._pinned]:
             return f"the buffer of {loose[0]!r} is not page-locked, so its copy cannot be captured"
+        self._cuda.activate()
+        if not self._engine.capturable(self._context, self._stream):
+            # Kernels may have been compiled beside the first run, to be used from the next one on.
+            self._work()
+            self._stream.synchronize()
         if not self._engine.capturable(self._context, self._stream):
             return f"TensorRT says that {self._engine.name!r} cannot be captured"
-        self._cuda.activate()
         try:
             graph = self._stream.capture(self._work)
         except EngineError as error:
@@ -149,16 +154,15 @@ class TensorRtEngine:
         """
         self.name, self.graph, self.cuda, self.device = name, graph, cuda, device
         self.backend = f"{module.__name__.replace('_', '-')} {module.__version__}"
-        self._messages: list[str] = []
+        self._log = log_of(module)
         self._lock = threading.Lock()
         cuda.activate()
-        self._logger = error_logger(module, self._remember)
-        self._runtime = module.Runtime(self._logger)
+        self._runtime = module.Runtime(self._log.logger)
         self._runtime.engine_host_code_allowed = allow_host_code
         self._engine = self._deserialize(plan)
         if self._engine is None:
             raise EngineError(
-                f"{self.backend} cannot load {plan.name!r} ({self.last_error()}); build it again with rap-export."
+                f"{self.backend} cannot load {plan.name!r} ({self._log.last_error()}); build it again with rap-export."
             )
         found = engine_signature(self._engine, graph)
         check_signature(name, found, graph.inputs, graph.outputs)
@@ -184,9 +188,7 @@ class TensorRtEngine:
         self, stream: CudaStream, addresses: Mapping[str, int], sizes: Mapping[str, int], activations: DeviceMemory
     ) -> TensorRtDeviceExecution:
         """Bind device memory; see `DeviceEngine.bind`. The first run may compile kernels."""
-        strategy = self._module.ExecutionContextAllocationStrategy.USER_MANAGED
-        context = self.new_context(strategy)
-        context.handle.set_device_memory(activations.address, self.activation_bytes)
+        context = self.new_context(activations)
         shapes = {tensor.name: resolved_shape(tensor, sizes) for tensor in self.graph.inputs}
         self.set_tensors(context, shapes, addresses)
         return TensorRtDeviceExecution(self, context, stream)
@@ -200,7 +202,8 @@ class TensorRtEngine:
         """Put one run into a stream; raises `EngineError` if TensorRT refuses it."""
         if not context.handle.execute_async_v3(stream.handle):
             raise EngineError(
-                f"The plan of {self.name!r} failed on the GPU ({self.last_error()}); build it again with rap-export."
+                f"The plan of {self.name!r} failed on the GPU ({self._log.last_error()}); build it again with "
+                "rap-export."
             )
 
     def capturable(self, context: TensorRtContext, stream: CudaStream) -> bool:
@@ -233,38 +236,30 @@ class TensorRtEngine:
             with self._lock:
                 self._cache_file.save(self._cache)
 
-    def new_context(self, strategy: Any = None) -> TensorRtContext:
-        """An execution context with the shared runtime cache, and memory of its own unless `strategy` is another."""
+    def new_context(self, activations: DeviceMemory) -> TensorRtContext:
+        """An execution context with the shared runtime cache that works in `activations` of `activation_bytes`."""
+        strategy = self._module.ExecutionContextAllocationStrategy.USER_MANAGED
         config = self._runtime_config(strategy)
-        arguments = [config] if config is not None else [strategy] if strategy is not None else []
         with self._lock:
-            context = self._engine.create_execution_context(*arguments)
+            context = self._engine.create_execution_context(strategy if config is None else config)
         if context is None:
             raise EngineError(
-                f"The GPU has no room for the activations of {self.name!r} ({self.last_error()}); free GPU memory."
+                f"The GPU has no room for the activations of {self.name!r} ({self._log.last_error()}); free GPU memory."
             )
         # Those that TensorRT would make wait for the default stream, which belongs to the rest of the program.
         auxiliary = tuple(self.cuda.stream() for _ in range(self._engine.num_aux_streams))
+        context.set_device_memory(activations.address, self.activation_bytes)
         context.set_aux_streams([stream.handle for stream in auxiliary])
         return TensorRtContext(context, auxiliary)
-
-    def last_error(self) -> str:
-        """What TensorRT last complained about."""
-        return self._messages[-1] if self._messages else "TensorRT gave no reason"
 
     def _deserialize(self, plan: Path) -> Any:
         """The engine in a plan, None if TensorRT refuses it."""
         with plan.open("rb") as file:
             if not os.fstat(file.fileno()).st_size:
-                self._remember("it is empty")
-                return None
+                raise EngineError(f"The plan {plan.name!r} is empty; build it again with rap-export.")
             # Pages of the file can be taken back at any time; a copy of a plan of gigabytes could not.
             with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
                 return self._runtime.deserialize_cuda_engine(data)
-
-    def _remember(self, message: str) -> None:
-        del self._messages[:-8]
-        self._messages.append(message.rstrip(".")[:300])
 
     def _runtime_cache(self) -> Any:
         if self._cache_file is None:
@@ -283,8 +278,7 @@ class TensorRtEngine:
         config.dynamic_shapes_kernel_specialization_strategy = (
             self._module.DynamicShapesKernelSpecializationStrategy.EAGER
         )
-        if strategy is not None:
-            config.set_execution_context_allocation_strategy(strategy)
+        config.set_execution_context_allocation_strategy(strategy)
         return config
 
 

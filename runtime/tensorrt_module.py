@@ -5,8 +5,10 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
@@ -63,20 +65,38 @@ def load_module(candidate: TensorRtModule, load: Callable[[str], ModuleType] = i
     return module if hasattr(module, "Runtime") else None
 
 
-def error_logger(module: Any, take: Callable[[str], None], tell: Callable[[str], None] = lambda fact: None) -> Any:
-    """A logger of `module` that gives errors, each on one line, to `take` for our own sentences, and prints nothing.
+class TensorRtLog:
+    """What one module says: nothing is printed, the latest is kept for our own sentences.
 
-    What TensorRT says about its work goes to `tell`.
+    Attributes:
+        logger: to be handed to everything of the module that takes one.
+        errors: the latest errors, each on one line.
+        facts: the latest of what it said about its work.
     """
 
-    class Logger(module.ILogger):  # type: ignore[misc]
-        def __init__(self) -> None:
-            module.ILogger.__init__(self)
+    def __init__(self, module: Any) -> None:
+        """Made by `log_of`."""
+        errors: deque[str] = deque(maxlen=64)
+        facts: deque[str] = deque(maxlen=4096)
 
-        def log(self, severity: Any, message: str) -> None:
-            if severity.name in ("ERROR", "INTERNAL_ERROR"):
-                take(" ".join(message.split()))
-            elif severity.name == "INFO":
-                tell(message)
+        class Logger(module.ILogger):  # type: ignore[misc]
+            def __init__(self) -> None:
+                module.ILogger.__init__(self)
 
-    return Logger()
+            def log(self, severity: Any, message: str) -> None:
+                if severity.name in ("ERROR", "INTERNAL_ERROR"):
+                    errors.append(" ".join(message.split()))
+                elif severity.name == "INFO":
+                    facts.append(message)
+
+        self.errors, self.facts, self.logger = errors, facts, Logger()
+
+    def last_error(self) -> str:
+        """What it last complained about, short enough for a place in a sentence."""
+        return self.errors[-1].rstrip(".")[:300] if self.errors else "TensorRT gave no reason"
+
+
+@cache
+def log_of(module: Any) -> TensorRtLog:
+    """The log of a module: TensorRT uses the first logger of a process for everything, and for as long as it lasts."""
+    return TensorRtLog(module)

@@ -218,9 +218,10 @@ def module_of(driver: FakeCudaDriver, graph: GraphInfo, spec: ModelSpec, body) -
 
 class FakeCache:
     def __init__(self) -> None:
-        self.content, self.accepts = b"kernels", True
+        self.content: bytes | None = b"kernels"
+        self.accepts = True
 
-    def serialize(self) -> bytes:
+    def serialize(self) -> bytes | None:
         return self.content
 
     def deserialize(self, data: bytes) -> bool:
@@ -261,8 +262,11 @@ class FakeEngine:
         )
 
     def create_execution_context(self, config=None):
-        self.contexts.append(self._module.context())
-        return self.contexts[-1]
+        context = self._module.context()
+        # Without a configuration TensorRT allocates by itself.
+        context.arena = () if config else ("its own",)
+        self.contexts.append(context)
+        return context
 
 
 class FakeContext:
@@ -288,6 +292,7 @@ class FakeContext:
         self.auxiliary = streams
 
     def execute_async_v3(self, stream) -> bool:
+        assert self.arena, "a plan that requires memory of the user has none"
         self.enqueued += 1
         self._module.driver.submit(self._run)
         return True
@@ -305,7 +310,7 @@ class FakeContext:
 
 
 class FakeRtxContext(FakeContext):
-    capturable = True
+    capturable_after = 1
 
     def is_stream_capturable(self, stream) -> bool:
-        return self.capturable
+        return self.enqueued >= self.capturable_after

@@ -9,7 +9,7 @@ import ctypes
 import json
 import shutil
 from pathlib import Path
-from types import SimpleNamespace
+from types import ModuleType, SimpleNamespace
 
 import numpy as np
 import onnxruntime as ort
@@ -30,7 +30,7 @@ __all__ = ["folder", "kernels"]
 pytestmark = pytest.mark.skipif(shutil.which("g++") is None, reason="the kernels are compiled by g++, which is missing")
 
 
-def tensorrt(bundle: Bundle, driver: FakeCudaDriver) -> SimpleNamespace:
+def tensorrt(bundle: Bundle, driver: FakeCudaDriver) -> ModuleType:
     """A module `tensorrt_rtx` that runs "plan of NAME" as the bundle's graph of that name."""
     modules = {}
     for name, graph in bundle.manifest.graphs.items():
@@ -44,16 +44,15 @@ def tensorrt(bundle: Bundle, driver: FakeCudaDriver) -> SimpleNamespace:
 
         modules[name] = module_of(driver, graph, bundle.manifest.spec, body)
     some = modules["dit"]
-    return SimpleNamespace(
-        __name__="tensorrt_rtx",
-        __version__="1.7.1.116",
-        ILogger=some.ILogger,
-        ExecutionContextAllocationStrategy=some.ExecutionContextAllocationStrategy,
-        Runtime=lambda logger: SimpleNamespace(
-            engine_host_code_allowed=None,
-            deserialize_cuda_engine=lambda data: FakeEngine(modules[bytes(data).decode().removeprefix("plan of ")]),
-        ),
+    module = ModuleType("tensorrt_rtx")
+    module.__version__ = "1.7.1.116"
+    module.ILogger = some.ILogger
+    module.ExecutionContextAllocationStrategy = some.ExecutionContextAllocationStrategy
+    module.Runtime = lambda logger: SimpleNamespace(
+        engine_host_code_allowed=None,
+        deserialize_cuda_engine=lambda data: FakeEngine(modules[bytes(data).decode().removeprefix("plan of ")]),
     )
+    return module
 
 
 @pytest.fixture

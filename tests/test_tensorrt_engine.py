@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import gc
 import os
+import subprocess
+import sys
 import threading
 from pathlib import Path
 
@@ -128,8 +130,32 @@ def test_a_capture_that_fails_says_why_and_runs_without(tmp_path) -> None:
     execution.buffers["x"][...] = 3
     execution.run()
     assert (execution.buffers["y"] == 6).all()
-    execution._context.handle.capturable = False
+    execution._context.handle.capturable_after = 1000
     assert "cannot be captured" in execution.capture()
+
+
+def test_kernels_that_are_ready_from_the_second_run_on_are_captured(tmp_path) -> None:
+    machine = Machine(tmp_path)
+    execution = machine.engine.prepare(sizes={"frames": 1})
+    execution._context.handle.capturable_after = 2
+    assert execution.capture() == ""
+
+
+def test_work_that_fails_while_it_is_captured_says_its_own_reason_and_leaves_nothing() -> None:
+    driver = FakeCudaDriver()
+    stream = Cuda(driver).stream()
+
+    def refused() -> None:
+        raise EngineError("The plan failed.")
+
+    with pytest.raises(EngineError, match="The plan failed"):
+        stream.capture(refused)
+    assert driver.calls[-2:] == ["cuStreamEndCapture", "cuGraphDestroy"]
+    # A driver that ends the capture by itself has an error of its own, which is not the reason.
+    driver.fail_at = "cuStreamEndCapture"
+    with pytest.raises(EngineError, match="The plan failed"):
+        stream.capture(refused)
+    assert driver.calls[-1] == "cuStreamEndCapture"
 
 
 def test_a_graph_is_not_replayed_over_other_bindings(tmp_path) -> None:
@@ -164,10 +190,19 @@ def test_a_plan_that_tensorrt_refuses_is_a_sentence_with_its_reason(tmp_path) ->
         Machine(tmp_path, refuse=True)
 
 
+def test_every_engine_hears_what_tensorrt_says_to_the_first_logger_of_the_process(tmp_path) -> None:
+    machine = Machine(tmp_path)
+    machine.module.refuse = True
+    with pytest.raises(EngineError, match="Platform mismatch"):
+        TensorRtEngine("g", GRAPH, tmp_path / "g.plan", machine.module, Cuda(machine.driver))
+    first, second = (logger for _, logger in machine.module.runtimes)
+    assert first is second
+
+
 def test_an_empty_plan_is_a_sentence(tmp_path) -> None:
     (tmp_path / "empty.plan").touch()
     machine = Machine(tmp_path)
-    with pytest.raises(EngineError, match=r"cannot load 'empty\.plan' \(it is empty\); build it again"):
+    with pytest.raises(EngineError, match=r"plan 'empty\.plan' is empty; build it again"):
         TensorRtEngine("g", GRAPH, tmp_path / "empty.plan", machine.module, Cuda(machine.driver))
 
 
@@ -214,11 +249,29 @@ def test_a_thread_that_collects_garbage_keeps_the_context_it_had() -> None:
     assert (driver.blocks, counts) == ({}, [0])
 
 
+def test_when_the_program_ends_the_driver_takes_everything_back_by_itself() -> None:
+    # Libraries that still hold the stream are ended after us.
+    code = """
+import atexit
+from fake_gpu import FakeCudaDriver
+from rap_edge.runtime.cuda_memory import Cuda
+driver = FakeCudaDriver()
+atexit.register(lambda: print([call for call in driver.calls if "Destroy" in call or "Free" in call]))
+cuda = Cuda(driver)
+kept = cuda.stream(), cuda.device_memory(1), cuda.pinned((1,), "uint8")
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=Path(__file__).parent, capture_output=True, text=True, check=True
+    )
+    assert (done.stdout, done.stderr) == ("[]\n", "")
+
+
 def test_memory_is_given_back(tmp_path) -> None:
     machine = Machine(tmp_path)
     execution = machine.engine.prepare(sizes={"frames": 1})
     kept = execution.buffers["y"]
-    assert len(machine.driver.blocks) == 6
+    # Page-locked and on the GPU for each of three tensors, and the activations.
+    assert len(machine.driver.blocks) == 7
     del execution
     gc.collect()
     assert len(machine.driver.blocks) == 1
@@ -251,6 +304,13 @@ def test_a_cache_that_cannot_be_written_is_no_error(tmp_path) -> None:
     (tmp_path / "file").write_bytes(b"")
     cache = FakeTensorRt(FakeCudaDriver(), [], double).cache
     assert not RuntimeCacheFile(tmp_path / "file" / "g.rtx").save(cache)
+
+
+def test_a_cache_without_anything_to_keep_is_not_written(tmp_path) -> None:
+    cache = FakeTensorRt(FakeCudaDriver(), [], double).cache
+    cache.content = None
+    assert not RuntimeCacheFile(tmp_path / "g.rtx").save(cache)
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.skipif(not query_driver().devices, reason="needs an NVIDIA GPU")

@@ -78,6 +78,7 @@ FOR_ONE_GPU = {
 }
 FOR_TARGETS = {
     "IBuilderConfig": ("num_compute_capabilities", "set_compute_capability"),
+    "BuilderFlag": ("REQUIRE_USER_ALLOCATION",),
     "ComputeCapability": ("CURRENT", "SM75", "SM80", "SM86", "SM89", "SM120", "SM121"),
 }
 

@@ -254,6 +254,10 @@ class DeviceChunkLoop:
 
     def _rehearse(self) -> str:
         """Capture the chunk that has just been run, and compare; returns "" or the reason to run without a graph."""
+        if any(engine.uncapturable() for engine in self._engines.values()):
+            # Kernels may have been compiled beside the first run, to be used from the next one on.
+            self._work(self._spec.steps)
+            self._stream.synchronize()
         for name, engine in self._engines.items():
             if reason := engine.uncapturable():
                 return f"{name}: {reason}"
