@@ -24,8 +24,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: arguments without the program's name; None takes the process's.
 
     Returns:
-        0 done; 2 something is wrong, said in one sentence on stderr; 130 stopped by Ctrl-C. Unless it returns 0 an
-        older bundle is as it was; finished steps are kept for the next run.
+        0 done; 2 something is wrong, said in one sentence on stderr; 130 stopped by Ctrl-C or SIGTERM. Unless it
+        returns 0 an older bundle is as it was; finished steps are kept for the next run.
     """
     arguments = _parser().parse_args(argv)
     return exit_status("rap-calibrate", lambda: _report(arguments), "Stopped; run it again to go on where it stopped.")

@@ -19,7 +19,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: arguments without the program's name; None takes the process's.
 
     Returns:
-        0 done; 2 something is wrong, said in one sentence on stderr; 130 stopped by Ctrl-C.
+        0 done; 2 something is wrong, said in one sentence on stderr; 130 stopped by Ctrl-C or SIGTERM.
     """
     arguments = _parser().parse_args(argv)
     return exit_status("rap-bench", lambda: _run(arguments), "Stopped.")

@@ -33,8 +33,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: arguments without the program's name; None takes the process's.
 
     Returns:
-        0 done; 2 something is wrong, said in one sentence on stderr; 130 stopped by Ctrl-C. Unless it returns 0 an
-        older bundle is as it was.
+        0 done; 2 something is wrong, said in one sentence on stderr; 130 stopped by Ctrl-C or SIGTERM. Unless it
+        returns 0 an older bundle is as it was.
     """
     words = sys.argv[1:] if argv is None else list(argv)
     if words[:1] == ["explain"]:

@@ -45,8 +45,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: arguments without the program's name; None takes the process's.
 
     Returns:
-        0 done; 1 the self-test failed; 2 something is wrong, said in one sentence on stderr; 130 stopped by Ctrl-C, the
-            video so far is kept.
+        0 done; 1 the self-test failed; 2 something is wrong, said in one sentence on stderr; 130 stopped by Ctrl-C or
+            SIGTERM, the video so far is kept.
     """
     words = sys.argv[1:] if argv is None else argv
     if "--selftest" in words:
@@ -90,12 +90,18 @@ def _run(arguments: argparse.Namespace) -> int:
             with Mp4Writer(output, *form, fragmented=arguments.fragmented) as writer:
                 write = partial(_write, arguments=arguments, source=source, soundtrack=soundtrack, writer=writer)
                 report, complete = _with_avatar(bundle, engine, arguments, found, write)
-        if report_file is not None:
-            report_file.write(report.to_json().encode() + b"\n")
-            report_file.commit()
-    print(report.to_table())
-    if output is not None:
-        print(f"{'video':<17} {str(output)!r}{'' if complete else ', stopped by Ctrl-C'}")
+        try:
+            if report_file is not None:
+                report_file.write(report.to_json().encode() + b"\n")
+                report_file.commit()
+        finally:
+            # Where only the report cannot be written, the video is there all the same.
+            print(report.to_table())
+            if output is not None:
+                print(f"{'video':<17} {str(output)!r}{'' if complete else ', stopped early'}")
+    if not complete:
+        rest = "" if output is None else f"; the video so far is {str(output)!r}"
+        print(f"rap-run: Stopped{rest}.", file=sys.stderr)
     return 0 if complete else INTERRUPTED
 
 
@@ -141,7 +147,7 @@ def _write(
     soundtrack: Soundtrack,
     writer: Mp4Writer,
 ) -> bool:
-    """Render into the video; False after Ctrl-C with frames to keep."""
+    """Render into the video; False if it was stopped with frames to keep."""
     complete = True
     overload = Overload() if source.live else None
     try:
@@ -173,7 +179,7 @@ def _show(
     speaker: Speaker,
     display: Display,
 ) -> bool:
-    """Play in real time; False after Ctrl-C."""
+    """Play in real time; False if it was stopped."""
     complete = True
     try:
         play(avatar, source, speaker, display, seed=arguments.seed, meter=meter)
@@ -193,7 +199,7 @@ def _spec(bundle: Bundle, arguments: argparse.Namespace) -> ModelSpec:
 
 
 class _Whole:
-    """A sink whose writes are not torn by Ctrl-C, so that the file stays sound."""
+    """A sink whose writes are not torn by Ctrl-C or SIGTERM, so that the file stays sound."""
 
     def __init__(self, sink: Sink) -> None:
         self._sink = sink

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable
 
 from .errors import RapEdgeError
+from .interrupt import stopping_once
 
 BAD_INPUT, INTERRUPTED = 2, 130
 
@@ -16,10 +17,11 @@ def exit_status(program: str, run: Callable[[], int], stopped: str) -> int:
     Args:
         program: its name, before the sentence.
         run: does the work and gives the exit status.
-        stopped: the sentence for Ctrl-C.
+        stopped: the sentence for Ctrl-C and SIGTERM.
     """
     try:
-        return run()
+        with stopping_once():
+            return run()
     except RapEdgeError as error:
         print(f"{program}: {error}", file=sys.stderr)
         return BAD_INPUT

@@ -23,7 +23,8 @@ def main(argv: Sequence[str]) -> int:
         argv: the arguments of `rap-run`, `--selftest` among them.
 
     Returns:
-        0 passed; 1 the frames differ; 2 something is wrong, said in one sentence on stderr; 130 stopped by Ctrl-C.
+        0 passed; 1 the frames differ; 2 something is wrong, said in one sentence on stderr; 130 stopped by Ctrl-C or
+            SIGTERM.
     """
     parser = _parser()
     arguments = parser.parse_args(argv)

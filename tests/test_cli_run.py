@@ -433,32 +433,48 @@ def test_ctrl_c_during_a_write_waits_for_the_write(bundle: Path, monkeypatch: py
     assert len(picture("talk.mp4")) == TINY.new_frames
 
 
-def test_the_process_stops_on_a_real_signal(bundle: Path) -> None:
+@pytest.mark.parametrize(("number", "times"), [(signal.SIGINT, 2), (signal.SIGTERM, 1)])
+def test_the_process_stops_on_real_signals(bundle: Path, number: int, times: int) -> None:
     audio = write_wav("talk.wav", np.random.default_rng(0).integers(-9000, 9000, 16000 * 600))
-    command = [
-        sys.executable,
-        "-m",
-        "rap_edge.runtime.cli",
-        "--bundle",
-        str(bundle),
-        "--audio",
-        audio,
-        "--threads",
-        "1",
-    ]
+    program = "import sys; from rap_edge.runtime.program import rap_run; sys.exit(rap_run())"
+    command = [sys.executable, "-c", program, "--bundle", str(bundle), "--audio", audio, "--threads", "1"]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline and not any(
         path.stat().st_size > 20_000 for path in Path().glob(".talk.mp4.*.part")
     ):
         time.sleep(0.02)
-    process.send_signal(signal.SIGINT)
+    for _ in range(times):
+        process.send_signal(number)
     out, err = process.communicate(timeout=60)
     assert process.returncode == 130, err
     assert "Traceback" not in err
-    assert "stopped" in out
-    frames = picture("talk.mp4")
-    assert 0 < len(frames) < 600 * 25
+    assert err.endswith("rap-run: Stopped; the video so far is 'talk.mp4'.\n")
+    assert "stopped early" in out
+    assert 0 < len(picture("talk.mp4")) < 600 * 25
+    assert sorted(os.listdir()) == ["talk.mp4", "talk.wav"]
+
+
+def test_a_report_that_cannot_be_written_leaves_the_video_and_the_older_report(
+    bundle: Path, capsys, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sync, calls = os.fsync, []
+
+    def full(descriptor: int) -> None:
+        calls.append(descriptor)
+        if len(calls) > 1:
+            raise OSError(28, "No space left on device")
+        sync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", full)
+    Path("r.json").write_text("old")
+    assert run(bundle, write_wav("talk.wav", speech(0.5)), "--report", "r.json") == 2
+    said = capsys.readouterr()
+    assert "'r.json' cannot be written (No space left on device)" in said.err
+    assert "'talk.mp4'" in said.out
+    assert len(picture("talk.mp4")) == 13
+    assert Path("r.json").read_text() == "old"
+    assert sorted(os.listdir()) == ["r.json", "talk.mp4", "talk.wav"]
 
 
 def test_memory_does_not_grow_with_the_length_of_the_audio(bundle: Path) -> None:

@@ -26,7 +26,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: arguments without the program's name; None takes the process's.
 
     Returns:
-        0 stopped by SIGINT or SIGTERM; 2 something is wrong, said in one sentence on stderr; 130 Ctrl-C while loading.
+        0 stopped by SIGINT or SIGTERM; 2 something is wrong, said in one sentence on stderr; 130 either while loading.
     """
     arguments = _parser().parse_args(argv)
     return exit_status("rap-serve", lambda: _run(arguments), "Stopped.")

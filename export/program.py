@@ -1,0 +1,15 @@
+"""Where the installed commands of the exporter begin; see `rap_edge.runtime.program`."""
+
+from __future__ import annotations
+
+from rap_edge.runtime.program import start
+
+
+def rap_export() -> int:
+    """The command `rap-export`; returns its exit status."""
+    return start("rap-export", "rap_edge.export.cli")
+
+
+def rap_bench() -> int:
+    """The command `rap-bench`; returns its exit status."""
+    return start("rap-bench", "rap_edge.export.bench_cli")
