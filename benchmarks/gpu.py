@@ -20,6 +20,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
 import torch
@@ -33,7 +34,8 @@ from rap_edge.export.parity import compare
 from rap_edge.export.source import networks_of
 from rap_edge.export.stages import Stages
 from rap_edge.models.networks import Networks
-from rap_edge.runtime.bundle import Bundle, Manifest
+from rap_edge.runtime.bounds import Whole
+from rap_edge.runtime.bundle import Bundle, Manifest, recorded
 from rap_edge.runtime.chunk_loop import Loop, encode_reference
 from rap_edge.runtime.cuda_device import query_driver
 from rap_edge.runtime.engines import LoadedEngines, load_engines
@@ -48,6 +50,11 @@ FAILURES = (RapEdgeError, RuntimeError)
 
 Render = Callable[[NDArray[np.float32]], tuple[NDArray[np.uint8], Mapping[str, float]]]
 """From a window of sound to a chunk's new frames on the host and the seconds per stage."""
+
+
+@dataclass(frozen=True)
+class _Evidence:
+    traffic_bytes: Annotated[int, Whole(0, 1 << 50, "bytes")] | None = None
 
 
 @dataclass(frozen=True)
@@ -217,7 +224,7 @@ def plan_ways(bundle: Bundle, backend: str, portrait: NDArray[np.uint8]) -> list
     """
     loaded, manifest = load_engines(bundle, backend), bundle.manifest
     plan = [item for item in manifest.engines["dit"] if item.backend == backend][-1]
-    moved = int(plan.evidence.get("traffic_bytes") or 0)
+    moved = recorded(_Evidence, plan.evidence, "evidence").traffic_bytes or 0
     return [
         replace(engine_way(f"{backend}, {graph}", loaded, manifest, portrait, capture=capture), step_bytes=moved)
         for graph, capture in (("one CUDA graph", True), ("no graph", False))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import shutil
 from collections.abc import Mapping
@@ -16,9 +15,10 @@ import numpy as np
 from rap_edge.export.inputs import RealInputs, golden_inputs, to_int16
 from rap_edge.export.parity import compare, roll_out
 from rap_edge.export.writer import BundleWriter
-from rap_edge.runtime.bundle import Bundle, GraphInfo, Manifest
+from rap_edge.runtime.bundle import Bundle, GoldenInfo, GraphInfo, Manifest
 from rap_edge.runtime.engine import Engine
 from rap_edge.runtime.errors import CalibrationError
+from rap_edge.runtime.golden import read_frames
 from rap_edge.runtime.onnxruntime_engine import OnnxRuntimeEngine
 
 from .context import Context
@@ -99,25 +99,20 @@ def _write_graphs(context: Context, result: Calibration, writer: BundleWriter) -
     return graphs
 
 
-def _write_golden(bundle: Bundle, engines: Mapping[str, Engine], writer: BundleWriter) -> dict[str, Any]:
+def _write_golden(bundle: Bundle, engines: Mapping[str, Engine], writer: BundleWriter) -> GoldenInfo:
     """Copy the clip of the self-test, with the PSNR that the calibrated graphs reach against its frames."""
     golden, spec = bundle.manifest.golden, bundle.manifest.spec
-    result = dict(golden)
-    for key in ("portrait", "audio", "frames"):
-        if key in golden:
-            inside = golden[key]
-            bundle.verify([inside])
-            writer.add(inside, bundle.path(inside).read_bytes())
-    if not {"portrait", "audio", "frames"} <= golden.keys():
-        return result
+    bundle.verify(golden.files)
+    for inside in golden.files:
+        writer.add(inside, bundle.path(inside).read_bytes())
+    if golden.portrait is None or golden.audio is None or golden.frames is None:
+        return golden
     portrait, waveform = golden_inputs(bundle)
     speech = to_int16(waveform)
-    with np.load(io.BytesIO(bundle.path(golden["frames"]).read_bytes()), allow_pickle=False) as stored:
-        expected, indices = stored["frames"], stored["indices"]
+    expected, indices = read_frames(bundle.path(golden.frames), spec)
     chunks = int(indices.max()) // spec.new_frames + 1
     frames = np.concatenate(list(roll_out(spec, engines, RealInputs(portrait, speech, "golden"), chunks)))
-    result["psnr"] = compare(expected, frames[indices]).psnr
-    return result
+    return replace(golden, psnr=compare(expected, frames[indices]).psnr)
 
 
 def _parity(context: Context, result: Calibration, engines: Mapping[str, Engine]) -> dict[str, Any]:

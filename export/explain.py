@@ -3,15 +3,37 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated
 
-from rap_edge.runtime.bundle import Bundle
+from rap_edge.runtime.bounds import Real, Text
+from rap_edge.runtime.bundle import Bundle, recorded
 from rap_edge.runtime.errors import BundleError
 
 _NEAR = 3
-_Entry = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class _Entry:
+    """One layer, as rap-calibrate's ledger has it."""
+
+    graph: Annotated[str, Text()]
+    node: Annotated[str, Text(1024)]
+    op: Annotated[str, Text()]
+    decision: Annotated[str, Text()]
+    reason: Annotated[str, Text(1024)]
+    sensitivity_db: Annotated[float, Real(-1000.0, 1000.0)] | None
+    milliseconds_saved: Annotated[float, Real(-1e9, 1e9)] | None
+    measured: bool
+    observer: Annotated[str, Text()]
+    smoothed: bool
+
+
+@dataclass(frozen=True)
+class _Calibration:
+    ledger: tuple[_Entry, ...] = ()
 
 
 def explain(bundle: str | Path, layer: str) -> str:
@@ -24,8 +46,8 @@ def explain(bundle: str | Path, layer: str) -> str:
     Raises:
         BundleError: the bundle was not calibrated, or there is no such layer; names those that are near.
     """
-    ledger = Bundle.open(bundle).manifest.calibration.get("ledger")
-    if not isinstance(ledger, list) or not all(isinstance(entry, dict) for entry in ledger) or not ledger:
+    ledger = recorded(_Calibration, Bundle.open(bundle).manifest.calibration, "calibration").ledger
+    if not ledger:
         raise BundleError(f"{str(bundle)!r} has no ledger; pass a bundle that rap-calibrate wrote.")
     found = [entry for entry in ledger if layer in _names(entry)]
     if not found:
@@ -34,7 +56,7 @@ def explain(bundle: str | Path, layer: str) -> str:
 
 
 def _names(entry: _Entry) -> tuple[str, ...]:
-    graph, node = str(entry.get("graph")), str(entry.get("node"))
+    graph, node = entry.graph, entry.node
     module = node.rpartition("/")[0] or node
     return node, module, f"{graph}:{node}", f"{graph}:{module}"
 
@@ -51,17 +73,16 @@ def _near(ledger: Sequence[_Entry], layer: str) -> str:
 
 def _describe(entry: _Entry) -> str:
     lines = [
-        f"{entry.get('graph')}: {entry.get('node')} ({entry.get('op')})",
-        f"precision    {entry.get('decision')}",
-        f"reason       {entry.get('reason')}",
+        f"{entry.graph}: {entry.node} ({entry.op})",
+        f"precision    {entry.decision}",
+        f"reason       {entry.reason}",
     ]
-    sensitivity, saved = entry.get("sensitivity_db"), entry.get("milliseconds_saved")
-    if isinstance(sensitivity, int | float):
+    if (sensitivity := entry.sensitivity_db) is not None:
         lines.append(f"sensitivity  {sensitivity:.1f} dB is the PSNR of the roll-out with this layer alone in 8 bits")
-    if isinstance(saved, int | float):
-        how = "measured" if entry.get("measured") is True else "by the cost model"
-        lines.append(f"time         {saved:.3f} ms saved per chunk in 8 bits, {how}")
-    if entry.get("smoothed") is True:
+    if entry.milliseconds_saved is not None:
+        how = "measured" if entry.measured else "by the cost model"
+        lines.append(f"time         {entry.milliseconds_saved:.3f} ms saved per chunk in 8 bits, {how}")
+    if entry.smoothed:
         lines.append("smoothing    its input is smoothed")
-    lines.append(f"observer     {entry.get('observer')}")
+    lines.append(f"observer     {entry.observer}")
     return "\n".join(lines)

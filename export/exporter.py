@@ -26,7 +26,7 @@ from onnx_ir.passes.common import LiftConstantsToInitializersPass, ShapeInferenc
 from torch import nn
 
 from rap_edge.models.networks import Networks
-from rap_edge.runtime.bundle import GraphInfo, Manifest
+from rap_edge.runtime.bundle import GraphInfo, Island, Manifest
 from rap_edge.runtime.contract import chunk_sizes, contract
 from rap_edge.runtime.engine import Engine
 from rap_edge.runtime.errors import ExportError, NumericalError
@@ -59,7 +59,7 @@ from .parity import (
 )
 from .pixels import pixel_rounding
 from .plans import PlansReport, build_plans, with_plans
-from .precision import FP16_MAX, RULES, ActivationRange, Island, check_finite, to_fp16
+from .precision import FP16_MAX, RULES, ActivationRange, check_finite, to_fp16
 from .reference import Reference, golden_chunks, run_reference, write_golden
 from .source import NetworkSource
 from .stages import Stages
@@ -226,7 +226,7 @@ def export_bundle(
                 graphs={name: item.info for name, item in written.items()},
                 files=writer.hashes(),
                 provenance=source.provenance() | _versions() | {"passes": list(_passes(settings))},
-                islands=tuple(island.to_dict() for item in written.values() for island in item.islands),
+                islands=tuple(island for item in written.values() for island in item.islands),
                 parity=parity,
                 golden=golden,
             )

@@ -47,11 +47,11 @@ def golden_inputs(bundle: Bundle) -> tuple[NDArray[np.uint8], NDArray[np.float32
         BundleError: the bundle has no golden clip, or a file of it has changed.
     """
     spec, golden = bundle.manifest.spec, bundle.manifest.golden
-    if "portrait" not in golden or "audio" not in golden:
+    if golden.portrait is None or golden.audio is None:
         raise BundleError("The bundle has no golden clip to measure with; export it again.")
-    bundle.verify([golden["portrait"], golden["audio"]])
-    portrait = load_portrait(bundle.path(golden["portrait"]), spec.image_size)
-    return portrait, read_mono(bundle.path(golden["audio"]), spec.sample_rate, BUNDLE_CONTAINERS)
+    bundle.verify([golden.portrait, golden.audio])
+    portrait = load_portrait(bundle.path(golden.portrait), spec.image_size)
+    return portrait, read_mono(bundle.path(golden.audio), spec.sample_rate, BUNDLE_CONTAINERS)
 
 
 def real_inputs(spec: ModelSpec, folder: Path = ASSETS) -> RealInputs:

@@ -171,7 +171,7 @@ def read_claims(root: Path, manifest: Manifest) -> dict[str, Claim]:
         )
     claims = {}
     for name, graph in manifest.graphs.items():
-        islands = [island["node"] for island in manifest.islands if island["graph"] == name]
+        islands = [island.node for island in manifest.islands if island.graph == name]
         claims[name] = read_claim(name, root / graph.file, "float16", islands)
     kinds = {kind for claim in claims.values() for kind in claim.quantised.values()}
     wanted = {"int8": "int8", "fp8": "float8_e4m3fn"}.get(manifest.precision)

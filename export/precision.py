@@ -14,6 +14,7 @@ from typing import Protocol
 import numpy as np
 import onnx_ir as ir
 
+from rap_edge.runtime.bundle import Island
 from rap_edge.runtime.errors import ExportError
 
 FP16_MAX = 65504.0
@@ -39,20 +40,6 @@ _MOVEMENT = frozenset(
     + ("Identity", "Flatten", "Pad", "Tile", "DepthToSpace", "SpaceToDepth")
 )
 _ROUNDING = frozenset(("Round", "Clip", "Abs", "Floor", "Ceil"))
-
-
-@dataclass(frozen=True)
-class Island:
-    """A node that stays in fp32, and why."""
-
-    graph: str
-    node: str
-    rule: str
-    reason: str
-
-    def to_dict(self) -> dict[str, str]:
-        """The entry of the manifest."""
-        return {"graph": self.graph, "node": self.node, "rule": self.rule, "reason": self.reason}
 
 
 class Rule(Protocol):

@@ -5,12 +5,12 @@ from __future__ import annotations
 import io
 import time
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from rap_edge.models.networks import Networks
+from rap_edge.runtime.bundle import GoldenInfo
 from rap_edge.runtime.errors import ExportError
 from rap_edge.runtime.spec import ModelSpec
 
@@ -116,7 +116,7 @@ def golden_chunks(spec: ModelSpec, chunks: int) -> int:
 
 def write_golden(
     spec: ModelSpec, inputs: RealInputs, reference: Reference, psnr: float, writer: BundleWriter
-) -> dict[str, Any]:
+) -> GoldenInfo:
     """Write portrait, speech and some of PyTorch's frames with their indices; returns the manifest's entry.
 
     `psnr` is what the exported graphs reach against these frames.
@@ -130,10 +130,10 @@ def write_golden(
     write_wave(
         writer.root / "golden" / "speech.wav", np.resize(inputs.speech, chunks * spec.chunk_samples), spec.sample_rate
     )
-    return {
-        "portrait": portrait,
-        "audio": "golden/speech.wav",
-        "frames": writer.add("golden/frames.npz", packed.getvalue()),
-        "seed": ROLLOUT_SEED,
-        "psnr": psnr,
-    }
+    return GoldenInfo(
+        portrait=portrait,
+        audio="golden/speech.wav",
+        frames=writer.add("golden/frames.npz", packed.getvalue()),
+        seed=ROLLOUT_SEED,
+        psnr=psnr,
+    )

@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from rap_edge.runtime.bundle import Manifest
+from rap_edge.runtime.bounds import Text, Whole
+from rap_edge.runtime.bundle import Manifest, recorded
 from rap_edge.runtime.errors import CheckpointError, ExportError
 from rap_edge.runtime.spec import NANO, ModelSpec
 
 SHIPPED = Path(__file__).resolve().parent.parent / "models" / "nano" / "weights"
 RANDOM_SEED = 0
+
+
+@dataclass(frozen=True)
+class _Provenance:
+    weights: Annotated[str, Text(32)] = ""
+    seed: Annotated[int, Whole(0, (1 << 63) - 1)] = RANDOM_SEED
+    checkpoint: Annotated[str, Text(4096)] | None = None
 
 
 @dataclass(frozen=True)
@@ -78,15 +85,13 @@ def networks_of(manifest: Manifest) -> Any:
 
     Raises:
         CheckpointError: the checkpoint is no longer where it was.
+        BundleError: the bundle says impossible things about it.
     """
-    record: Mapping[str, Any] = manifest.provenance
-    weights = record.get("weights")
-    if weights == "random":
-        seed = record.get("seed")
-        return NetworkSource(None, manifest.spec, seed if isinstance(seed, int) else RANDOM_SEED).load()
-    if weights == "shipped":
+    record = recorded(_Provenance, manifest.provenance, "provenance")
+    if record.weights == "random":
+        return NetworkSource(None, manifest.spec, record.seed).load()
+    if record.weights == "shipped":
         return NetworkSource(SHIPPED, manifest.spec).load()
-    checkpoint = record.get("checkpoint")
-    if weights != "checkpoint" or not isinstance(checkpoint, str):
+    if record.weights != "checkpoint" or record.checkpoint is None:
         raise CheckpointError("The bundle does not say which checkpoint it came from; export it again.")
-    return NetworkSource(Path(checkpoint), manifest.spec).load()
+    return NetworkSource(Path(record.checkpoint), manifest.spec).load()

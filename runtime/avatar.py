@@ -97,7 +97,7 @@ class Avatar:
         spec = bundle.manifest.spec if steps is None else bundle.manifest.spec.with_steps(steps)
         spec = spec if new_latents is None else spec.with_new_latents(new_latents)
         if portrait is None:
-            golden = bundle.manifest.golden.get("portrait")
+            golden = bundle.manifest.golden.portrait
             if golden is None:
                 raise BundleError("The bundle has no golden portrait; pass a portrait.")
             bundle.verify([golden])

@@ -11,7 +11,7 @@ import argparse
 import math
 import reprlib
 import unicodedata
-from collections.abc import Callable, Sized
+from collections.abc import Callable, Mapping, Sized
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -89,6 +89,46 @@ class Items:
 
 
 @dataclass(frozen=True)
+class OneOf:
+    """One of a few texts."""
+
+    choices: tuple[str, ...]
+
+    def fault(self, value: object) -> str | None:
+        """See `Bounds.fault`."""
+        return None if value in self.choices else f"must be one of {', '.join(self.choices)}, not {shown(value)}"
+
+
+@dataclass(frozen=True)
+class Json:
+    """Any JSON value of at most `deepest` levels and `most` values, texts and numbers within what all have."""
+
+    deepest: int = 16
+    most: int = 1 << 18
+
+    def fault(self, value: object) -> str | None:
+        """See `Bounds.fault`."""
+        left = self.most
+        level = [value]
+        for _ in range(self.deepest):
+            left -= len(level)
+            if left < 0:
+                return f"must hold at most {self.most} values"
+            inner: list[object] = []
+            for item in level:
+                if isinstance(item, Mapping):
+                    inner += [*item, *item.values()]
+                elif isinstance(item, list | tuple):
+                    inner += item
+                elif fault := _leaf_fault(item):
+                    return f"has a value that {fault}"
+            level = inner
+            if not level:
+                return None
+        return f"must have at most {self.deepest} levels"
+
+
+@dataclass(frozen=True)
 class Count:
     """A list or object of at most `longest` entries, whatever they are."""
 
@@ -127,6 +167,14 @@ def argument(bounds: Whole | Real) -> Callable[[str], Any]:
         return read(text)
 
     return parse
+
+
+def _leaf_fault(value: object) -> str | None:
+    if value is None or isinstance(value, bool):
+        return None
+    if isinstance(value, str):
+        return Text(4096).fault(value)
+    return Real(-1e300, 1e300).fault(value)
 
 
 def _after(unit: str) -> str:

@@ -11,11 +11,13 @@ import json
 import math
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Annotated, Any
 
+from .bounds import Count, Json, OneOf, Real, Text, Whole, printable, shown
 from .errors import BundleError
+from .fields import FieldError, R, record_from
 from .spec import ModelSpec
 
 SCHEMA_VERSION = 2
@@ -28,20 +30,65 @@ _HASH_BLOCK = 1 << 20
 
 
 @dataclass(frozen=True)
+class _InsidePath:
+    """A plain relative POSIX path that stays inside the bundle: no `..`, backslash, drive letter or empty part."""
+
+    def fault(self, value: object) -> str | None:
+        plain = (
+            isinstance(value, str)
+            and 0 < len(value) <= 1024
+            and printable(value)
+            and not re.search(r"[\\:]", value)
+            and all(part not in ("", ".", "..") and len(part.encode()) < 256 for part in value.split("/"))
+            and not PurePosixPath(value).is_absolute()
+        )
+        return None if plain else f"must be a plain path inside the bundle, not {shown(value)}"
+
+
+@dataclass(frozen=True)
+class _Sha256:
+    """64 hexadecimal digits."""
+
+    def fault(self, value: object) -> str | None:
+        if isinstance(value, str) and re.fullmatch(r"[0-9a-f]{64}", value):
+            return None
+        return f"must be a sha256 in 64 hexadecimal digits, not {shown(value)}"
+
+
+@dataclass(frozen=True)
+class _Elements:
+    """A shape whose fixed dimensions have at most `most` elements together."""
+
+    most: int
+
+    def fault(self, value: object) -> str | None:
+        sizes = [size for size in value if isinstance(size, int)] if isinstance(value, list | tuple) else []
+        return f"must have at most {self.most} elements" if math.prod(sizes) > self.most else None
+
+
+_Name = Annotated[str, Text(256)]
+_InBundle = Annotated[str, _InsidePath()]
+_Hash = Annotated[str, _Sha256()]
+_Bytes = Annotated[int, Whole(0, 1 << 50, "bytes")]
+_Dimension = Annotated[int, Whole(1, 1 << 34)] | _Name
+_FreeForm = Annotated[Mapping[str, Any], Json()]
+
+
+@dataclass(frozen=True)
 class TensorInfo:
     """Name, numpy dtype name and shape of a graph's input or output; a string dimension is free."""
 
-    name: str
-    dtype: str
-    shape: tuple[int | str, ...]
+    name: _Name
+    dtype: Annotated[str, OneOf(DTYPES)]
+    shape: Annotated[tuple[_Dimension, ...], Count(8), _Elements(1 << 34)]
 
 
 @dataclass(frozen=True)
 class FileInfo:
     """Size in bytes and sha256 (hex) of one file of the bundle."""
 
-    bytes: int
-    sha256: str
+    bytes: _Bytes
+    sha256: _Hash
 
 
 @dataclass(frozen=True)
@@ -56,11 +103,11 @@ class GraphInfo:
         flops: floating point operations of one run (2 per multiply-add), 0 if not counted.
     """
 
-    file: str
-    inputs: tuple[TensorInfo, ...]
-    outputs: tuple[TensorInfo, ...]
-    data: tuple[str, ...] = ()
-    flops: int = 0
+    file: _InBundle
+    inputs: Annotated[tuple[TensorInfo, ...], Count(8192)]
+    outputs: Annotated[tuple[TensorInfo, ...], Count(8192)]
+    data: Annotated[tuple[_InBundle, ...], Count(1024)] = ()
+    flops: Annotated[int, Whole(0, 1 << 60)] = 0
 
 
 @dataclass(frozen=True)
@@ -79,20 +126,54 @@ class EngineInfo:
         activation_bytes: device memory that a run needs besides weights and tensors, 0 if not known.
     """
 
-    file: str
-    backend: str
-    version: str
-    platform: str
-    compute_capabilities: tuple[str, ...]
-    profile: str
-    graph_sha256: str
-    evidence: Mapping[str, Any] = field(default_factory=dict)
-    activation_bytes: int = 0
+    file: _InBundle
+    backend: Annotated[str, Text(64)]
+    version: Annotated[str, Text(64)]
+    platform: Annotated[str, Text(64)]
+    compute_capabilities: Annotated[tuple[Annotated[str, Text(16)], ...], Count(64)]
+    profile: Annotated[str, Text(64)]
+    graph_sha256: _Hash
+    evidence: _FreeForm = field(default_factory=dict)
+    activation_bytes: _Bytes = 0
 
     @property
     def build(self) -> tuple[str, ...]:
         """What the engines of all graphs that were built together have in common."""
         return (self.backend, self.version, self.platform, self.profile, *self.compute_capabilities)
+
+
+@dataclass(frozen=True)
+class Island:
+    """A node that stays in a higher precision than its graph, and why."""
+
+    graph: _Name
+    node: Annotated[str, Text(1024)]
+    rule: _Name
+    reason: Annotated[str, Text(1024)]
+
+
+@dataclass(frozen=True)
+class GoldenInfo:
+    """The golden clip, paths inside the bundle; None where the bundle has no such thing.
+
+    Attributes:
+        portrait: picture file.
+        audio: speech file.
+        frames: the expected frames.
+        seed: of the noise.
+        psnr: in dB, what the bundle reached when it was exported.
+    """
+
+    portrait: _InBundle | None = None
+    audio: _InBundle | None = None
+    frames: _InBundle | None = None
+    seed: Annotated[int, Whole(0, (1 << 63) - 1)] | None = None
+    psnr: Annotated[float, Real(-1000.0, 1000.0, "dB")] | None = None
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """Those of portrait, audio and frames that there are."""
+        return tuple(path for path in (self.portrait, self.audio, self.frames) if path is not None)
 
 
 @dataclass(frozen=True)
@@ -106,120 +187,63 @@ class Manifest:
         files: every file of the bundle but the manifest, by path inside the bundle.
         engines: built engines by graph name; several where they were built for different places.
         provenance: where the weights came from and which versions exported them.
-        islands: nodes kept in a higher precision, each with graph, node, rule and reason.
+        islands: nodes kept in a higher precision.
         parity: figures of the comparison with PyTorch.
-        golden: paths of the golden clip: `portrait`, `audio`, `frames`, with `seed` and the expected PSNR.
+        golden: what the self-test plays and expects.
         calibration: how a bundle in 8 bits was calibrated and what it reached; empty in others.
     """
 
     spec: ModelSpec
-    precision: str
-    graphs: Mapping[str, GraphInfo]
-    files: Mapping[str, FileInfo]
-    engines: Mapping[str, tuple[EngineInfo, ...]] = field(default_factory=dict)
-    provenance: Mapping[str, Any] = field(default_factory=dict)
-    islands: tuple[Mapping[str, str], ...] = ()
-    parity: Mapping[str, Any] = field(default_factory=dict)
-    golden: Mapping[str, Any] = field(default_factory=dict)
-    calibration: Mapping[str, Any] = field(default_factory=dict)
+    precision: Annotated[str, OneOf(PRECISIONS)]
+    graphs: Annotated[Mapping[_Name, GraphInfo], Count(64)]
+    files: Annotated[Mapping[_InBundle, FileInfo], Count(65536)]
+    engines: Annotated[Mapping[_Name, Annotated[tuple[EngineInfo, ...], Count(256)]], Count(64)] = field(
+        default_factory=dict
+    )
+    provenance: _FreeForm = field(default_factory=dict)
+    islands: Annotated[tuple[Island, ...], Count(65536)] = ()
+    parity: _FreeForm = field(default_factory=dict)
+    golden: GoldenInfo = GoldenInfo()
+    calibration: _FreeForm = field(default_factory=dict)
 
     def to_json(self) -> str:
         """The manifest as JSON text, without NaN or Infinity."""
-        return json.dumps(
-            {
-                "schema": SCHEMA_VERSION,
-                "spec": self.spec.to_dict(),
-                "precision": self.precision,
-                "graphs": {
-                    name: {
-                        "file": graph.file,
-                        "data": list(graph.data),
-                        "inputs": [_tensor_dict(t) for t in graph.inputs],
-                        "outputs": [_tensor_dict(t) for t in graph.outputs],
-                        "flops": graph.flops,
-                    }
-                    for name, graph in self.graphs.items()
-                },
-                "engines": {
-                    name: [
-                        {
-                            "file": engine.file,
-                            "backend": engine.backend,
-                            "version": engine.version,
-                            "platform": engine.platform,
-                            "compute_capabilities": list(engine.compute_capabilities),
-                            "profile": engine.profile,
-                            "graph_sha256": engine.graph_sha256,
-                            "evidence": dict(engine.evidence),
-                            "activation_bytes": engine.activation_bytes,
-                        }
-                        for engine in engines
-                    ]
-                    for name, engines in self.engines.items()
-                },
-                "files": {path: {"bytes": info.bytes, "sha256": info.sha256} for path, info in self.files.items()},
-                "provenance": dict(self.provenance),
-                "islands": [dict(island) for island in self.islands],
-                "parity": dict(self.parity),
-                "golden": dict(self.golden),
-                "calibration": dict(self.calibration),
-            },
-            indent=2,
-            allow_nan=False,
-        )
+        return json.dumps({"schema": SCHEMA_VERSION} | asdict(self), indent=2, allow_nan=False)
 
     @classmethod
     def from_json(cls, text: str) -> Manifest:
         """Read a manifest and check everything that can be checked without the files.
 
         Raises:
-            BundleError: not JSON, another schema, a missing or mistyped key, a path that leaves the bundle, a
-                graph that is missing or lists a file that has no hash.
+            BundleError: not JSON, another schema, a missing key, a value outside its field's bounds, a path that leaves
+                the bundle, a graph that is missing or lists a file that has no hash.
             SpecError: the spec inside is illegal.
         """
         try:
             data = json.loads(text, parse_constant=_refuse_constant)
         except (ValueError, RecursionError) as error:
             raise BundleError(f"{MANIFEST_NAME} is not valid JSON ({error}); export the bundle again.") from None
-        if not isinstance(data, dict) or not isinstance(data.get("schema"), int):
+        schema = data.get("schema") if isinstance(data, dict) else None
+        if not isinstance(schema, int) or Whole(0, 1 << 31).fault(schema):
             raise BundleError(f"{MANIFEST_NAME} states no schema version; export the bundle again.")
-        if data["schema"] != SCHEMA_VERSION:
-            cure = "upgrade rap-edge" if data["schema"] > SCHEMA_VERSION else "export the bundle again"
-            raise BundleError(
-                f"{MANIFEST_NAME} has schema {data['schema']} and this version reads {SCHEMA_VERSION}; {cure}."
-            )
-        reader = _Reader(data)
-        manifest = cls(
-            spec=ModelSpec.from_dict(reader.get("spec", dict)),
-            precision=reader.get("precision", str),
-            graphs={name: _graph(name, entry) for name, entry in reader.get("graphs", dict).items()},
-            files={check_path(path): _file(path, entry) for path, entry in reader.get("files", dict).items()},
-            engines={
-                name: tuple(_engine(name, entry) for entry in _Reader({name: entries}).get(name, list))
-                for name, entries in reader.get("engines", dict).items()
-            },
-            provenance=reader.get("provenance", dict),
-            islands=tuple(_island(entry) for entry in reader.get("islands", list)),
-            parity=reader.get("parity", dict),
-            golden=reader.get("golden", dict),
-            calibration=reader.get("calibration", dict),
-        )
+        if schema != SCHEMA_VERSION:
+            cure = "upgrade rap-edge" if schema > SCHEMA_VERSION else "export the bundle again"
+            raise BundleError(f"{MANIFEST_NAME} has schema {schema} and this version reads {SCHEMA_VERSION}; {cure}.")
+        try:
+            manifest = record_from(cls, data | {"spec": ModelSpec.from_dict(data.get("spec"))})
+        except FieldError as error:
+            raise BundleError(f"{MANIFEST_NAME} cannot be read: {error}; export the bundle again.") from None
         manifest._check()
         return manifest
 
     def _check(self) -> None:
-        if self.precision not in PRECISIONS:
-            raise BundleError(
-                f"precision {self.precision!r} is unknown to this version; upgrade rap-edge or export again."
-            )
         for name in GRAPH_NAMES:
             if name not in self.graphs:
                 raise BundleError(f"The bundle has no graph {name!r}; export it again.")
         listed = [path for graph in self.graphs.values() for path in (graph.file, *graph.data)]
         listed += [engine.file for engines in self.engines.values() for engine in engines]
-        listed += [value for key, value in self.golden.items() if key in ("portrait", "audio", "frames")]
-        for path in listed:
-            if not isinstance(path, str) or path not in self.files:
+        for path in (*listed, *self.golden.files):
+            if path not in self.files:
                 raise BundleError(f"{path!r} is used but has no size and hash in {MANIFEST_NAME}; export again.")
 
 
@@ -304,6 +328,23 @@ class Bundle:
         return (graph.file, *graph.data)
 
 
+def recorded(cls: type[R], data: Mapping[str, Any], where: str) -> R:
+    """What a free-form part of a manifest says of the fields of `cls`.
+
+    Args:
+        cls: a dataclass that says by its annotations what its fields may be.
+        data: of the manifest.
+        where: names that part in errors.
+
+    Raises:
+        BundleError: an entry is missing or not within its field's bounds.
+    """
+    try:
+        return record_from(cls, data, where)
+    except FieldError as error:
+        raise BundleError(f"{MANIFEST_NAME} cannot be used: {error}; make the bundle again.") from None
+
+
 def graph_hash(files: Mapping[str, FileInfo], graph: GraphInfo) -> str:
     """sha256 (hex) over the hashes of a graph's file and of its external data, in order: what an engine is built from.
 
@@ -335,102 +376,11 @@ def check_path(path: str) -> str:
     """Return `path` if it is a plain relative POSIX path that stays inside the bundle.
 
     Raises:
-        BundleError: absolute, with `..`, backslash, drive letter, control character or empty part.
+        BundleError: absolute, too long, with `..`, backslash, drive letter, control character or empty part.
     """
-    plain = (
-        0 < len(path) <= 1024
-        and not re.search(r"[\x00-\x1f\\:]", path)
-        and all(part not in ("", ".", "..") for part in path.split("/"))
-        and not PurePosixPath(path).is_absolute()
-    )
-    if not plain:
-        raise BundleError(f"The path {path!r} is not a plain path inside the bundle; do not use this bundle.")
+    if fault := _InsidePath().fault(path):
+        raise BundleError(f"A path {fault}; do not use this bundle.")
     return path
-
-
-class _Reader:
-    """Typed access to a JSON object that names the key in its errors."""
-
-    def __init__(self, data: object, where: str = MANIFEST_NAME) -> None:
-        if not isinstance(data, dict):
-            raise BundleError(f"{where} has a {type(data).__name__} in place of an object; export the bundle again.")
-        self._data, self._where = data, where
-
-    def get(self, key: str, kind: type, default: object = None) -> Any:
-        value = self._data.get(key, default)
-        if not isinstance(value, kind) or isinstance(value, bool):
-            raise BundleError(f"{self._where} lacks a valid {key!r}; export the bundle again.")
-        if isinstance(value, int) and value < 0:
-            raise BundleError(f"{self._where} has a negative {key!r}; export the bundle again.")
-        return value
-
-
-def _graph(name: str, entry: object) -> GraphInfo:
-    reader = _Reader(entry, f"graph {name!r}")
-    return GraphInfo(
-        file=check_path(reader.get("file", str)),
-        data=tuple(_path_item(item, name) for item in reader.get("data", list)),
-        inputs=tuple(_tensor(item, name) for item in reader.get("inputs", list)),
-        outputs=tuple(_tensor(item, name) for item in reader.get("outputs", list)),
-        flops=reader.get("flops", int),
-    )
-
-
-def _path_item(item: object, where: str) -> str:
-    if not isinstance(item, str):
-        raise BundleError(f"graph {where!r} lists a file name that is not a string; export the bundle again.")
-    return check_path(item)
-
-
-def _tensor(entry: object, where: str) -> TensorInfo:
-    reader = _Reader(entry, f"a tensor of graph {where!r}")
-    dtype = reader.get("dtype", str)
-    shape: list[Any] = reader.get("shape", list)
-    sizes: list[int] = [d for d in shape if isinstance(d, int)]
-    legal = all(isinstance(d, str) for d in shape if d not in sizes) and all(d > 0 and d is not True for d in sizes)
-    # A stranger's manifest must not make us allocate without bound.
-    if dtype not in DTYPES or not legal or len(shape) > 8 or math.prod(sizes) > 1 << 34:
-        raise BundleError(f"A tensor of graph {where!r} has an impossible dtype or shape; export the bundle again.")
-    return TensorInfo(reader.get("name", str), dtype, tuple(shape))
-
-
-def _tensor_dict(tensor: TensorInfo) -> dict[str, Any]:
-    return {"name": tensor.name, "dtype": tensor.dtype, "shape": list(tensor.shape)}
-
-
-def _file(path: str, entry: object) -> FileInfo:
-    reader = _Reader(entry, f"file {path!r}")
-    return FileInfo(reader.get("bytes", int), _sha256(reader, f"file {path!r}", "sha256"))
-
-
-def _sha256(reader: _Reader, where: str, key: str = "graph_sha256") -> str:
-    sha256: str = reader.get(key, str)
-    if not re.fullmatch(r"[0-9a-f]{64}", sha256):
-        raise BundleError(f"{where} has no valid {key}; export the bundle again.")
-    return sha256
-
-
-def _engine(name: str, entry: object) -> EngineInfo:
-    reader = _Reader(entry, f"engine of {name!r}")
-    capabilities = reader.get("compute_capabilities", list)
-    if not all(isinstance(item, str) for item in capabilities):
-        raise BundleError(f"engine of {name!r} lists an invalid compute capability; export again.")
-    return EngineInfo(
-        file=check_path(reader.get("file", str)),
-        backend=reader.get("backend", str),
-        version=reader.get("version", str),
-        platform=reader.get("platform", str),
-        compute_capabilities=tuple(capabilities),
-        profile=reader.get("profile", str),
-        graph_sha256=_sha256(reader, f"engine of {name!r}"),
-        evidence=reader.get("evidence", dict),
-        activation_bytes=reader.get("activation_bytes", int, 0),
-    )
-
-
-def _island(entry: object) -> Mapping[str, str]:
-    reader = _Reader(entry, "a precision island")
-    return {key: reader.get(key, str) for key in ("graph", "node", "rule", "reason")}
 
 
 def _refuse_constant(name: str) -> float:

@@ -30,7 +30,10 @@ def bundle_section(bundle: Bundle, facts: Facts) -> Section:
         return Section(f"Bundle {bundle.root}", tuple(findings))
     count, size = len(manifest.files), sum(info.bytes for info in manifest.files.values())
     findings.append(Finding("files", "ok", f"all {count} have their size and hash, {as_gib(size)}"))
-    findings.append(_onnxruntime(bundle, facts))
+    try:
+        findings.append(_onnxruntime(bundle, facts))
+    except BundleError as error:
+        findings.append(Finding("onnxruntime", "problem", str(error)))
     for plans in builds(manifest):
         findings.append(_plans(bundle, plans, facts))
     findings.append(_memory(manifest, facts))
@@ -116,7 +119,7 @@ def _parts(plan: MemoryPlan) -> str:
 
 
 def _selftest(bundle: Bundle) -> Finding:
-    if "frames" not in bundle.manifest.golden:
+    if bundle.manifest.golden.frames is None:
         return Finding("self-test", "absent", "the bundle has no golden clip")
     try:
         read_golden(bundle)

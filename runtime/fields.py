@@ -2,7 +2,7 @@
 
 In: plain JSON types. Out: the dataclass, or a `FieldError` that names the field. A field is `bool`, a `Literal`,
 another such dataclass, or `Annotated` with one of `bounds`; `tuple[X, ...]` and `Mapping[K, X]` hold any of these,
-`X | None` may lack it. A field with a default may be left out; keys that are no field are refused.
+`X | None` may be null. A field with a default may be left out; keys that are no field are ignored.
 """
 
 from __future__ import annotations
@@ -35,21 +35,29 @@ def record_from(cls: type[R], data: object, where: str = "") -> R:
         where: names the place of `data` in errors; "" for a whole document.
 
     Raises:
-        FieldError: a key is unknown or missing, or a value is not within its field's bounds.
+        FieldError: a key is missing, or a value is not within its field's bounds.
     """
     if not isinstance(data, Mapping):
         raise FieldError(f"{where or 'it'} must be an object, not {shown(data)}")
-    fields = {field.name: field for field in dataclasses.fields(cls)}
-    for key in data:
-        if key not in fields:
-            raise FieldError(f"{_inside(where)}the key {shown(key)} is unknown")
     hints, values = _hints(cls), {}
-    for name, field in fields.items():
+    for field in dataclasses.fields(cls):
+        name = field.name
         if name in data:
             values[name] = _value(hints[name], data[name], f"{where}.{name}" if where else name)
         elif field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
-            raise FieldError(f"{_inside(where)}the key {name!r} is missing")
+            raise FieldError(f"{f'in {where} ' if where else ''}the key {name!r} is missing")
     return cls(**values)
+
+
+def refuse_unknown_keys(cls: type[DataclassInstance], data: object) -> None:
+    """Hold a mapping to a dataclass's fields, where what is unknown is more likely a slip than a later addition.
+
+    Raises:
+        FieldError: names the first key that is no field.
+    """
+    names = {field.name for field in dataclasses.fields(cls)}
+    if unknown := [key for key in data if key not in names] if isinstance(data, Mapping) else []:
+        raise FieldError(f"the key {shown(unknown[0])} is unknown")
 
 
 def check_record(record: DataclassInstance) -> None:
@@ -102,7 +110,7 @@ def _value(hint: Any, value: object, where: str) -> Any:
     if origin is collections.abc.Mapping:
         return _mapping(arguments[0], arguments[1], value, where)
     if isinstance(hint, type) and dataclasses.is_dataclass(hint):
-        return record_from(hint, value, where)
+        return value if isinstance(value, hint) else record_from(hint, value, where)
     if hint is bool and not isinstance(value, bool):
         raise FieldError(f"{where} must be true or false, not {shown(value)}")
     return float(value) if hint is float else value  # type: ignore[arg-type]
@@ -126,7 +134,3 @@ def _mapping(key_hint: Any, item_hint: Any, value: object, where: str) -> Mappin
         name = _value(key_hint, key, f"a key of {where}")
         result[name] = _value(item_hint, item, f"{where}.{name}")
     return result
-
-
-def _inside(where: str) -> str:
-    return f"in {where} " if where else ""

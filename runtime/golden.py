@@ -10,7 +10,6 @@ import io
 import math
 import zipfile
 import zlib
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -56,17 +55,20 @@ def read_golden(bundle: Bundle) -> GoldenClip:
         BundleError: the bundle has none, or a file of it is missing, changed, or not what it must be.
     """
     golden = bundle.manifest.golden
-    if missing := [key for key in ("portrait", "audio", "frames") if key not in golden]:
-        raise BundleError(f"The bundle has no golden {missing[0]} for a self-test; {_CURE}.")
-    bundle.verify([golden["portrait"], golden["audio"], golden["frames"]])
-    frames, indices = read_frames(bundle.path(golden["frames"]), bundle.manifest.spec)
+    if golden.portrait is None or golden.audio is None or golden.frames is None:
+        missing = next(name for name in ("portrait", "audio", "frames") if getattr(golden, name) is None)
+        raise BundleError(f"The bundle has no golden {missing} for a self-test; {_CURE}.")
+    if golden.seed is None:
+        raise BundleError(f"The golden clip has no seed; {_CURE}.")
+    bundle.verify(golden.files)
+    frames, indices = read_frames(bundle.path(golden.frames), bundle.manifest.spec)
     return GoldenClip(
-        portrait=bundle.path(golden["portrait"]),
-        audio=bundle.path(golden["audio"]),
+        portrait=bundle.path(golden.portrait),
+        audio=bundle.path(golden.audio),
         frames=frames,
         indices=indices,
-        seed=_seed(golden),
-        psnr=_psnr(golden),
+        seed=golden.seed,
+        psnr=golden.psnr,
     )
 
 
@@ -107,15 +109,3 @@ def _array(archive: zipfile.ZipFile, name: str, dtype: np.dtype[Any], item: tupl
     if values.size != math.prod(shape):
         raise ValueError(f"{name!r} is cut short or too long")
     return values.reshape(shape)
-
-
-def _seed(golden: Mapping[str, Any]) -> int:
-    seed = golden.get("seed")
-    if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 1 << 63:
-        raise BundleError(f"The golden clip has no valid seed; {_CURE}.")
-    return seed
-
-
-def _psnr(golden: Mapping[str, Any]) -> float | None:
-    psnr = golden.get("psnr")
-    return float(psnr) if isinstance(psnr, float | int) and not isinstance(psnr, bool) else None

@@ -18,7 +18,7 @@ from typing import Annotated, Any, Literal
 
 from .bounds import Count, Real, Text, Whole
 from .errors import SpecError
-from .fields import FieldError, check_record, record_from
+from .fields import FieldError, check_record, record_from, refuse_unknown_keys
 
 Carry = Literal["noisy", "clean"]
 Solver = Literal["euler", "renoise"]
@@ -315,6 +315,7 @@ class ModelSpec:
     def from_dict(cls, data: object) -> ModelSpec:
         """Read and validate a spec from plain JSON types; raises `SpecError` as `from_json` does."""
         try:
+            refuse_unknown_keys(cls, data)
             spec = record_from(cls, data)
         except FieldError as error:
             raise SpecError(f"The spec cannot be read: {error}; correct it or upgrade rap-edge.") from None

@@ -14,7 +14,7 @@ from rap_edge.export.exporter import ExportSettings, write_graph
 from rap_edge.export.graphs import graph_sources
 from rap_edge.export.writer import new_bundle
 from rap_edge.models.networks import Networks
-from rap_edge.runtime.bundle import Bundle, Manifest
+from rap_edge.runtime.bundle import Bundle, GoldenInfo, Manifest
 
 
 def write_half_bundle(networks: Networks, folder: Path) -> Path:
@@ -30,7 +30,7 @@ def write_half_bundle(networks: Networks, folder: Path) -> Path:
             precision="fp16",
             graphs={name: item.info for name, item in written.items()},
             files=writer.hashes(),
-            islands=tuple(island.to_dict() for item in written.values() for island in item.islands),
+            islands=tuple(island for item in written.values() for island in item.islands),
         )
         writer.commit(manifest)
     return folder
@@ -47,13 +47,13 @@ def linked(folder: Path, target: Path) -> Path:
 def quantise_crudely(folder: Path, target: Path) -> Path:
     """The same bundle with Q/DQ around every product that has constant weights, with made-up activation scales."""
     manifest = Bundle.open(folder).manifest
-    islands = {(island["graph"], island["node"]) for island in manifest.islands}
+    islands = {(island.graph, island.node) for island in manifest.islands}
     with new_bundle(target) as writer:
         for name, graph in manifest.graphs.items():
             model = onnx.load(folder / graph.file)
             _quantise(model, {node for of, node in islands if of == name})
             writer.add(graph.file, model.SerializeToString())
-        writer.commit(dataclasses.replace(manifest, precision="int8", files=writer.hashes(), golden={}))
+        writer.commit(dataclasses.replace(manifest, precision="int8", files=writer.hashes(), golden=GoldenInfo()))
     return target
 
 

@@ -81,6 +81,52 @@ def test_a_path_that_leaves_the_bundle_is_refused(folder: Path, path: str) -> No
         Bundle.open(folder)
 
 
+@pytest.mark.parametrize(
+    ("place", "value", "named"),
+    [
+        (("files", "dit.onnx", "bytes"), 10**400, "files.dit.onnx.bytes must be a whole number"),
+        (("files", "dit.onnx", "bytes"), -1, "files.dit.onnx.bytes must be a whole number"),
+        (("files", "dit.onnx", "sha256"), "0" * 63, "files.dit.onnx.sha256 must be a sha256"),
+        (("graphs", "dit", "flops"), 1e308, "graphs.dit.flops must be a whole number"),
+        (("graphs", "dit", "inputs", 0, "shape"), [1 << 20, 1 << 20], "shape must have at most 17179869184 elements"),
+        (("graphs", "dit", "inputs", 0, "shape"), [1] * 9, "shape must have at most 8 entries"),
+        (("graphs", "dit", "inputs", 0, "shape", 0), 0, "shape[0] must be a whole number from 1"),
+        (("graphs", "dit", "inputs", 0, "dtype"), "float128", "dtype must be one of float32"),
+        (("engines", "dit", 0, "platform"), "linux\x1b[2J", "platform must have no control characters"),
+        (("engines", "dit", 0, "version"), "1" * 5000, "version must be at most 64 characters long"),
+        (("engines", "dit", 0, "compute_capabilities"), ["8.9"] * 65, "compute_capabilities must have at most 64"),
+        (("engines", "dit", 0, "activation_bytes"), 1 << 70, "activation_bytes must be a whole number"),
+        (("engines", "dit", 0, "evidence", "fused"), 10**400, "evidence has a value that must be a number"),
+        (("golden", "seed"), 1 << 63, "golden.seed must be a whole number"),
+        (("golden", "psnr"), 1e300, "golden.psnr must be a number from -1000 to 1000 dB"),
+        (("golden", "audio"), "../speech.wav", "golden.audio must be a plain path"),
+        (("calibration", "ledger"), [[[[[[[[[[[[[[[[[1]]]]]]]]]]]]]]]]], "calibration must have at most 16 levels"),
+        (("calibration", "ledger"), [0] * (1 << 18), "calibration must hold at most 262144 values"),
+        (("provenance", "torch"), "2\r\n", "provenance has a value that must have no control characters"),
+        (("parity", "x" * 5000), 1, "parity has a value that must be at most 4096 characters"),
+        (("islands",), [{"graph": "dit", "node": "n", "rule": "r"}], "in islands[0] the key 'reason' is missing"),
+        (("precision",), "fp4", "precision must be one of fp32, fp16, int8, fp8, not 'fp4'"),
+    ],
+)
+def test_a_value_outside_its_bounds_is_named_by_its_place(
+    folder: Path, place: tuple[str | int, ...], value: object, named: str
+) -> None:
+    def change(data) -> None:
+        for key in place[:-1]:
+            data = data[key]
+        data[place[-1]] = value
+
+    edit(folder, change)
+    with pytest.raises(BundleError) as error:
+        Bundle.open(folder)
+    assert named in str(error.value)
+
+
+def test_what_later_versions_add_is_ignored(folder: Path) -> None:
+    edit(folder, lambda data: data["graphs"]["dit"].update(colour="blue"))
+    assert Bundle.open(folder).manifest == manifest(folder)
+
+
 def test_a_link_that_leaves_the_bundle_is_refused(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
     outside = tmp_path_factory.mktemp("outside") / "dit.onnx"
     outside.write_bytes(b"dit")

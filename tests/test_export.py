@@ -100,9 +100,9 @@ def test_the_manifest_holds_figures_provenance_and_islands(single, half) -> None
         assert bundle.manifest.provenance["versions"]["torch"].startswith("2.")
         assert all(graph.flops > 0 for graph in bundle.manifest.graphs.values())
     assert single[0].manifest.islands == ()
-    rules = {island["rule"] for island in half[0].manifest.islands}
+    rules = {island.rule for island in half[0].manifest.islands}
     assert {"norm-reduction", "timestep-embedding", "pixel-conversion"} <= rules
-    assert all(island["reason"] for island in half[0].manifest.islands)
+    assert all(island.reason for island in half[0].manifest.islands)
 
 
 def test_half_precision_weights_take_half_the_space(single, half) -> None:
@@ -119,16 +119,16 @@ def test_a_bundle_runs_in_the_runtime_and_reproduces_its_golden_frames(single, h
     for bundle, _ in (single, half):
         golden, spec = bundle.manifest.golden, bundle.manifest.spec
         avatar = Avatar.open(bundle, threads=1)
-        with np.load(bundle.path(golden["frames"])) as stored:
+        with np.load(bundle.path(golden.frames)) as stored:
             indices, expected = stored["indices"], stored["frames"]
         from rap_edge.export.inputs import read_mono
 
-        with avatar, avatar.session(seed=golden["seed"]) as session:
-            session.push(read_mono(bundle.path(golden["audio"]), spec.sample_rate))
+        with avatar, avatar.session(seed=golden.seed) as session:
+            session.push(read_mono(bundle.path(golden.audio), spec.sample_rate))
             session.finish()
             frames = np.concatenate([chunk.frames for chunk in session.chunks()])
-        assert compare(expected, frames[indices]).psnr > golden["psnr"] - 6.0
-        assert golden["psnr"] > 40.0
+        assert compare(expected, frames[indices]).psnr > golden.psnr - 6.0
+        assert golden.psnr > 40.0
 
 
 @pytest.mark.parametrize("frames", [1, 9, 17])
@@ -233,7 +233,7 @@ def test_activations_beyond_half_precision_are_kept_in_fp32(tmp_path) -> None:
     export(networks, tmp_path / "bundle", precision="fp16", chunks=2)
     bundle = Bundle.open(tmp_path / "bundle")
     assert bundle.manifest.parity["largest_activations"]["vae_decoder"]["magnitude"] > 65504
-    islands = {island["node"] for island in bundle.manifest.islands if island["rule"] == "activation-range"}
+    islands = {island.node for island in bundle.manifest.islands if island.rule == "activation-range"}
     assert any(node.startswith("vae.decoder.inlet/Conv") for node in islands)
     model = ir.load(bundle.path("vae_decoder.onnx"))
     feeds = {"latents": np.random.default_rng(0).standard_normal((1, *SMALL.latent_shape), np.float32)}

@@ -84,10 +84,10 @@ def test_the_self_test_is_found_in_the_help(capsys) -> None:
     [
         ({"frames": None}, "has no golden frames"),
         ({"audio": None}, "has no golden audio"),
-        ({"seed": None}, "no valid seed"),
-        ({"seed": -1}, "no valid seed"),
-        ({"seed": True}, "no valid seed"),
-        ({"seed": "0"}, "no valid seed"),
+        ({"seed": None}, "has no seed"),
+        ({"seed": -1}, "golden.seed must be a whole number"),
+        ({"seed": True}, "golden.seed must be a whole number"),
+        ({"seed": "0"}, "golden.seed must be a whole number"),
     ],
 )
 def test_an_unusable_clip_is_one_sentence(bundle: Path, golden: dict[str, object], sentence: str, capsys) -> None:

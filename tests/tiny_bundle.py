@@ -14,7 +14,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 from tiny import TINY
 
-from rap_edge.runtime.bundle import MANIFEST_NAME, GraphInfo, Manifest, hash_file
+from rap_edge.runtime.bundle import MANIFEST_NAME, GoldenInfo, GraphInfo, Manifest, hash_file
 from rap_edge.runtime.contract import audio_state_names, contract
 from rap_edge.runtime.spec import ModelSpec
 
@@ -128,6 +128,6 @@ def write_tiny_bundle(root: Path, spec: ModelSpec = TINY) -> Path:
     face[:, spec.image_size // 2 :] = 90
     write_png(root / "portrait.png", face)
     files = {path.name: hash_file(path) for path in sorted(root.iterdir())}
-    manifest = Manifest(spec, "fp32", graphs, files, golden={"portrait": "portrait.png"})
+    manifest = Manifest(spec, "fp32", graphs, files, golden=GoldenInfo("portrait.png"))
     (root / MANIFEST_NAME).write_text(manifest.to_json())
     return root

@@ -65,7 +65,7 @@ class Portraits:
             PortraitError: a picture cannot be read.
             BundleError: there is no picture at all, or the bundle's is damaged.
         """
-        own = bundle.manifest.golden.get("portrait")
+        own = bundle.manifest.golden.portrait
         sources = [(path, path.stem.replace("_", " ")[:40]) for path in files]
         if own is not None:
             bundle.verify([own])
