@@ -27,11 +27,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         0 done; 2 something is wrong, said in one sentence on stderr; 130 stopped by Ctrl-C or SIGTERM. Unless it
         returns 0 an older bundle is as it was; finished steps are kept for the next run.
     """
+    return exit_status("rap-calibrate", lambda: _start(argv), "Stopped; run it again to go on where it stopped.")
+
+
+def _start(argv: Sequence[str] | None) -> int:
     arguments = _parser().parse_args(argv)
-    return exit_status("rap-calibrate", lambda: _report(arguments), "Stopped; run it again to go on where it stopped.")
-
-
-def _report(arguments: argparse.Namespace) -> int:
     result = _run(arguments)
     print(json.dumps(as_json(result), indent=2) if arguments.json else table(result))
     return 0

@@ -21,8 +21,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
         0 done; 2 something is wrong, said in one sentence on stderr; 130 stopped by Ctrl-C or SIGTERM.
     """
-    arguments = _parser().parse_args(argv)
-    return exit_status("rap-bench", lambda: _run(arguments), "Stopped.")
+    return exit_status("rap-bench", lambda: _run(_parser().parse_args(argv)), "Stopped.")
 
 
 @needs_extra("export")

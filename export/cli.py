@@ -7,13 +7,14 @@ import json
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rap_edge.runtime.available import available_cores
 from rap_edge.runtime.bundle import Bundle
-from rap_edge.runtime.errors import ExportError, RapEdgeError
-from rap_edge.runtime.exit_status import BAD_INPUT, exit_status
+from rap_edge.runtime.errors import ExportError
+from rap_edge.runtime.exit_status import exit_status
 from rap_edge.runtime.extras import needs_extra
 from rap_edge.runtime.spec import PRESETS, load_spec
 from rap_edge.runtime.tensorrt_module import BACKENDS
@@ -37,13 +38,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         returns 0 an older bundle is as it was.
     """
     words = sys.argv[1:] if argv is None else list(argv)
-    if words[:1] == ["explain"]:
-        return _explain(words[1:])
+    start = partial(_explain, words[1:]) if words[:1] == ["explain"] else partial(_start, words)
+    return exit_status("rap-export", start, "Stopped; nothing was written.")
+
+
+def _start(words: Sequence[str]) -> int:
     arguments = _parser().parse_args(words)
-    return exit_status("rap-export", lambda: _report(arguments), "Stopped; nothing was written.")
-
-
-def _report(arguments: argparse.Namespace) -> int:
     with needs_extra("export" if arguments.bundle is None else "plans"):
         report = _run(arguments)
     print(json.dumps(asdict(report), indent=2) if arguments.json else _text(report))
@@ -79,11 +79,7 @@ def _explain(words: Sequence[str]) -> int:
     parser.add_argument("bundle", metavar="BUNDLE", help="folder that rap-calibrate wrote")
     parser.add_argument("layer", metavar="LAYER", help="name of a node or of a module, as the report lists them")
     arguments = parser.parse_args(words)
-    try:
-        print(explain(arguments.bundle, arguments.layer))
-    except RapEdgeError as error:
-        print(f"rap-export: {error}", file=sys.stderr)
-        return BAD_INPUT
+    print(explain(arguments.bundle, arguments.layer))
     return 0
 
 

@@ -11,10 +11,10 @@ from collections.abc import Sequence
 from .bundle import Bundle
 from .doctor import diagnose, find_facts
 from .doctor_bundle import bundle_section
-from .errors import RapEdgeError
+from .exit_status import exit_status
 from .findings import Diagnosis
 
-EXIT_PROBLEM, EXIT_BAD_INPUT = 1, 2
+EXIT_PROBLEM = 1
 _WIDEST = 110
 
 
@@ -25,8 +25,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: arguments without the program's name; None takes the process's.
 
     Returns:
-        0 nothing is wrong; 1 something that should work does not; 2 an argument is wrong, said in one sentence.
+        0 nothing is wrong; 1 something that should work does not; 2 an argument is wrong, said in one sentence; 130
+            stopped by Ctrl-C.
     """
+    return exit_status("rap-doctor", lambda: _run(_parser().parse_args(argv)), "Stopped.")
+
+
+def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="rap-doctor", description="Say what this machine can run, and give the exact command for what it cannot."
     )
@@ -34,14 +39,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--bundle", metavar="DIR", action="append", default=[], help="say what it needs too; may be repeated"
     )
     parser.add_argument("--json", action="store_true", help="print one JSON object")
-    arguments = parser.parse_args(argv)
-    try:
-        bundles = [Bundle.open(root) for root in arguments.bundle]
-        facts = find_facts()
-        diagnosis = diagnose(facts, [bundle_section(bundle, facts) for bundle in bundles])
-    except RapEdgeError as error:
-        print(f"rap-doctor: {error}", file=sys.stderr)
-        return EXIT_BAD_INPUT
+    return parser
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    bundles = [Bundle.open(root) for root in arguments.bundle]
+    facts = find_facts()
+    diagnosis = diagnose(facts, [bundle_section(bundle, facts) for bundle in bundles])
     print(diagnosis.to_json() if arguments.json else _for_this_screen(diagnosis))
     return 0 if diagnosis.healthy else EXIT_PROBLEM
 

@@ -26,13 +26,13 @@ def main(argv: Sequence[str]) -> int:
         0 passed; 1 the frames differ; 2 something is wrong, said in one sentence on stderr; 130 stopped by Ctrl-C or
             SIGTERM.
     """
+    return exit_status("rap-run", lambda: _start(argv), "The self-test was stopped.")
+
+
+def _start(argv: Sequence[str]) -> int:
     parser = _parser()
     arguments = parser.parse_args(argv)
     require_model(parser, arguments)
-    return exit_status("rap-run", lambda: _report(arguments), "The self-test was stopped.")
-
-
-def _report(arguments: argparse.Namespace) -> int:
     result = _run(arguments)
     print(result.to_markdown())
     return 0 if result.passed else EXIT_FAILED

@@ -28,8 +28,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
         0 stopped by SIGINT or SIGTERM; 2 something is wrong, said in one sentence on stderr; 130 either while loading.
     """
-    arguments = _parser().parse_args(argv)
-    return exit_status("rap-serve", lambda: _run(arguments), "Stopped.")
+    return exit_status("rap-serve", lambda: _run(_parser().parse_args(argv)), "Stopped.")
 
 
 def _parser() -> argparse.ArgumentParser:
