@@ -9,15 +9,23 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import mmap
+import os
+import posixpath
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field
+from io import BufferedReader
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Any
 
 from .bounds import Count, Json, OneOf, Real, Text, Whole, printable, shown
 from .errors import BundleError
 from .fields import FieldError, R, record_from
+from .graph_check import check_graph
+from .protobuf_wire import Content
+from .regular_file import open_regular, read_regular
 from .spec import ModelSpec
 
 SCHEMA_VERSION = 2
@@ -26,7 +34,6 @@ GRAPH_NAMES = ("audio_encoder", "conditioner", "dit", "vae_encoder", "vae_decode
 PRECISIONS = ("fp32", "fp16", "int8", "fp8")
 DTYPES = ("float32", "float16", "uint8", "int8", "int32", "int64")
 MAX_MANIFEST_BYTES = 16 << 20
-_HASH_BLOCK = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -108,6 +115,19 @@ class GraphInfo:
     outputs: Annotated[tuple[TensorInfo, ...], Count(8192)]
     data: Annotated[tuple[_InBundle, ...], Count(1024)] = ()
     flops: Annotated[int, Whole(0, 1 << 60)] = 0
+
+
+@dataclass(frozen=True)
+class GraphContent:
+    """A graph as ONNX Runtime reads it.
+
+    Attributes:
+        file: content of the ONNX file.
+        data: content of its external data files, by the names that the graph has for them.
+    """
+
+    file: bytes
+    data: Mapping[str, Content]
 
 
 @dataclass(frozen=True)
@@ -256,21 +276,21 @@ class Bundle:
 
     @classmethod
     def open(cls, root: str | Path) -> Bundle:
-        """Read and check the manifest of the bundle at `root`; files are checked by `verify`.
+        """Read and check the manifest of the bundle at `root`; other files are checked when they are read.
 
         Raises:
             BundleError: no such folder, no manifest, or a manifest that `Manifest.from_json` refuses.
         """
         root = Path(root)
-        path = root / MANIFEST_NAME
         try:
-            if path.stat().st_size > MAX_MANIFEST_BYTES:
-                raise BundleError(f"{path} is larger than {MAX_MANIFEST_BYTES >> 20} MiB; it is no manifest.")
-            text = path.read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError, ValueError):
+            text = read_regular(_inside(root, MANIFEST_NAME), MAX_MANIFEST_BYTES).decode()
+        except OSError as error:
             raise BundleError(
-                f"{str(root)!r} holds no readable {MANIFEST_NAME}; pass the folder that rap-export wrote."
+                f"{str(root)!r} holds no readable {MANIFEST_NAME} ({_reason(error)}); pass the folder that rap-export "
+                "wrote."
             ) from None
+        except UnicodeDecodeError:
+            raise BundleError(f"The {MANIFEST_NAME} in {str(root)!r} is no text; export the bundle again.") from None
         return cls(root, Manifest.from_json(text))
 
     @classmethod
@@ -297,35 +317,89 @@ class Bundle:
         Raises:
             BundleError: the path, or a link on the way, leaves the bundle.
         """
-        root = self.root.resolve()
-        path = (root / check_path(inside)).resolve()
-        if not path.is_relative_to(root):
-            raise BundleError(f"{inside!r} leads outside the bundle; get the bundle from a source you trust.")
-        return path
+        return _inside(self.root, inside)
 
-    def verify(self, paths: Iterable[str] | None = None) -> None:
-        """Check size and sha256 of the given files, or of every file.
+    def read(self, inside: str) -> bytes:
+        """The content of a file: the very bytes whose size and hash were compared, and a graph's were checked.
+
+        Args:
+            inside: path inside the bundle.
 
         Raises:
-            BundleError: a file is missing, shorter, longer or changed.
+            BundleError: the file is not listed, missing, no regular file or changed, or `check_graph` refuses it.
+        """
+        with self._open(inside) as file, _told(inside):
+            content = file.read(self.manifest.files[inside].bytes + 1)
+        self._compare(inside, len(content), hashlib.sha256(content).hexdigest())
+        self._check_graph(inside, content)
+        return content
+
+    @contextmanager
+    def mapped(self, inside: str) -> Iterator[Content]:
+        """The content of a file, compared and checked as by `read`, in pages that the system reads and takes back.
+
+        Raises:
+            BundleError: as `read`; also at the end, if the file was changed meanwhile.
+        """
+        with self._open(inside) as file:
+            before = _state(file)
+            with _told(inside):
+                digest = hashlib.file_digest(file, "sha256").hexdigest()
+                # Nobody closes the map: an error's traceback may still hold a view of it.
+                content = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) if file.tell() else b""
+            self._compare(inside, len(content), digest)
+            self._check_graph(inside, content)
+            yield content
+            if _state(file) != before:
+                raise BundleError(f"{inside!r} was changed while it was read; try again.")
+
+    def verify(self, paths: Iterable[str] | None = None) -> None:
+        """Check the given files, or every file, as `read` does, and keep none.
+
+        Raises:
+            BundleError: as `read`.
         """
         for inside in self.manifest.files if paths is None else paths:
-            if inside not in self.manifest.files:
-                raise BundleError(f"{inside!r} has no size and hash in {MANIFEST_NAME}; export again.")
-            info, path = self.manifest.files[inside], self.path(inside)
-            if not path.is_file():
-                raise BundleError(f"The bundle lacks {inside!r}; copy the whole folder or export it again.")
-            if (size := path.stat().st_size) != info.bytes:
-                raise BundleError(
-                    f"{inside!r} has {size} bytes instead of {info.bytes}; copy it again or export again."
-                )
-            if hash_file(path).sha256 != info.sha256:
-                raise BundleError(f"{inside!r} has been changed (sha256 differs); copy it or export again.")
+            with self.mapped(inside):
+                pass
+
+    @contextmanager
+    def graph(self, name: str) -> Iterator[GraphContent]:
+        """What ONNX Runtime reads of graph `name`; raises `BundleError` as `mapped`."""
+        info = self.manifest.graphs[name]
+        with ExitStack() as stack:
+            data = {_beside(info.file, inside): stack.enter_context(self.mapped(inside)) for inside in info.data}
+            yield GraphContent(self.read(info.file), data)
 
     def graph_files(self, name: str) -> tuple[str, ...]:
         """The files, paths inside the bundle, that running graph `name` reads."""
         graph = self.manifest.graphs[name]
         return (graph.file, *graph.data)
+
+    def _open(self, inside: str) -> BufferedReader:
+        """The file, regular and of the size that the manifest states."""
+        if inside not in self.manifest.files:
+            raise BundleError(f"{inside!r} has no size and hash in {MANIFEST_NAME}; export again.")
+        with _told(inside):
+            file = open_regular(self.path(inside))
+        try:
+            self._compare(inside, os.fstat(file.fileno()).st_size)
+        except BundleError:
+            file.close()
+            raise
+        return file
+
+    def _compare(self, inside: str, size: int, sha256: str | None = None) -> None:
+        info = self.manifest.files[inside]
+        if size != info.bytes:
+            raise BundleError(f"{inside!r} has {size} bytes instead of {info.bytes}; copy it again or export again.")
+        if sha256 not in (None, info.sha256):
+            raise BundleError(f"{inside!r} has been changed (sha256 differs); copy it or export again.")
+
+    def _check_graph(self, inside: str, content: Content) -> None:
+        for name, graph in self.manifest.graphs.items():
+            if graph.file == inside:
+                check_graph(name, content, [_beside(graph.file, path) for path in graph.data])
 
 
 def recorded(cls: type[R], data: Mapping[str, Any], where: str) -> R:
@@ -359,17 +433,49 @@ def hash_file(path: Path) -> FileInfo:
     """Size and sha256 of a file.
 
     Raises:
-        BundleError: the file cannot be read.
+        BundleError: it is no regular file, or cannot be read.
     """
-    digest, size = hashlib.sha256(), 0
     try:
-        with path.open("rb") as stream:
-            while block := stream.read(_HASH_BLOCK):
-                digest.update(block)
-                size += len(block)
+        with open_regular(os.path.realpath(path)) as file:
+            digest = hashlib.file_digest(file, "sha256")
+            return FileInfo(file.tell(), digest.hexdigest())
     except OSError as error:
-        raise BundleError(f"{str(path)!r} cannot be read ({error.strerror}); check its permissions.") from None
-    return FileInfo(size, digest.hexdigest())
+        raise BundleError(f"{str(path)!r} cannot be read ({_reason(error)}); check its permissions.") from None
+
+
+def _inside(root: Path, inside: str) -> Path:
+    """The path on disk, links followed; raises `BundleError` if it leaves `root`."""
+    base = os.path.realpath(root)
+    path = Path(os.path.realpath(os.path.join(base, check_path(inside))))
+    if not path.is_relative_to(base):
+        raise BundleError(f"{inside!r} leads outside the bundle; get the bundle from a source you trust.")
+    return path
+
+
+def _beside(file: str, other: str) -> str:
+    """How the graph in `file` calls another file of the bundle."""
+    return posixpath.relpath(other, posixpath.dirname(file) or ".")
+
+
+def _state(file: BufferedReader) -> tuple[int, int, int]:
+    """What changes when a file is written to."""
+    found = os.fstat(file.fileno())
+    return found.st_size, found.st_mtime_ns, found.st_ctime_ns
+
+
+@contextmanager
+def _told(inside: str) -> Iterator[None]:
+    """Turns an `OSError` into a sentence about a file of the bundle."""
+    try:
+        yield
+    except FileNotFoundError:
+        raise BundleError(f"The bundle lacks {inside!r}; copy the whole folder or export it again.") from None
+    except OSError as error:
+        raise BundleError(f"{inside!r} cannot be read ({_reason(error)}); copy it again or export again.") from None
+
+
+def _reason(error: OSError) -> str:
+    return error.strerror or type(error).__name__
 
 
 def check_path(path: str) -> str:

@@ -16,11 +16,12 @@ import numpy as np
 import onnxruntime as ort
 
 from .available import available_cores
-from .bundle import Bundle, GraphInfo, TensorInfo
+from .bundle import Bundle, GraphContent, GraphInfo, TensorInfo
 from .contract import check_signature
 from .cuda_memory import CudaStream, DeviceMemory
 from .engine import Array, allocate, resolved_shape
 from .errors import EngineError, first_line
+from .protobuf_wire import Content
 
 Providers = tuple[str | tuple[str, dict[str, str]], ...]
 CPU_ONLY: Providers = ("CPUExecutionProvider",)
@@ -110,18 +111,18 @@ class OnnxRuntimeEngine:
         self,
         name: str,
         graph: GraphInfo,
-        path: Path,
+        model: Path | GraphContent,
         threads: int | None = None,
         providers: Providers | None = None,
         *,
         keeps_memory: bool = True,
     ) -> None:
-        """Load the model at `path` and check it against `graph`.
+        """Load a model and check it against `graph`.
 
         Args:
             name: the graph's name, for messages.
             graph: the contract as the manifest states it.
-            path: the ONNX file.
+            model: an ONNX file of one's own, or what was read of a bundle.
             threads: threads of one run; None takes every core that the process may use.
             providers: where it may run, best first; None takes a GPU if this ONNX Runtime can, else the CPU.
             keeps_memory: whether the CPU's working memory stays for the next run, which is faster, or is given back.
@@ -140,13 +141,23 @@ class OnnxRuntimeEngine:
         options.add_session_config_entry("session.force_spinning_stop", "1")
         # Its change of int8 Q/DQ to uint8 fails on Q/DQ that ONNX Runtime has moved itself; ours are uint8 for CPUs.
         options.add_session_config_entry("session.qdqisint8allowed", "1")
+        # What looks like ONNX Runtime's own format would be read as that, which nobody has checked.
+        options.add_session_config_entry("session.load_model_format", "ONNX")
+        if isinstance(model, GraphContent):
+            _give_data(options, model.data)
         try:
-            self.session = ort.InferenceSession(str(path), options, providers=list(providers or on_gpu()))
+            self.session = ort.InferenceSession(
+                model.file if isinstance(model, GraphContent) else str(model),
+                options,
+                providers=list(providers or on_gpu()),
+            )
         except _FAILURES as error:
             raise EngineError(
-                f"ONNX Runtime {ort.__version__} cannot load {path.name!r} ({first_line(error)}); export the "
+                f"ONNX Runtime {ort.__version__} cannot load {graph.file!r} ({first_line(error)}); export the "
                 "bundle again or upgrade onnxruntime."
             ) from error
+        # It would keep the file's content for a second start on other devices, which none of ours makes.
+        vars(self.session).pop("_model_bytes", None)
         found = GraphInfo(graph.file, _tensors(self.session.get_inputs()), _tensors(self.session.get_outputs()))
         check_signature(name, found, graph.inputs, graph.outputs)
         self.backend = f"onnxruntime {ort.__version__}"
@@ -184,7 +195,7 @@ class OnnxRuntimeEngine:
 def load_engines(
     bundle: Bundle, threads: int | None = None, providers: Providers | None = None
 ) -> dict[str, OnnxRuntimeEngine]:
-    """Verify and load the five graphs of a bundle; arguments as for `OnnxRuntimeEngine`.
+    """Check and load the five graphs of a bundle; arguments as for `OnnxRuntimeEngine`.
 
     Raises:
         BundleError: a file is missing or changed, or a graph differs from the manifest.
@@ -192,8 +203,8 @@ def load_engines(
     """
     engines = {}
     for name, graph in bundle.manifest.graphs.items():
-        bundle.verify(bundle.graph_files(name))
-        engines[name] = OnnxRuntimeEngine(name, graph, bundle.path(graph.file), threads, providers)
+        with bundle.graph(name) as content:
+            engines[name] = OnnxRuntimeEngine(name, graph, content, threads, providers)
     return engines
 
 
@@ -230,6 +241,12 @@ def _load_cuda_libraries() -> None:
     # Those that were installed as packages are found by no other way.
     with redirect_stdout(sys.stderr):
         ort.preload_dlls()
+
+
+def _give_data(options: Any, data: Mapping[str, Content]) -> None:
+    """Let a model find the files that it calls by these names in memory, and only there."""
+    buffers = [np.frombuffer(content, np.uint8) for content in data.values()]
+    options.add_external_initializers_from_files_in_memory(list(data), buffers, [buffer.nbytes for buffer in buffers])
 
 
 def _tensors(arguments: Any) -> tuple[TensorInfo, ...]:

@@ -13,10 +13,16 @@ from rap_edge.runtime.contract import check_contract, contract
 from rap_edge.runtime.errors import BundleError, RapEdgeError
 
 
+def onnx_file(name: str) -> bytes:
+    """The smallest ONNX model: a graph with a name."""
+    graph = b"\x12" + bytes([len(name)]) + name.encode()
+    return b"\x3a" + bytes([len(graph)]) + graph
+
+
 def manifest(root: Path) -> Manifest:
     graphs = {}
     for name, signature in contract(TINY, "float32").items():
-        (root / f"{name}.onnx").write_bytes(name.encode())
+        (root / f"{name}.onnx").write_bytes(onnx_file(name))
         graphs[name] = GraphInfo(f"{name}.onnx", *signature)
     files = {graph.file: hash_file(root / graph.file) for graph in graphs.values()}
     plan = EngineInfo("dit.onnx", "tensorrt-rtx", "1.7", "linux-x86_64", ("8.9",), "p", "0" * 64, {"fused": 2})
@@ -43,14 +49,14 @@ def test_a_manifest_survives_the_round_trip(folder: Path) -> None:
 
 
 def test_a_changed_byte_is_found(folder: Path) -> None:
-    (folder / "dit.onnx").write_bytes(b"dIt")
+    (folder / "dit.onnx").write_bytes(onnx_file("dIt"))
     with pytest.raises(BundleError, match=r"dit\.onnx.*changed"):
         Bundle.open(folder).verify()
 
 
 def test_a_shorter_file_is_found(folder: Path) -> None:
     (folder / "dit.onnx").write_bytes(b"d")
-    with pytest.raises(BundleError, match="1 bytes instead of 3"):
+    with pytest.raises(BundleError, match="1 bytes instead of 7"):
         Bundle.open(folder).verify()
 
 
@@ -129,7 +135,7 @@ def test_what_later_versions_add_is_ignored(folder: Path) -> None:
 
 def test_a_link_that_leaves_the_bundle_is_refused(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
     outside = tmp_path_factory.mktemp("outside") / "dit.onnx"
-    outside.write_bytes(b"dit")
+    outside.write_bytes(onnx_file("dit"))
     (folder / "dit.onnx").unlink()
     (folder / "dit.onnx").symlink_to(outside)
     with pytest.raises(BundleError, match="outside the bundle"):
