@@ -364,7 +364,7 @@ class Bundle:
                 pass
 
     @contextmanager
-    def graph(self, name: str) -> Iterator[GraphContent]:
+    def graph_content(self, name: str) -> Iterator[GraphContent]:
         """What ONNX Runtime reads of graph `name`; raises `BundleError` as `mapped`."""
         info = self.manifest.graphs[name]
         with ExitStack() as stack:

@@ -203,7 +203,7 @@ def load_engines(
     """
     engines = {}
     for name, graph in bundle.manifest.graphs.items():
-        with bundle.graph(name) as content:
+        with bundle.graph_content(name) as content:
             engines[name] = OnnxRuntimeEngine(name, graph, content, threads, providers)
     return engines
 

@@ -175,7 +175,7 @@ def test_only_a_graphs_own_weights_lie_in_other_files() -> None:
         model([helper.make_node("If", ["c"], ["y"], then_branch=inner, else_branch=inner)]),
         sparse,
     ):
-        with pytest.raises(BundleError, match="reads 'graph.data'"):
+        with pytest.raises(BundleError, match=r"reads 'graph\.data'"):
             check_graph("dit", harmful.SerializeToString(), ["graph.data"])
 
 
@@ -209,7 +209,7 @@ def test_what_is_no_model_is_refused(content: bytes) -> None:
 
 def test_a_file_of_nothing_but_parts_is_given_up() -> None:
     content = b"\x3a\x80\x80\x80\x08" + b"\x0a\x00" * (8 << 20)
-    with pytest.raises(BundleError, match="too many parts|nodes"):
+    with pytest.raises(BundleError, match="too many parts"):
         check_graph("dit", content, [])
 
 
