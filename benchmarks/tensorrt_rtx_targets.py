@@ -66,7 +66,7 @@ def attempt(bundle: Bundle, claim: Claim, target: str | None, inputs: Mapping[st
         except RapEdgeError as error:
             return Attempt(name, first_line(error), "")
         try:
-            engine = TensorRtEngine(GRAPH, manifest.graphs[GRAPH], plan, load_module(RTX), Cuda())
+            engine = TensorRtEngine(GRAPH, manifest.graphs[GRAPH], plan.read_bytes(), load_module(RTX), Cuda())
             found, seconds = run(engine, inputs)
         except RapEdgeError as error:
             return Attempt(name, built, first_line(error))
@@ -100,7 +100,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         inputs = {tensor.name: random.standard_normal(tensor.shape).astype(tensor.dtype) for tensor in info.inputs}
         inputs["timestep"][...] = 500.0
         claim = read_claims(bundle.root, bundle.manifest)[GRAPH]
-        expected, _ = run(OnnxRuntimeEngine(GRAPH, info, bundle.path(info.file), None, CPU_ONLY), inputs)
+        with bundle.graph_content(GRAPH) as content:
+            expected, _ = run(OnnxRuntimeEngine(GRAPH, info, content, None, CPU_ONLY), inputs)
     except RapEdgeError as error:
         print(error, file=sys.stderr)
         return 2

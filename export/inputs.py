@@ -49,8 +49,8 @@ def golden_inputs(bundle: Bundle) -> tuple[NDArray[np.uint8], NDArray[np.float32
     spec, golden = bundle.manifest.spec, bundle.manifest.golden
     if golden.portrait is None or golden.audio is None:
         raise BundleError("The bundle has no golden clip to measure with; export it again.")
-    bundle.verify([golden.portrait, golden.audio])
-    portrait = load_portrait(bundle.path(golden.portrait), spec.image_size)
+    bundle.verify([golden.audio])
+    portrait = load_portrait(bundle.read(golden.portrait), spec.image_size)
     return portrait, read_mono(bundle.path(golden.audio), spec.sample_rate, BUNDLE_CONTAINERS)
 
 

@@ -64,7 +64,7 @@ class Avatar:
     def open(
         cls,
         bundle: str | Path | Bundle,
-        portrait: str | Path | NDArray[Any] | None = None,
+        portrait: str | Path | bytes | NDArray[Any] | None = None,
         *,
         steps: int | None = None,
         new_latents: int | None = None,
@@ -76,7 +76,7 @@ class Avatar:
 
         Args:
             bundle: the folder that `rap-export` wrote.
-            portrait: a picture file or uint8 [H, W, 3] RGB array; None takes the bundle's golden portrait.
+            portrait: a picture file, its content, or uint8 [H, W, 3] RGB; None takes the bundle's golden portrait.
             steps: denoise steps per chunk; None takes the spec's.
             new_latents: latents that a chunk adds, the latency dial; None takes the spec's. See
                 `ModelSpec.with_new_latents` and `ModelSpec.with_latency`.
@@ -100,8 +100,7 @@ class Avatar:
             golden = bundle.manifest.golden.portrait
             if golden is None:
                 raise BundleError("The bundle has no golden portrait; pass a portrait.")
-            bundle.verify([golden])
-            portrait = bundle.path(golden)
+            portrait = bundle.read(golden)
         picture = load_portrait(portrait, spec.image_size)
         loaded = load_engines(bundle, engine, fallback=fallback, threads=threads)
         at_once = max(available_cores() // threads, 1) if threads else 1

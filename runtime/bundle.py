@@ -23,7 +23,7 @@ from typing import Annotated, Any
 from .bounds import Count, Json, OneOf, Real, Text, Whole, printable, shown
 from .errors import BundleError
 from .fields import FieldError, R, record_from
-from .graph_check import check_graph
+from .graph_check import MAX_GRAPH_BYTES, check_graph
 from .protobuf_wire import Content
 from .regular_file import open_regular, read_regular
 from .spec import ModelSpec
@@ -319,15 +319,19 @@ class Bundle:
         """
         return _inside(self.root, inside)
 
-    def read(self, inside: str) -> bytes:
+    def read(self, inside: str, most: int = 256 << 20) -> bytes:
         """The content of a file: the very bytes whose size and hash were compared, and a graph's were checked.
 
         Args:
             inside: path inside the bundle.
+            most: bytes that it may have.
 
         Raises:
-            BundleError: the file is not listed, missing, no regular file or changed, or `check_graph` refuses it.
+            BundleError: the file is not listed, missing, no regular file, too large or changed, or `check_graph`
+                refuses it.
         """
+        if (info := self.manifest.files.get(inside)) is not None and info.bytes > most:
+            raise BundleError(f"{inside!r} is larger than {most >> 20} MiB; get the bundle from a source you trust.")
         with self._open(inside) as file, _told(inside):
             content = file.read(self.manifest.files[inside].bytes + 1)
         self._compare(inside, len(content), hashlib.sha256(content).hexdigest())
@@ -353,6 +357,11 @@ class Bundle:
             if _state(file) != before:
                 raise BundleError(f"{inside!r} was changed while it was read; try again.")
 
+    def check_sizes(self, paths: Iterable[str]) -> None:
+        """Check that files are there, regular and of their size, which takes no time; raises `BundleError`."""
+        for inside in paths:
+            self._open(inside).close()
+
     def verify(self, paths: Iterable[str] | None = None) -> None:
         """Check the given files, or every file, as `read` does, and keep none.
 
@@ -369,7 +378,7 @@ class Bundle:
         info = self.manifest.graphs[name]
         with ExitStack() as stack:
             data = {_beside(info.file, inside): stack.enter_context(self.mapped(inside)) for inside in info.data}
-            yield GraphContent(self.read(info.file), data)
+            yield GraphContent(self.read(info.file, MAX_GRAPH_BYTES), data)
 
     def graph_files(self, name: str) -> tuple[str, ...]:
         """The files, paths inside the bundle, that running graph `name` reads."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -25,7 +26,8 @@ from .memory_plan import plan_memory
 from .nvml import driver_state, free_memory
 from .onnxruntime_engine import CPU_ONLY, has_cuda, on_gpu
 from .onnxruntime_engine import load_engines as load_onnxruntime
-from .preflight import Machine, check_engine, this_machine
+from .preflight import Machine, check_engine, damaged, this_machine
+from .protobuf_wire import Content
 from .runtime_cache import cache_path
 from .spec import ModelSpec
 from .tensorrt_engine import TensorRtEngine
@@ -175,20 +177,30 @@ def _load_plans(
     runs_in = {name: check_engine(bundle, name, plan, machine) for name, plan in plans.items()}
     if (free := free_memory(driver_state(), machine.driver.devices)) is not None:
         plan_memory(bundle.manifest, plans).certain().require(free)
-    gpu, cuda = machine.driver.devices[0], Cuda()
     engines: dict[str, TensorRtEngine] = {}
-    for name, plan in plans.items():
-        module = load_module(runs_in[name])
-        if module is None:
-            raise PreflightError(f"The module {runs_in[name].module!r} does not load; run {runs_in[name].install}.")
-        engines[name] = TensorRtEngine(
-            name,
-            bundle.manifest.graphs[name],
-            bundle.path(plan.file),
-            module,
-            cuda,
-            device=gpu.name,
-            cache=cache_path(bundle, name, plan, gpu.compute_capability),
-            allow_host_code=allow_host_code,
-        )
+    with ExitStack() as files:
+        contents = {name: _mapped(files, bundle, plan) for name, plan in plans.items()}
+        gpu, cuda = machine.driver.devices[0], Cuda()
+        for name, plan in plans.items():
+            module = load_module(runs_in[name])
+            if module is None:
+                raise PreflightError(f"The module {runs_in[name].module!r} does not load; run {runs_in[name].install}.")
+            engines[name] = TensorRtEngine(
+                name,
+                bundle.manifest.graphs[name],
+                contents[name],
+                module,
+                cuda,
+                device=gpu.name,
+                cache=cache_path(bundle, name, plan, gpu.compute_capability),
+                allow_host_code=allow_host_code,
+            )
     return LoadedEngines(engines, partial(DeviceChunkLoop, Device.open(cuda, cuda.stream(), engines), engines))
+
+
+def _mapped(files: ExitStack, bundle: Bundle, plan: EngineInfo) -> Content:
+    """A plan in pages that the system can take back at any time: on a Jetson a copy would take the GPU's memory."""
+    try:
+        return files.enter_context(bundle.mapped(plan.file))
+    except BundleError as error:
+        raise damaged(bundle, plan, error) from None

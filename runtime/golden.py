@@ -32,7 +32,7 @@ class GoldenClip:
     """What the self-test plays and compares.
 
     Attributes:
-        portrait: picture file.
+        portrait: content of the picture file.
         audio: speech file.
         frames: uint8 [N, H, W, 3], the expected ones.
         indices: int64 [N], their numbers in the video, rising.
@@ -40,7 +40,7 @@ class GoldenClip:
         psnr: in dB, what the bundle reached when it was exported; None if the bundle does not say.
     """
 
-    portrait: Path
+    portrait: bytes
     audio: Path
     frames: NDArray[np.uint8]
     indices: NDArray[np.int64]
@@ -60,10 +60,10 @@ def read_golden(bundle: Bundle) -> GoldenClip:
         raise BundleError(f"The bundle has no golden {missing} for a self-test; {_CURE}.")
     if golden.seed is None:
         raise BundleError(f"The golden clip has no seed; {_CURE}.")
-    bundle.verify(golden.files)
-    frames, indices = read_frames(bundle.path(golden.frames), bundle.manifest.spec)
+    bundle.verify([golden.audio])
+    frames, indices = read_frames(bundle.read(golden.frames), bundle.manifest.spec)
     return GoldenClip(
-        portrait=bundle.path(golden.portrait),
+        portrait=bundle.read(golden.portrait),
         audio=bundle.path(golden.audio),
         frames=frames,
         indices=indices,
@@ -72,22 +72,22 @@ def read_golden(bundle: Bundle) -> GoldenClip:
     )
 
 
-def read_frames(path: Path, spec: ModelSpec) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
-    """The arrays `frames` uint8 [N, H, W, 3] and `indices` int64 [N] of an npz file, N at most `MAX_FRAMES`.
+def read_frames(content: bytes, spec: ModelSpec) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+    """The arrays `frames` uint8 [N, H, W, 3] and `indices` int64 [N] in an npz file, N at most `MAX_FRAMES`.
 
     Raises:
         BundleError: the file is no such thing.
     """
     picture = (spec.image_size, spec.image_size, 3)
     try:
-        with zipfile.ZipFile(path) as archive:
+        with zipfile.ZipFile(io.BytesIO(content)) as archive:
             indices = _array(archive, "indices", np.dtype("<i8"), ())
             frames = _array(archive, "frames", np.dtype("u1"), picture)
     except (OSError, ValueError, KeyError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
-        raise BundleError(f"The golden frames {path.name!r} cannot be read ({first_line(error)}); {_CURE}.") from None
+        raise BundleError(f"The golden frames cannot be read ({first_line(error)}); {_CURE}.") from None
     rising = len(indices) == len(frames) > 0 and indices[0] >= 0 and bool((np.diff(indices) > 0).all())
     if not rising or indices[-1] > MAX_INDEX:
-        raise BundleError(f"The golden frames {path.name!r} are not numbered in rising order; {_CURE}.")
+        raise BundleError(f"The golden frames are not numbered in rising order; {_CURE}.")
     return frames, indices
 
 

@@ -13,7 +13,7 @@ from .errors import BundleError
 from .protobuf_wire import VARINT, Content, WireError, WireReader, tag
 
 # Protobuf's own limit.
-MAX_BYTES = (2 << 30) - 1
+MAX_GRAPH_BYTES = (2 << 30) - 1
 MAX_NODES = 20_000
 MAX_DEPTH = 8
 _MAX_FIELDS = 1_000_000
@@ -47,7 +47,7 @@ def check_graph(name: str, content: Content, data: Collection[str]) -> None:
             its own, more than `MAX_NODES` nodes once its functions are written out, or more than `MAX_DEPTH` functions
             or branches within each other.
     """
-    if len(content) > MAX_BYTES:
+    if len(content) > MAX_GRAPH_BYTES:
         raise BundleError(f"The graph {name!r} is larger than 2 GiB, which no ONNX file is; export the bundle again.")
     try:
         _Check(content, data).run()

@@ -72,8 +72,8 @@ def check_engine(bundle: Bundle, name: str, engine: EngineInfo, machine: Machine
         The module that runs it.
 
     Raises:
-        PreflightError: names the first fact that is wrong and the command that mends it. In turn: the plan's size and
-            hash, the graph that it was built from, platform, module, version, GPU, compute capability.
+        PreflightError: names the first fact that is wrong and the command that mends it. In turn: the plan's size, the
+            graph that it was built from, platform, module, version, GPU, compute capability.
     """
     fail = partial(_failure, engine.file)
     _check_files(bundle, name, engine, fail)
@@ -116,14 +116,20 @@ def rebuild_command(bundle: Bundle, engine: EngineInfo, target: str = "") -> str
     return f"'rap-export --bundle {bundle.root} --engine {engine.backend}{options}'"
 
 
+def damaged(bundle: Bundle, engine: EngineInfo, error: BundleError) -> PreflightError:
+    """That the plan is not what the manifest says, and the command that mends it."""
+    cure = f"copy it again or run {rebuild_command(bundle, engine)}"
+    return _failure(engine.file, f"is damaged ({_inner(error)})", cure)
+
+
 def _check_files(bundle: Bundle, name: str, engine: EngineInfo, fail: Callable[[str, str], PreflightError]) -> None:
     graph, files = bundle.manifest.graphs[name], bundle.manifest.files
     try:
-        bundle.verify([engine.file])
+        bundle.check_sizes([engine.file])
     except BundleError as error:
-        raise fail(f"is damaged ({_inner(error)})", f"copy it again or run {rebuild_command(bundle, engine)}") from None
+        raise damaged(bundle, engine, error) from None
     try:
-        bundle.verify(bundle.graph_files(name))
+        bundle.check_sizes(bundle.graph_files(name))
     except BundleError as error:
         raise fail(
             f"belongs to a graph that is damaged ({_inner(error)})", "copy the bundle again or export it again"

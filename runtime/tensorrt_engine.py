@@ -7,8 +7,6 @@ caller, after the pre-flight.
 
 from __future__ import annotations
 
-import mmap
-import os
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -21,6 +19,7 @@ from .contract import check_signature
 from .cuda_memory import Cuda, CudaGraph, CudaStream, DeviceMemory
 from .engine import Array, allocate, resolved_shape
 from .errors import EngineError
+from .protobuf_wire import Content
 from .runtime_cache import RuntimeCacheFile
 from .tensorrt_module import log_of
 
@@ -128,7 +127,7 @@ class TensorRtEngine:
         self,
         name: str,
         graph: GraphInfo,
-        plan: Path,
+        plan: Content,
         module: Any,
         cuda: Cuda,
         *,
@@ -141,7 +140,7 @@ class TensorRtEngine:
         Args:
             name: the graph's name, for messages.
             graph: the contract as the manifest states it.
-            plan: the file.
+            plan: content of the file, which is not needed afterwards.
             module: `tensorrt_rtx`, `tensorrt` or `tensorrt_lean`, imported.
             cuda: the GPU's context.
             device: the GPU's name, for reports.
@@ -162,7 +161,8 @@ class TensorRtEngine:
         self._engine = self._deserialize(plan)
         if self._engine is None:
             raise EngineError(
-                f"{self.backend} cannot load {plan.name!r} ({self._log.last_error()}); build it again with rap-export."
+                f"{self.backend} cannot load the plan of {name!r} ({self._log.last_error()}); build it again with "
+                "rap-export."
             )
         found = engine_signature(self._engine, graph)
         check_signature(name, found, graph.inputs, graph.outputs)
@@ -252,14 +252,11 @@ class TensorRtEngine:
         context.set_aux_streams([stream.handle for stream in auxiliary])
         return TensorRtContext(context, auxiliary)
 
-    def _deserialize(self, plan: Path) -> Any:
+    def _deserialize(self, plan: Content) -> Any:
         """The engine in a plan, None if TensorRT refuses it."""
-        with plan.open("rb") as file:
-            if not os.fstat(file.fileno()).st_size:
-                raise EngineError(f"The plan {plan.name!r} is empty; build it again with rap-export.")
-            # Pages of the file can be taken back at any time; a copy of a plan of gigabytes could not.
-            with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-                return self._runtime.deserialize_cuda_engine(data)
+        if not plan:
+            raise EngineError(f"The plan of {self.name!r} is empty; build it again with rap-export.")
+        return self._runtime.deserialize_cuda_engine(plan)
 
     def _runtime_cache(self) -> Any:
         if self._cache_file is None:

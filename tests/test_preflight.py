@@ -81,7 +81,11 @@ def test_a_truncated_plan(folder) -> None:
 
 def test_a_changed_plan(folder) -> None:
     (folder / "dit.plan").write_bytes(b"plan of dIt")
-    assert "has been changed" in refused(folder)
+    check(folder)
+    with pytest.raises(PreflightError, match=r"'dit\.plan' is damaged \('dit\.plan' has been changed"):
+        load_engines(Bundle.open(folder), "dit.plan", machine=FITTING)
+    loaded = load_engines(Bundle.open(folder), "dit.plan", fallback=True, threads=1, machine=FITTING)
+    assert loaded.notes[0].startswith("Fell back to ONNX Runtime: The engine 'dit.plan' is damaged")
 
 
 def test_a_graph_that_was_changed_on_disk(folder) -> None:

@@ -38,9 +38,7 @@ class Machine:
     def __init__(self, folder: Path, tensors=TENSORS, cache: Path | None = None, kind=FakeTensorRtx, **module) -> None:
         self.driver = FakeCudaDriver()
         self.module = kind(self.driver, tensors, double, **module)
-        plan = folder / "g.plan"
-        plan.write_bytes(b"plan")
-        self.engine = TensorRtEngine("g", GRAPH, plan, self.module, Cuda(self.driver), cache=cache)
+        self.engine = TensorRtEngine("g", GRAPH, b"plan", self.module, Cuda(self.driver), cache=cache)
 
 
 def test_a_run_copies_in_computes_copies_out_and_waits(tmp_path) -> None:
@@ -186,7 +184,7 @@ def test_a_static_plan_takes_the_size_it_was_built_for_and_no_other(tmp_path) ->
 
 
 def test_a_plan_that_tensorrt_refuses_is_a_sentence_with_its_reason(tmp_path) -> None:
-    with pytest.raises(EngineError, match=r"tensorrt-rtx 1\.7\.1\.116 cannot load 'g\.plan' \(Platform mismatch\)"):
+    with pytest.raises(EngineError, match=r"rtx 1\.7\.1\.116 cannot load the plan of 'g' \(Platform mismatch\)"):
         Machine(tmp_path, refuse=True)
 
 
@@ -194,22 +192,21 @@ def test_every_engine_hears_what_tensorrt_says_to_the_first_logger_of_the_proces
     machine = Machine(tmp_path)
     machine.module.refuse = True
     with pytest.raises(EngineError, match="Platform mismatch"):
-        TensorRtEngine("g", GRAPH, tmp_path / "g.plan", machine.module, Cuda(machine.driver))
+        TensorRtEngine("g", GRAPH, b"plan", machine.module, Cuda(machine.driver))
     first, second = (logger for _, logger in machine.module.runtimes)
     assert first is second
 
 
 def test_an_empty_plan_is_a_sentence(tmp_path) -> None:
-    (tmp_path / "empty.plan").touch()
     machine = Machine(tmp_path)
-    with pytest.raises(EngineError, match=r"plan 'empty\.plan' is empty; build it again"):
-        TensorRtEngine("g", GRAPH, tmp_path / "empty.plan", machine.module, Cuda(machine.driver))
+    with pytest.raises(EngineError, match=r"plan of 'g' is empty; build it again"):
+        TensorRtEngine("g", GRAPH, b"", machine.module, Cuda(machine.driver))
 
 
 def test_host_code_in_plans_is_refused_unless_it_is_asked_for(tmp_path) -> None:
     machine = Machine(tmp_path)
     assert machine.module.runtimes[0][0].engine_host_code_allowed is False
-    TensorRtEngine("g", GRAPH, tmp_path / "g.plan", machine.module, Cuda(machine.driver), allow_host_code=True)
+    TensorRtEngine("g", GRAPH, b"plan", machine.module, Cuda(machine.driver), allow_host_code=True)
     assert machine.module.runtimes[1][0].engine_host_code_allowed is True
 
 

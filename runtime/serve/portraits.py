@@ -66,14 +66,13 @@ class Portraits:
             BundleError: there is no picture at all, or the bundle's is damaged.
         """
         own = bundle.manifest.golden.portrait
-        sources = [(path, path.stem.replace("_", " ")[:40]) for path in files]
+        sources: list[tuple[Path | bytes, str]] = [(path, path.stem.replace("_", " ")[:40]) for path in files]
         if own is not None:
-            bundle.verify([own])
-            sources.append((bundle.path(own), "Built in"))
+            sources.append((bundle.read(own), "Built in"))
         if not sources:
             raise BundleError("The bundle has no portrait of its own; pass --portrait.")
-        for index, (path, name) in enumerate(sources):
-            picture = load_portrait(path, self._spec.image_size)
+        for index, (source, name) in enumerate(sources):
+            picture = load_portrait(source, self._spec.image_size)
             self._fixed[f"p{index}"] = self._open(f"p{index}", name, picture, uploaded=False)
 
     def upload(self, data: bytes) -> Portrait:
