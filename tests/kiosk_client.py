@@ -1,4 +1,4 @@
-"""A kiosk over the tiny bundle, in this process, behind aiohttp's own test server."""
+"""A kiosk over the tiny bundle, in this process, and a client of it."""
 
 from __future__ import annotations
 
@@ -9,26 +9,38 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
-from aiohttp import ClientWebSocketResponse, WSMsgType
-from aiohttp.test_utils import TestClient, TestServer
+from aiohttp import ClientSession, ClientWebSocketResponse, CookieJar, WSMsgType
+from yarl import URL
 
 from rap_edge.runtime.bundle import Bundle
 from rap_edge.runtime.engines import load_engines
-from rap_edge.runtime.serve.app import build_app
 from rap_edge.runtime.serve.kiosk import Kiosk
 from rap_edge.runtime.serve.portraits import Portraits
+from rap_edge.runtime.serve.server import listening
 from rap_edge.runtime.serve.settings import Settings
 
 
+class Client:
+    """`ClientSession`'s verbs, on paths of one server."""
+
+    def __init__(self, session: ClientSession, port: int) -> None:
+        self.port = port
+        self.get, self.post, self.put, self.delete = session.get, session.post, session.put, session.delete
+        self.ws_connect = session.ws_connect
+
+
 @contextlib.asynccontextmanager
-async def served(bundle: Path, **settings: Any) -> AsyncIterator[tuple[TestClient, Kiosk]]:
+async def served(bundle: Path, **settings: Any) -> AsyncIterator[tuple[Client, Kiosk]]:
     """A client and the kiosk it talks to; two places unless the settings say otherwise."""
     opened = Bundle.open(bundle)
     portraits = Portraits(opened, opened.manifest.spec, load_engines(opened, threads=1))
     portraits.load(opened, ())
-    kiosk = Kiosk(Settings(**{"max_sessions": 2} | settings), portraits, rtf=0.1)
-    async with TestClient(TestServer(build_app(kiosk))) as client:
-        yield client, kiosk
+    kiosk = Kiosk(Settings(**{"max_sessions": 2, "port": 0} | settings), portraits, rtf=0.1)
+    async with listening(kiosk) as address:
+        port = URL(address).port
+        assert port is not None
+        async with ClientSession(f"http://127.0.0.1:{port}", cookie_jar=CookieJar(unsafe=True)) as session:
+            yield Client(session, port), kiosk
     assert not kiosk.visits
     assert kiosk.admission.taken == 0
 

@@ -6,11 +6,10 @@ import re
 from collections.abc import Iterator
 
 import pytest
-from aiohttp.test_utils import TestClient
 from aiortc import RTCConfiguration, RTCPeerConnection
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from kiosk_client import served
+from kiosk_client import Client, served
 from tiny_bundle import write_tiny_bundle
 
 from rap_edge.runtime.serve import webrtc
@@ -30,7 +29,7 @@ async def good_offer() -> str:
 class Posted:
     """A kiosk with two places whose visitors never come, and the event loop where it lives."""
 
-    def __init__(self, runner: asyncio.Runner, client: TestClient, kiosk: Kiosk) -> None:
+    def __init__(self, runner: asyncio.Runner, client: Client, kiosk: Kiosk) -> None:
         self.runner, self.client, self.kiosk = runner, client, kiosk
         self.offer = runner.run(good_offer())
 

@@ -9,10 +9,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from aiohttp.test_utils import TestClient
 from aiortc import MediaStreamTrack, RTCConfiguration, RTCIceServer, RTCPeerConnection, RTCSessionDescription
 from av import AudioFrame
-from kiosk_client import run, served
+from kiosk_client import Client, run, served
 from tiny_bundle import write_tiny_bundle
 
 from rap_edge.runtime.serve import webrtc
@@ -57,7 +56,7 @@ class Peer:
 
 @asynccontextmanager
 async def connected(
-    client: TestClient, ice_servers: Sequence[RTCIceServer] = (), candidates: str = ""
+    client: Client, ice_servers: Sequence[RTCIceServer] = (), candidates: str = ""
 ) -> AsyncIterator[Peer]:
     """A visitor; of both descriptions only the candidates with these words are told to the other side."""
     peer = Peer(ice_servers)

@@ -114,7 +114,12 @@ def middleware(guard: Guard) -> Middleware:
 
 
 async def add_headers(request: web.Request, response: web.StreamResponse) -> None:
-    """Signal handler that runs for every answer, errors included."""
+    """Signal handler that runs for every answer of the application."""
+    set_headers(response)
+
+
+def set_headers(response: web.StreamResponse) -> None:
+    """Say what the browser may do with an answer."""
     for name, value in _HEADERS.items():
         response.headers[name] = value
     response.headers.setdefault("Cache-Control", "no-store")

@@ -12,6 +12,7 @@ from ..errors import PortraitError, RapEdgeError
 from .access import Guard, add_headers, middleware, refusal
 from .admission import KioskFullError
 from .body import BodyDamagedError, BodyTooLargeError, BodyTooSlowError, read_body
+from .http_connection import note_request
 from .kiosk import KIOSK, Kiosk
 from .metrics import CONTENT_TYPE
 from .page_files import add_page
@@ -27,7 +28,8 @@ _UPLOADS = web.AppKey("UPLOADS", asyncio.Semaphore)
 
 def build_app(kiosk: Kiosk) -> web.Application:
     """The application; it stops the kiosk when it shuts down."""
-    app = web.Application(middlewares=[_sentences(kiosk), middleware(Guard(kiosk.settings, kiosk.metrics))])
+    guard = Guard(kiosk.settings, kiosk.metrics)
+    app = web.Application(middlewares=[note_request, _sentences(kiosk), middleware(guard)])
     app[KIOSK] = kiosk
     app[_UPLOADS] = asyncio.Semaphore(_UPLOADS_AT_ONCE)
     app.on_response_prepare.append(add_headers)

@@ -93,7 +93,10 @@ def _run(arguments: argparse.Namespace) -> int:
         key=arguments.tls_key,
     )
     settings.validate()
+    from .log import log_to_stderr
     from .server import open_kiosk, serve
+
+    log_to_stderr("rap-serve")
 
     print("rap-serve: loading the model and measuring this machine ...", file=sys.stderr)
     kiosk = open_kiosk(arguments.bundle, settings)

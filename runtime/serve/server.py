@@ -6,14 +6,17 @@ import asyncio
 import contextlib
 import signal
 import ssl
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 
 from aiohttp import web
 
 from ..bundle import Bundle
 from ..errors import ServeError
 from .app import build_app
+from .crowd import Crowd, most_connections
 from .kiosk import Kiosk
+from .listener import Listener
+from .log import note_loose_end
 from .settings import Settings
 
 _SHUTDOWN_SECONDS = 3.0
@@ -30,23 +33,34 @@ async def serve(kiosk: Kiosk, on_ready: Callable[[str], None], stop: asyncio.Eve
     Raises:
         ServeError: the address is taken or does not exist, or the certificate cannot be used.
     """
-    settings = kiosk.settings
     stop = stop or asyncio.Event()
-    context = _tls(settings)
-    runner = web.AppRunner(build_app(kiosk), access_log=None, shutdown_timeout=_SHUTDOWN_SECONDS)
-    await runner.setup()
-    try:
-        site = web.TCPSite(runner, settings.host, settings.port, ssl_context=context)
-        try:
-            await site.start()
-        except OSError as error:
-            reason = error.strerror or "the address cannot be used"
-            raise ServeError(
-                f"Port {settings.port} of {settings.host!r} cannot be opened ({reason}); choose another one."
-            ) from None
+    asyncio.get_running_loop().set_exception_handler(note_loose_end)
+    async with listening(kiosk) as address:
         with _signals(stop):
-            on_ready(_address(settings, runner))
+            on_ready(address)
             await stop.wait()
+
+
+@contextlib.asynccontextmanager
+async def listening(kiosk: Kiosk) -> AsyncIterator[str]:
+    """Serve during the block, at the address that it is given; then stop the kiosk.
+
+    Raises:
+        ServeError: as `serve`.
+    """
+    settings = kiosk.settings
+    tls = _tls(settings)
+    runner = web.AppRunner(build_app(kiosk), shutdown_timeout=_SHUTDOWN_SECONDS)
+    await runner.setup()
+    assert runner.server is not None
+    try:
+        crowd = Crowd(most_connections(kiosk.admission.places))
+        listener = Listener(runner.server, crowd, kiosk.metrics, tls)
+        try:
+            port = await _open(listener, settings)
+            yield _address(settings, port)
+        finally:
+            await listener.close()
     finally:
         await runner.cleanup()
 
@@ -57,8 +71,17 @@ def open_kiosk(bundle_folder: str, settings: Settings) -> Kiosk:
     return Kiosk.open(Bundle.open(bundle_folder), settings)
 
 
-def _address(settings: Settings, runner: web.AppRunner) -> str:
-    port = runner.addresses[0][1]
+async def _open(listener: Listener, settings: Settings) -> int:
+    try:
+        return await listener.open(settings.host, settings.port)
+    except OSError as error:
+        reason = error.strerror or "the address cannot be used"
+        raise ServeError(
+            f"Port {settings.port} of {settings.host!r} cannot be opened ({reason}); choose another one."
+        ) from None
+
+
+def _address(settings: Settings, port: int) -> str:
     host = f"[{settings.host}]" if ":" in settings.host else settings.host
     return f"{'http' if settings.certificate is None else 'https'}://{host}:{port}/"
 

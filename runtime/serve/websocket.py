@@ -11,6 +11,7 @@ from aiohttp import WSMessage, WSMsgType, web
 from ..errors import AudioError, RapEdgeError, ServeError
 from ..mp4 import STREAM, Mp4Muxer
 from .admission import KioskFullError
+from .http_connection import HttpConnection, connection_of
 from .kiosk import KIOSK, Kiosk
 from .protocol import MAX_BINARY, Start, decode_pcm, is_finish, parse_start
 from .threads import to_its_end
@@ -29,7 +30,7 @@ async def websocket(request: web.Request) -> web.WebSocketResponse:
     # aiohttp refuses a message that is as long as its limit.
     socket = web.WebSocketResponse(max_msg_size=MAX_BINARY + 1, compress=False, heartbeat=20.0)
     await socket.prepare(request)
-    end = await _serve(kiosk, socket)
+    end = await _serve(kiosk, socket, connection_of(request))
     if not socket.closed:
         kind = "end" if end.code in (1000, 1001) else "error"
         await _try(socket.send_json({"type": kind, "reason": end.reason, "message": end.message}))
@@ -37,7 +38,7 @@ async def websocket(request: web.Request) -> web.WebSocketResponse:
     return socket
 
 
-async def _serve(kiosk: Kiosk, socket: web.WebSocketResponse) -> End:
+async def _serve(kiosk: Kiosk, socket: web.WebSocketResponse, connection: HttpConnection) -> End:
     try:
         async with asyncio.timeout(_START_SECONDS):
             message = await socket.receive()
@@ -54,7 +55,8 @@ async def _serve(kiosk: Kiosk, socket: web.WebSocketResponse) -> End:
         return End("bad-start", str(error), 1008)
     end = LEFT
     try:
-        end = await _converse(visit, socket, start)
+        with connection.has_place():
+            end = await _converse(visit, socket, start)
     finally:
         visit.close(end)
     return end
