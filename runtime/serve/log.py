@@ -43,6 +43,8 @@ def log_to_stderr(program: str) -> None:
     handler.setFormatter(logging.Formatter(f"{program}: %(message)s"))
     handler.addFilter(Sparing())
     logging.basicConfig(level=logging.WARNING, handlers=[handler])
+    # Its warnings quote what clients send.
+    logging.getLogger("aiohttp").setLevel(logging.ERROR)
 
 
 def note_loose_end(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:

@@ -29,7 +29,11 @@ async def websocket(request: web.Request) -> web.WebSocketResponse:
     kiosk = request.app[KIOSK]
     # aiohttp refuses a message that is as long as its limit.
     socket = web.WebSocketResponse(max_msg_size=MAX_BINARY + 1, compress=False, heartbeat=20.0)
-    await socket.prepare(request)
+    try:
+        await socket.prepare(request)
+    except ValueError:
+        # A key that is no base64; aiohttp looks for one kind of it only.
+        raise ServeError("This is no WebSocket handshake; use a WebSocket client.") from None
     end = await _serve(kiosk, socket, connection_of(request))
     if not socket.closed:
         kind = "end" if end.code in (1000, 1001) else "error"
