@@ -15,6 +15,7 @@ from yarl import URL
 from rap_edge.runtime.bundle import Bundle
 from rap_edge.runtime.engines import load_engines
 from rap_edge.runtime.serve.kiosk import Kiosk
+from rap_edge.runtime.serve.log import is_farewell
 from rap_edge.runtime.serve.portraits import Portraits
 from rap_edge.runtime.serve.server import listening
 from rap_edge.runtime.serve.settings import Settings
@@ -50,7 +51,9 @@ def run(scenario: Callable[[], Awaitable[None]]) -> None:
     unseen: list[dict[str, Any]] = []
 
     async def watched() -> None:
-        asyncio.get_running_loop().set_exception_handler(lambda _, context: unseen.append(context))
+        asyncio.get_running_loop().set_exception_handler(
+            lambda _, context: None if is_farewell(context) else unseen.append(context)
+        )
         await asyncio.wait_for(scenario(), 60)
 
     asyncio.run(watched())

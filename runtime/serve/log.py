@@ -9,9 +9,11 @@ import time
 import traceback
 from typing import Any
 
+from aiortc import InvalidStateError
+
 _WINDOW_SECONDS = 10.0
 _MOST_PER_WINDOW = 5
-# Their background tasks end in errors where a visitor leaves at the wrong moment or sends what no browser sends.
+# Their background tasks end in errors where a visitor sends what no browser sends.
 _LIBRARIES = frozenset({"aioice", "aiortc"})
 _LOG = logging.getLogger(__name__)
 
@@ -50,10 +52,17 @@ def log_to_stderr(program: str) -> None:
 def note_loose_end(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
     """An event loop's exception handler that has a line for what is known to end in the background."""
     error = context.get("exception")
+    if is_farewell(context):
+        return
     if isinstance(error, BaseException) and _ended_in(error) in _LIBRARIES:
         _LOG.warning("A visitor's connection ended in %s.", type(error).__name__)
     else:
         loop.default_exception_handler(context)
+
+
+def is_farewell(context: dict[str, Any]) -> bool:
+    """Whether an event loop's error is aiortc's surprise at a connection that was closed while it was being made."""
+    return isinstance(context.get("exception"), InvalidStateError)
 
 
 def _ended_in(error: BaseException) -> str:
