@@ -4,6 +4,10 @@ Every message says what is wrong and what to do about it. Command line programs 
 with status 2.
 """
 
+from __future__ import annotations
+
+from pathlib import Path
+
 
 class RapEdgeError(Exception):
     """Base class of every error that rap-edge raises on purpose."""
@@ -59,6 +63,14 @@ class PortraitError(RapEdgeError):
 
 class OutputError(RapEdgeError):
     """A result could not be written."""
+
+
+class OutputKeptError(OutputError):
+    """A result is complete, and could not take its name; the message says where it is, and so does `kept`."""
+
+    def __init__(self, message: str, kept: Path) -> None:
+        super().__init__(message)
+        self.kept = kept
 
 
 class SessionError(RapEdgeError):

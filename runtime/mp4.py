@@ -26,28 +26,38 @@ _BITS_PER_SECOND = 96_000
 
 @dataclass(frozen=True)
 class Mp4Form:
-    """How an mp4 is laid out: FFmpeg's options of the muxer and of libx264."""
+    """How an mp4 is laid out: FFmpeg's options of the muxer and of libx264, and seconds from keyframe to keyframe.
+
+    At a keyframe the noise of the compression changes everywhere at once, about five times as much as between other
+    frames. Every second that is seen as a pulse, so groups are as long as seeking and a stream's buffer allow.
+    """
 
     muxer: Mapping[str, str]
     encoder: Mapping[str, str]
+    group_seconds: int
 
 
-# Fragments while writing, so that a killed process leaves a playable file; a plain mp4 once closed. The header waits
-# for the first packets because the edit list, which removes the AAC encoder's delay, depends on them.
+# Fragments of a second while writing, so that a killed process leaves a playable file; a plain mp4 once closed. The
+# header waits for the first packets because the edit list, which removes the AAC encoder's delay, depends on them.
 RECORDING = Mp4Form(
-    {"movflags": "hybrid_fragmented+delay_moov+frag_keyframe", "flush_packets": "1"},
+    {"movflags": "hybrid_fragmented+delay_moov", "frag_duration": "1000000", "flush_packets": "1"},
     {"crf": "18", "preset": "veryfast"},
+    10,
 )
-# The same left in fragments: a plain mp4 needs the place of every frame at its end, which FFmpeg keeps in memory until
-# then, 10 MiB for an hour.
+# The same left in fragments: a plain mp4 needs the place of every frame, which FFmpeg keeps in memory until the end,
+# 10 MiB for an hour.
 FRAGMENTED = Mp4Form(
-    {"movflags": "delay_moov+default_base_moof+frag_keyframe", "flush_packets": "1"}, RECORDING.encoder
+    {"movflags": "delay_moov+default_base_moof", "frag_duration": "1000000", "flush_packets": "1"},
+    RECORDING.encoder,
+    RECORDING.group_seconds,
 )
 # Fragments of two frames and an encoder that holds none back. FFmpeg's `frag_every_frame` misplaces the pictures when
 # there is sound too. AAC works in blocks of 1024 samples, so 48 kHz holds back the least.
+# Intra refresh would need no keyframes at all, but browsers cut their buffers at nothing else.
 STREAM = Mp4Form(
     {"movflags": "delay_moov+default_base_moof", "frag_duration": "80000", "flush_packets": "1"},
     {"crf": "18", "preset": "veryfast", "tune": "zerolatency"},
+    20,
 )
 
 
@@ -55,7 +65,15 @@ class Mp4Muxer:
     """Encodes frames and sound that both start at 0 into one mp4."""
 
     def __init__(
-        self, file: Any, name: str, size: int, fps: int, audio_rate: int, audio_channels: int, form: Mp4Form
+        self,
+        file: Any,
+        name: str,
+        size: int,
+        fps: int,
+        audio_rate: int,
+        audio_channels: int,
+        form: Mp4Form,
+        container: str = "mp4",
     ) -> None:
         """Open the encoders.
 
@@ -63,10 +81,11 @@ class Mp4Muxer:
             file: takes the bytes by `write`; all but a `STREAM` need `seek` and `tell` too.
             name: of the file, for messages.
             size: height and width of a frame, even.
-            fps: frames per second; each second starts with a keyframe.
+            fps: frames per second.
             audio_rate: one of `AAC_RATES`, in Hz.
             audio_channels: 1 or 2.
             form: `RECORDING`, `FRAGMENTED` or `STREAM`.
+            container: "mp4", or "mov" for QuickTime's variant of it.
 
         Raises:
             OutputError: the size or the sound has no mp4 form, or an encoder is missing.
@@ -85,12 +104,12 @@ class Mp4Muxer:
         self._channels, self._layout = audio_channels, "mono" if audio_channels == 1 else "stereo"
         self._reformatter = VideoReformatter()
         try:
-            self._container = av.open(file, "w", format="mp4", options=dict(form.muxer))
+            self._container = av.open(file, "w", format=container, options=dict(form.muxer))
             self._video = self._container.add_stream("libx264", rate=fps, options=dict(form.encoder))
             self._video.width = self._video.height = size
             self._video.pix_fmt = "yuv420p"
             context = self._video.codec_context
-            context.gop_size = fps
+            context.gop_size = form.group_seconds * fps
             context.color_range, context.colorspace = ColorRange.MPEG, Colorspace.ITU709
             context.color_primaries, context.color_trc = 1, 1
             self._audio = self._container.add_stream("aac", rate=audio_rate, layout=self._layout)
@@ -174,3 +193,31 @@ class Mp4Muxer:
         picture.pts, picture.time_base = self.frames, Fraction(1, self._fps)
         self.frames += 1
         return picture
+
+
+def copy_with_index_in_front(source: str, file: Any, container: str = "mp4") -> None:
+    """Copy a complete mp4 packet by packet so that its index comes first: a player on the net starts at once.
+
+    Args:
+        source: the mp4, as FFmpeg names it.
+        file: takes the copy, as `Mp4Muxer`; its `name` is the file itself, which is read again to make room.
+        container: as `Mp4Muxer`.
+
+    Raises:
+        OutputError: it cannot be copied.
+    """
+    import av
+
+    try:
+        with (
+            av.open(source) as read,
+            av.open(file, "w", format=container, options={"movflags": "faststart"}) as written,
+        ):
+            streams = [written.add_stream_from_template(stream) for stream in read.streams]
+            for packet in read.demux():
+                # The last packet of a stream only says that it has ended.
+                if packet.dts is not None:
+                    packet.stream = streams[packet.stream_index]
+                    written.mux(packet)
+    except (av.FFmpegError, ValueError) as error:
+        raise OutputError(f"{source!r} cannot be copied ({error}); free some space.") from error

@@ -8,7 +8,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO
 
-from .errors import OutputError
+from .errors import OutputError, OutputKeptError
 
 _CURE = "free some space or choose another place"
 _MAX_NAME_BYTES = 160
@@ -24,10 +24,6 @@ class PendingFile:
 
     `write` never raises: a muxer calls it from C, where an exception would be lost. The first failure is kept and
     `check` or `commit` raise it.
-
-    Attributes:
-        path: the name that was asked for.
-        kept: where the complete file lies if it could not take its name; else None.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -37,7 +33,7 @@ class PendingFile:
             OutputError: the folder is missing or not writable, or `path` is something else than a file.
         """
         self.path = Path(path)
-        self.kept: Path | None = None
+        self._complete = False
         self._failure: str | None = None
         try:
             self._target = Path(os.path.realpath(path))
@@ -72,6 +68,11 @@ class PendingFile:
         """The current byte offset."""
         return self._stream.tell()
 
+    @property
+    def name(self) -> str:
+        """The temporary file as FFmpeg names it: a muxer may read again what it wrote."""
+        return f"file:{self._temporary}"
+
     def check(self) -> None:
         """Raise `OutputError` if a write has failed."""
         if self._failure is not None:
@@ -81,9 +82,9 @@ class PendingFile:
         """Make the file appear under its name.
 
         Raises:
-            OutputError: a write failed, and the temporary file is gone; or the name cannot be taken (it is a mount, a
-                player holds it, the folder lets nobody replace another's file), and the file is complete as `kept`,
-                which the message names. Either way the older file is as it was.
+            OutputError: a write failed; the temporary file is gone and the older file as it was.
+            OutputKeptError: the name cannot be taken (it is a mount, a player holds it, the folder lets nobody replace
+                another's file); the file is complete under another name, and the older one as it was.
         """
         try:
             if self._failure is None:
@@ -97,10 +98,12 @@ class PendingFile:
         try:
             self._temporary.replace(self._target)
         except OSError as error:
-            self.kept = self._keep()
-            raise OutputError(
+            self._complete = True
+            kept = self._keep()
+            raise OutputKeptError(
                 f"{str(self.path)!r} cannot be replaced ({error.strerror or error}); the new file is complete as "
-                f"{str(self.kept)!r}."
+                f"{str(kept)!r}.",
+                kept,
             ) from None
 
     def _keep(self) -> Path:
@@ -114,9 +117,9 @@ class PendingFile:
         return kept
 
     def discard(self) -> None:
-        """Remove the temporary file, if it is still there and not `kept`."""
+        """Remove the temporary file, if it is still there and not complete."""
         self._stream.close()
-        if self.kept is None:
+        if not self._complete:
             self._temporary.unlink(missing_ok=True)
 
     def __enter__(self) -> PendingFile:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from .bundle import Bundle, EngineInfo
-from .errors import OutputError
+from .errors import OutputError, OutputKeptError
 from .pending_file import PendingFile
 
 MAX_BYTES = 1 << 30
@@ -60,12 +60,11 @@ class RuntimeCacheFile:
             self._path.parent.mkdir(mode=0o755, exist_ok=True)
             with PendingFile(self._path) as file:
                 file.write(data)
-                try:
-                    file.commit()
-                finally:
-                    # A cache is worth no second file.
-                    if file.kept is not None:
-                        file.kept.unlink(missing_ok=True)
+                file.commit()
+        except OutputKeptError as error:
+            # A cache is worth no second file.
+            error.kept.unlink(missing_ok=True)
+            return False
         except (OSError, OutputError):
             return False
         self._size = len(data)

@@ -8,15 +8,32 @@ from types import TracebackType
 import numpy as np
 from numpy.typing import NDArray
 
-from .errors import OutputError
-from .mp4 import AAC_RATES, FRAGMENTED, RECORDING, Mp4Muxer
+from .errors import OutputError, OutputKeptError
+from .mp4 import AAC_RATES, FRAGMENTED, RECORDING, Mp4Muxer, copy_with_index_in_front
 from .pending_file import PendingFile
 
-__all__ = ["AAC_RATES", "Mp4Writer"]
+__all__ = ["AAC_RATES", "Mp4Writer", "container_of"]
+
+# By the suffix that promises them.
+_CONTAINERS = {".mp4": "mp4", ".m4v": "mp4", ".mov": "mov"}
+
+
+def container_of(path: str | Path) -> str:
+    """FFmpeg's name for what a video's suffix promises; without a suffix it is an mp4.
+
+    Raises:
+        OutputError: it promises something that is not written here.
+    """
+    suffix = Path(path).suffix.lower()
+    if suffix not in ("", *_CONTAINERS):
+        raise OutputError(
+            f"{str(path)!r} would be an mp4 under a wrong name; choose one of the suffixes {', '.join(_CONTAINERS)}."
+        )
+    return _CONTAINERS.get(suffix, "mp4")
 
 
 class Mp4Writer:
-    """A sink that writes an mp4 next to its final name and moves it there at `close`.
+    """A sink that writes an mp4, or a mov, next to its final name and moves it there at `close`.
 
     Sound and picture start at 0. Until `close` an older file of that name stays as it is; if the process dies, what
     was written so far is playable under a hidden name that ends in `.part`.
@@ -35,7 +52,7 @@ class Mp4Writer:
         """Create the file.
 
         Args:
-            path: where the video will be.
+            path: where the video will be; a suffix must be one of .mp4, .m4v and .mov.
             size: height and width of a frame, even.
             fps: frames per second.
             audio_rate: one of `AAC_RATES`, in Hz.
@@ -44,13 +61,16 @@ class Mp4Writer:
                 an hour; players take both, some editors only plain ones.
 
         Raises:
-            OutputError: the file cannot be created, or the size or the sound has no mp4 form.
+            OutputError: the file cannot be created, its suffix promises another format, or the size or the sound has no
+                mp4 form.
         """
+        self._container = container_of(path)
+        self._fragmented = fragmented
         self._file = PendingFile(path)
         self._open = True
         try:
             form = FRAGMENTED if fragmented else RECORDING
-            self._muxer = Mp4Muxer(self._file, str(path), size, fps, audio_rate, audio_channels, form)
+            self._muxer = Mp4Muxer(self._file, str(path), size, fps, audio_rate, audio_channels, form, self._container)
         except OutputError:
             self._file.discard()
             raise
@@ -84,7 +104,7 @@ class Mp4Writer:
             self._file.check()
 
     def close(self) -> None:
-        """Complete the mp4 and move it to its name.
+        """Complete the mp4, put its index in front, and move it to its name.
 
         Raises:
             OutputError: it cannot be completed, or it has no frame; the older file stays.
@@ -101,6 +121,22 @@ class Mp4Writer:
             self._file.discard()
             self._file.check()
             raise
+        with self._file:
+            self._commit()
+
+    def _commit(self) -> None:
+        self._file.check()
+        if not self._fragmented:
+            try:
+                with PendingFile(self._file.path) as copy:
+                    copy_with_index_in_front(self._file.name, copy, self._container)
+                    copy.commit()
+                    return
+            except OutputKeptError:
+                raise
+            except OutputError:
+                # There is no room for a copy; with the index at its end the video is complete too.
+                pass
         self._file.commit()
 
     def discard(self) -> None:

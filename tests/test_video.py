@@ -15,6 +15,7 @@ import pytest
 
 from rap_edge.runtime.errors import OutputError
 from rap_edge.runtime.mp4 import STREAM, Mp4Muxer
+from rap_edge.runtime.pending_file import PendingFile
 from rap_edge.runtime.video import AAC_RATES, Mp4Writer
 
 SIZE, FPS = 64, 25
@@ -302,3 +303,103 @@ def test_a_stream_can_be_played_from_the_start_at_any_moment_and_holds_every_fra
     assert times == pytest.approx([i / FPS for i in range(3 * FPS)])
     with av.open(io.BytesIO(file.getvalue())) as whole:
         assert sum(frame.samples for frame in whole.decode(audio=0)) == pytest.approx(3 * rate, abs=1024)
+
+
+def drifting(seconds: float) -> np.ndarray:
+    """A textured picture that moves by little, as skin does beside a speaking mouth."""
+    noise = np.random.default_rng(0).normal(0, 12, (SIZE, SIZE, 3)).astype(np.float32)
+    smooth = sum(np.roll(noise, (dy, dx), (0, 1)) for dy in range(3) for dx in range(3)) / 3
+    shades = np.linspace(60, 190, SIZE, dtype=np.float32)[:, None, None]
+    steps = np.sin(np.arange(round(seconds * FPS)) / 9)[:, None, None, None]
+    return (shades + smooth + 2 * steps).clip(0, 255).astype(np.uint8)
+
+
+def pulse(frames: np.ndarray) -> float:
+    """How much more than between other frames the picture changes once in a second."""
+    change = np.abs(np.diff(frames.astype(np.float32), axis=0)).mean((1, 2, 3))
+    at_seconds = np.arange(FPS, len(frames), FPS) - 1
+    return float(change[at_seconds].mean() / np.delete(change, at_seconds).mean())
+
+
+def keyframes(file: str | io.BytesIO) -> list[float]:
+    """Times that a player can jump to."""
+    with av.open(file) as opened:
+        return [float(packet.pts * packet.time_base) for packet in opened.demux(video=0) if packet.is_keyframe]
+
+
+def test_a_video_does_not_pulse_once_a_second(tmp_path: Path) -> None:
+    frames = drifting(6.0)
+    path = write(tmp_path / "a.mp4", frames, np.zeros((6 * 16000, 1), np.float32), 16000)
+    assert pulse(picture(path)[1]) < 1.5
+
+
+def test_a_stream_does_not_pulse_once_a_second() -> None:
+    file, frames = io.BytesIO(), drifting(6.0)
+    muxer = Mp4Muxer(file, "stream", SIZE, FPS, 48000, 1, STREAM)
+    muxer.write(frames, np.zeros((6 * 48000, 1), np.float32))
+    muxer.finish()
+    with av.open(io.BytesIO(file.getvalue())) as whole:
+        shown = np.stack([frame.to_ndarray(format="rgb24") for frame in whole.decode(video=0)])
+    assert pulse(shown) < 1.5
+
+
+@pytest.mark.parametrize("fragmented", [False, True])
+def test_a_player_can_jump_to_every_tenth_second(tmp_path: Path, fragmented: bool) -> None:
+    path, frames = tmp_path / "a.mp4", np.tile(drifting(1.0), (21, 1, 1, 1))
+    with Mp4Writer(path, SIZE, FPS, 16000, 1, fragmented=fragmented) as writer:
+        for second in range(21):
+            writer.write(frames[second * FPS :][:FPS], np.zeros((16000, 1), np.float32))
+    assert keyframes(str(path)) == [0.0, 10.0, 20.0]
+    with av.open(str(path)) as file:
+        file.seek(13_000_000)
+        assert next(file.decode(video=0)).time == 10.0
+
+
+def boxes(path: Path) -> list[str]:
+    """The kinds of the file's outer boxes, in order."""
+    content, found = path.read_bytes(), []
+    while content:
+        found.append(content[4:8].decode())
+        content = content[int.from_bytes(content[:4], "big") :]
+    return found
+
+
+@pytest.mark.parametrize("name", ["a.mp4", "a.M4V", "a.mov", "a", "with: colon.mp4"])
+def test_the_index_is_in_front_of_what_the_suffix_says(tmp_path: Path, name: str) -> None:
+    path = write(tmp_path / name, *clip(2.0, 16000, 1, [0.4]), 16000)
+    found = boxes(path)
+    assert found.index("moov") < found.index("mdat")
+    assert path.read_bytes()[8:12] == (b"qt  " if name == "a.mov" else b"isom")
+    times, frames = picture(path)
+    assert (len(times), times[0], sound(path)[0]) == (50, 0.0, 0.0)
+    assert frames[10, 32, 32, 1] > frames[10, 32, 32, 0].astype(int) + 60
+    assert [other.name for other in tmp_path.iterdir()] == [name]
+
+
+@pytest.mark.parametrize("name", ["a.webm", "a.mkv", "a.avi", "a.wav", "a.v2"])
+def test_a_suffix_that_promises_something_else_is_refused_with_those_that_are_written(
+    tmp_path: Path, name: str
+) -> None:
+    with pytest.raises(OutputError, match=r"one of the suffixes \.mp4, \.m4v, \.mov\."):
+        Mp4Writer(tmp_path / name, SIZE, FPS, 16000, 1)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_without_room_for_a_copy_the_video_is_complete_with_its_index_at_the_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "a.mp4"
+    writer = Mp4Writer(path, SIZE, FPS, 16000, 1)
+    writer.write(*clip(2.0, 16000, 1, []))
+    put, finished = PendingFile.write, writer._file
+
+    def full(file: PendingFile, data: bytes) -> int:
+        if file is not finished:
+            file._failure = "No space left on device"
+        return put(file, data)
+
+    monkeypatch.setattr(PendingFile, "write", full)
+    writer.close()
+    assert boxes(path)[-1] == "moov"
+    assert len(picture(path)[0]) == 50
+    assert list(tmp_path.iterdir()) == [path]
