@@ -1,4 +1,4 @@
-"""The portrait and the speech that an export is checked with: the demo's, or drawn ones where they are missing."""
+"""The portrait and the speech that an export is checked with: the demo's; and drawn ones, which need no file."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import struct
 import wave
 import zlib
 from dataclasses import dataclass
+from importlib.resources import as_file, files
 from pathlib import Path
 
 import numpy as np
@@ -17,8 +18,6 @@ from rap_edge.runtime.errors import BundleError
 from rap_edge.runtime.portrait import load_portrait
 from rap_edge.runtime.sound_container import BUNDLE_CONTAINERS, CONTAINERS
 from rap_edge.runtime.spec import ModelSpec
-
-ASSETS = Path(__file__).resolve().parent.parent / "examples" / "assets"
 
 
 @dataclass(frozen=True)
@@ -54,18 +53,11 @@ def golden_inputs(bundle: Bundle) -> tuple[NDArray[np.uint8], NDArray[np.float32
     return portrait, read_mono(bundle.path(golden.audio), spec.sample_rate, BUNDLE_CONTAINERS)
 
 
-def real_inputs(spec: ModelSpec, folder: Path = ASSETS) -> RealInputs:
-    """The portrait and speech in `folder`, else drawn ones.
-
-    Raises:
-        PortraitError: the portrait cannot be read.
-        AudioError: the speech cannot be read.
-    """
-    portrait, speech = folder / "portrait.png", folder / "speech.wav"
-    if portrait.is_file() and speech.is_file():
-        waveform = read_mono(speech, spec.sample_rate)
-        return RealInputs(load_portrait(portrait, spec.image_size), to_int16(waveform), "demo assets")
-    return RealInputs(drawn_portrait(spec.image_size), to_int16(drawn_speech(spec.sample_rate)), "drawn")
+def real_inputs(spec: ModelSpec) -> RealInputs:
+    """The demo's portrait and speech."""
+    with as_file(files("rap_edge.assets")) as folder:
+        portrait = load_portrait(folder / "portrait.png", spec.image_size)
+        return RealInputs(portrait, to_int16(read_mono(folder / "speech.wav", spec.sample_rate)), "demo assets")
 
 
 def read_mono(path: str | Path, rate: int, containers: tuple[str, ...] = CONTAINERS) -> NDArray[np.float32]:

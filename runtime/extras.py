@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from .errors import MissingPackageError
+from .exit_status import BAD_INPUT
 
 
 @contextmanager
@@ -24,3 +26,26 @@ def needs_extra(name: str) -> Iterator[None]:
         raise MissingPackageError(
             f"The package {package!r} is not installed; run pip install 'rap-edge[{name}]'."
         ) from None
+
+
+@contextmanager
+def program_needs_extra(name: str, module: str) -> Iterator[None]:
+    """As `needs_extra`, around the imports at the top of a module that may be run with `python -m`.
+
+    Args:
+        name: of the extra.
+        module: the module's `__name__`.
+
+    Raises:
+        ModuleNotFoundError: a package is not installed and the module is imported.
+        SystemExit: a package is not installed and the module is run, which ends with the sentence on stderr.
+    """
+    if module != "__main__":
+        yield
+        return
+    try:
+        with needs_extra(name):
+            yield
+    except MissingPackageError as error:
+        print(error, file=sys.stderr)
+        raise SystemExit(BAD_INPUT) from None

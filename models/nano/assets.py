@@ -11,15 +11,19 @@ import wave
 from collections.abc import Sequence
 from pathlib import Path
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 
 from rap_edge.runtime.errors import OutputError, RapEdgeError
+from rap_edge.runtime.extras import program_needs_extra
 
-from .dataset import make_clip
-from .renderer import neutral_motion, render
-from .speech import SAMPLE_RATE, Voice, synthesize
+with program_needs_extra("train", __name__):
+    import cv2
+
+    from .dataset import make_clip
+    from .renderer import neutral_motion, render
+    from .speech import SAMPLE_RATE, Voice, synthesize
+
 
 PORTRAIT_SEED = 1
 PORTRAIT_INDEX = 18

@@ -18,17 +18,22 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 
 from rap_edge.runtime.errors import OutputError, RapEdgeError
+from rap_edge.runtime.extras import program_needs_extra
 
 from .errors import DatasetError
-from .identity import Identity
-from .renderer import MOTION_COLUMNS, MOUTH_COLUMNS, mouth_box, render
-from .sentences import SPLITS, sample_text, sample_voice
-from .speech import FRAME_RATE, SAMPLE_RATE, synthesize
+
+with program_needs_extra("train", __name__):
+    import cv2
+
+    from .identity import Identity
+    from .renderer import MOTION_COLUMNS, MOUTH_COLUMNS, mouth_box, render
+    from .sentences import SPLITS, sample_text, sample_voice
+    from .speech import FRAME_RATE, SAMPLE_RATE, synthesize
+
 
 Floats = npt.NDArray[np.float32]
 

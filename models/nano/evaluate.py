@@ -15,23 +15,28 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 
-from rap_edge.models.load import load_networks
-from rap_edge.models.networks import Networks
 from rap_edge.runtime.avatar import Avatar
 from rap_edge.runtime.errors import RapEdgeError
+from rap_edge.runtime.extras import program_needs_extra
 from rap_edge.runtime.spec import ModelSpec
 
-from .dataset import noise
-from .identity import Identity
-from .measure import MouthGauge, best_lag, closedness, correlation, psnr_outside, within_latent_correlation
-from .renderer import mouth_box, neutral_motion, render
-from .rollout import roll_out
-from .sentences import sample_text, sample_voice
-from .speech import FRAME_RATE, SAMPLE_RATE, synthesize
+with program_needs_extra("train", __name__):
+    import cv2
+
+    from rap_edge.models.load import load_networks
+    from rap_edge.models.networks import Networks
+
+    from .dataset import noise
+    from .identity import Identity
+    from .measure import MouthGauge, best_lag, closedness, correlation, psnr_outside, within_latent_correlation
+    from .renderer import mouth_box, neutral_motion, render
+    from .rollout import roll_out
+    from .sentences import sample_text, sample_voice
+    from .speech import FRAME_RATE, SAMPLE_RATE, synthesize
+
 
 Bytes = npt.NDArray[np.uint8]
 Floats = npt.NDArray[np.float32]

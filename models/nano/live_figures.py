@@ -20,15 +20,18 @@ import numpy.typing as npt
 from rap_edge.runtime.avatar import Avatar
 from rap_edge.runtime.bundle import Bundle
 from rap_edge.runtime.errors import RapEdgeError
+from rap_edge.runtime.extras import program_needs_extra
 from rap_edge.runtime.onnxruntime_engine import load_engines
 from rap_edge.runtime.spec import ModelSpec
 
-from .blink import BlinkGauge, count_blinks
-from .dataset import noise
-from .evaluate import FRAME_SAMPLES, SEED, Subject, figures
-from .identity import Identity
-from .measure import closedness
-from .speech import FRAME_RATE
+with program_needs_extra("train", __name__):
+    from .blink import BlinkGauge, count_blinks
+    from .dataset import noise
+    from .evaluate import FRAME_SAMPLES, SEED, Subject, figures
+    from .identity import Identity
+    from .measure import closedness
+    from .speech import FRAME_RATE
+
 
 Bytes = npt.NDArray[np.uint8]
 Floats = npt.NDArray[np.float32]

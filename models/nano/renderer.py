@@ -14,16 +14,21 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 
 from rap_edge.runtime.errors import OutputError, RapEdgeError
+from rap_edge.runtime.extras import program_needs_extra
 
-from .drawing import MARGIN, OVERSAMPLE, Bytes, Colour, Floats, ellipse, fill, mix, scaled, shifted, smoothstep
 from .errors import RenderError
-from .identity import Identity
-from .portrait import CX, EYE_Y, MOUTH_Y, eye_lids, paint
+
+with program_needs_extra("train", __name__):
+    import cv2
+
+    from .drawing import MARGIN, OVERSAMPLE, Bytes, Colour, Floats, ellipse, fill, mix, scaled, shifted, smoothstep
+    from .identity import Identity
+    from .portrait import CX, EYE_Y, MOUTH_Y, eye_lids, paint
+
 
 MOTION_COLUMNS = (
     "mouth_open",

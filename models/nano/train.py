@@ -12,20 +12,24 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-import torch
-from safetensors.torch import load_file
-
-from rap_edge.models.dit import DiT
-from rap_edge.models.networks import Networks, dit_config
-from rap_edge.models.own_checkpoint import save_networks
 from rap_edge.runtime.errors import OutputError, RapEdgeError
+from rap_edge.runtime.extras import program_needs_extra
 from rap_edge.runtime.spec import NANO, ModelSpec
 
-from . import train_audio, train_dit, train_vae
-from .cache import cache_features, cache_latents, latent_statistics
-from .plot import plot_log
-from .training import load_trained
-from .vae import NanoVAE, NanoVAEConfig
+with program_needs_extra("train", __name__):
+    import torch
+    from safetensors.torch import load_file
+
+    from rap_edge.models.dit import DiT
+    from rap_edge.models.networks import Networks, dit_config
+    from rap_edge.models.own_checkpoint import save_networks
+
+    from . import train_audio, train_dit, train_vae
+    from .cache import cache_features, cache_latents, latent_statistics
+    from .plot import plot_log
+    from .training import load_trained
+    from .vae import NanoVAE, NanoVAEConfig
+
 
 SPEC: ModelSpec = NANO
 FFN_DIM = 768
