@@ -18,7 +18,7 @@ def parser() -> argparse.ArgumentParser:
         description="Make a portrait speak: bundle + speech + picture -> a video or a window, and a report.",
     )
     add_model(made)
-    made.add_argument("--portrait", metavar="IMG", help="PNG, JPEG, WebP or BMP (default: the bundle's own)")
+    made.add_argument("--portrait", metavar="IMG", help="a picture file (default: the bundle's own)")
     _source(made)
     _sink(made)
     _run(made)

@@ -14,40 +14,44 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .errors import PortraitError
+from .heif import decode_heif, is_heif
 from .picture_header import PictureHeader, read_picture_header
+from .still_picture import still_picture
 
 Picture = NDArray[np.uint8]
 MAX_PIXELS = 64_000_000
 MAX_FILE_BYTES = 256 << 20
 _GREY = 128
-_CURE = "pass a PNG, JPEG, WebP or BMP picture"
+_CURE = "pass a PNG, JPEG, WebP, GIF, TIFF, BMP, HEIC or AVIF picture"
 
 
 class PortraitWarning(UserWarning):
     """A portrait was used although it will not look its best."""
 
 
-def load_portrait(source: str | Path | bytes | NDArray[Any], size: int) -> Picture:
+def load_portrait(source: str | Path | bytes | NDArray[Any], size: int, *, most_pixels: int = MAX_PIXELS) -> Picture:
     """Load, turn upright, crop and resize a portrait.
 
     Transparent pixels are laid over neutral grey. A picture smaller than `size` is enlarged with a
-    `PortraitWarning`.
+    `PortraitWarning`. Of an animation the first picture is taken.
 
     Args:
-        source: a PNG, JPEG, WebP or BMP file or the bytes of one, or uint8 [H, W, 3] RGB.
+        source: a PNG, JPEG, WebP, GIF, TIFF or BMP file or the bytes of one, with the extra `heic` also HEIC and AVIF,
+            or uint8 [H, W, 3] RGB.
         size: height and width that the model takes, in pixels.
+        most_pixels: a file's picture may have; it is decoded only then.
 
     Returns:
         uint8 [size, size, 3] RGB, a copy.
 
     Raises:
-        PortraitError: missing, unreadable, no picture, truncated, more than 64 megapixels, or an array of another
-            dtype or shape.
+        PortraitError: missing, unreadable, no picture, truncated, too many pixels, far more work than its pixels are
+            worth, or an array of another dtype or shape.
     """
-    picture = _checked(source) if isinstance(source, np.ndarray) else _read(source)
+    picture = _checked(source) if isinstance(source, np.ndarray) else _read(source, most_pixels)
     side = min(picture.shape[:2])
     top, left = ((length - side) // 2 for length in picture.shape[:2])
-    square = np.ascontiguousarray(picture[top : top + side, left : left + side])
+    square = np.ascontiguousarray(_over_grey(picture[top : top + side, left : left + side]))
     if side < size:
         warnings.warn(
             f"The portrait has {side} usable pixels along its shorter side and the model takes {size}, so it was "
@@ -66,19 +70,24 @@ def _checked(picture: NDArray[Any]) -> Picture:
     return picture
 
 
-def _read(source: str | Path | bytes) -> Picture:
+def _read(source: str | Path | bytes, most_pixels: int) -> Picture:
+    """uint8 [H, W, 4] RGBA, upright."""
     data = source if isinstance(source, bytes) else _read_bytes(Path(source))
     name = "The picture" if isinstance(source, bytes) else repr(str(source))
-    header = read_picture_header(data)
-    if header is None or header.width < 1 or header.height < 1:
-        raise PortraitError(f"{name} is no picture that can be read; {_CURE}.")
-    if header.width * header.height > MAX_PIXELS:
-        raise PortraitError(
-            f"{name} has {header.width} x {header.height} pixels, more than {MAX_PIXELS // 10**6} million; "
-            "scale it down."
-        )
-    rgba = _decode(name, data, header)
-    return _upright(_over_grey(rgba), header.orientation)
+    try:
+        if is_heif(data):
+            return decode_heif(name, data, most_pixels)
+        header = read_picture_header(data)
+        if header is None or header.width < 1 or header.height < 1:
+            raise PortraitError(f"{name} is no picture that can be read; {_CURE}.")
+        if header.width * header.height > most_pixels:
+            raise PortraitError(
+                f"{name} has {header.width} x {header.height} pixels, more than {most_pixels // 10**6} million; "
+                "scale it down."
+            )
+        return _upright(_decode(name, still_picture(name, data, header), header), header.orientation)
+    except MemoryError:
+        raise PortraitError(f"{name} takes more memory than there is; scale it down.") from None
 
 
 def _read_bytes(path: Path) -> bytes:
@@ -102,8 +111,10 @@ def _decode(name: str, data: bytes, header: PictureHeader) -> Picture:
     try:
         limit = {"max_pixels": str(MAX_PIXELS)}
         with av.open(io.BytesIO(data), "r", format=f"{header.format}_pipe", options=limit) as file:
-            # Without `explode` the missing rest of a truncated JPEG comes out grey.
-            file.streams.video[0].codec_context.options = limit | {"err_detect": "explode"}
+            decoder = file.streams.video[0].codec_context
+            # Without `explode` the missing rest of a truncated JPEG comes out grey; with it no TIFF may have odd tags.
+            decoder.options = limit if header.format == "tiff" else limit | {"err_detect": "explode"}
+            decoder.thread_count = 1
             frame = next(file.decode(file.streams.video[0]))
             # These flags interpolate the chroma; swscale's default repeats it.
             flags = (
@@ -113,6 +124,8 @@ def _decode(name: str, data: bytes, header: PictureHeader) -> Picture:
                 | Interpolation.FULL_CHR_H_INP
             )
             rgba = frame.reformat(format="rgba", interpolation=flags).to_ndarray().astype(np.uint8, copy=False)
+    except MemoryError:
+        raise
     except (av.FFmpegError, StopIteration, ValueError, IndexError):
         raise PortraitError(f"{name} is damaged or cut off; save the picture again.") from None
     if rgba.shape[:2] != (header.height, header.width):
@@ -120,10 +133,10 @@ def _decode(name: str, data: bytes, header: PictureHeader) -> Picture:
     return rgba
 
 
-def _over_grey(rgba: Picture) -> Picture:
-    alpha = rgba[..., 3:]
-    if alpha.min() == 255:
-        return rgba[..., :3]
+def _over_grey(picture: Picture) -> Picture:
+    if picture.shape[2] == 3 or picture[..., 3].min() == 255:
+        return picture[..., :3]
+    rgba, alpha = picture, picture[..., 3:]
     weight = alpha.astype(np.uint16)
     mixed = (rgba[..., :3] * weight + _GREY * (255 - weight) + 127) // 255
     return mixed.astype(np.uint8)

@@ -1,12 +1,11 @@
 import struct
 import warnings
 import zlib
-from fractions import Fraction
 from pathlib import Path
 
-import av
 import numpy as np
 import pytest
+from pictures import animate, encode, face, png_chunk, tiff
 
 from rap_edge.runtime.errors import PortraitError
 from rap_edge.runtime.portrait import PortraitWarning, load_portrait
@@ -14,26 +13,9 @@ from rap_edge.runtime.portrait import PortraitWarning, load_portrait
 SIZE = 64
 
 
-def face(height: int = 128, width: int = 128) -> np.ndarray:
-    """A smooth picture whose four corners all differ."""
-    y, x = np.mgrid[0:height, 0:width]
-    red, green = 40 + 160 * x / width, 60 + 140 * y / height
-    return np.stack([red, green, np.full_like(red, 90)], axis=2).astype(np.uint8)
-
-
 def save(path: Path, pixels: np.ndarray, codec: str, pixel_format: str, source: str = "rgb24", **options: str) -> Path:
-    context = av.CodecContext.create(codec, "w")
-    frame = av.VideoFrame.from_ndarray(pixels, format=source).reformat(format=pixel_format)
-    context.width, context.height, context.pix_fmt = frame.width, frame.height, frame.format.name
-    context.time_base = Fraction(1, 25)
-    context.options = options
-    packets = [*context.encode(frame), *context.encode(None)]
-    path.write_bytes(b"".join(bytes(packet) for packet in packets))
+    path.write_bytes(encode(pixels, codec, pixel_format, source, **options))
     return path
-
-
-def png_chunk(kind: bytes, body: bytes) -> bytes:
-    return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
 
 
 def with_orientation(jpeg: Path, orientation: int) -> Path:
@@ -59,6 +41,11 @@ def difference(a: np.ndarray, b: np.ndarray) -> float:
         ("a.jpg", "mjpeg", "yuvj420p", {"qmin": "1", "qmax": "1"}, 1.0),
         ("a.webp", "libwebp", "yuv420p", {"quality": "100"}, 2.0),
         ("a.webp", "libwebp", "bgra", {"lossless": "1"}, 0.0),
+        ("a.tif", "tiff", "rgb24", {"compression_algo": "raw"}, 0.0),
+        ("a.tif", "tiff", "rgb24", {"compression_algo": "lzw"}, 0.0),
+        ("a.tif", "tiff", "rgb48le", {"compression_algo": "deflate"}, 0.6),
+        # 8 bits per pixel.
+        ("a.gif", "gif", "rgb8", {}, 12.0),
     ],
 )
 def test_common_formats_show_the_same_picture(
@@ -127,6 +114,38 @@ def test_a_turned_png_is_turned_upright(tmp_path: Path) -> None:
     assert np.array_equal(load_portrait(path, SIZE), np.rot90(face(SIZE, SIZE), -1))
 
 
+@pytest.mark.parametrize("order", ["<", ">"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_a_tiff_is_turned_upright(order: str, orientation: int) -> None:
+    stored = face(SIZE, SIZE)
+    assert np.array_equal(load_portrait(tiff(stored, order, t274=orientation), SIZE), UPRIGHT[orientation](stored))
+
+
+@pytest.mark.parametrize(("tag", "what"), [({"t259": 7}, "compression of kind 7"), ({"t262": 6}, "colour of kind 6")])
+def test_a_tiff_that_would_come_out_wrong_is_refused(tag: dict[str, int], what: str) -> None:
+    with pytest.raises(PortraitError, match=f"TIFF picture with {what}, which is not read; save it as PNG or JPEG"):
+        load_portrait(tiff(face(SIZE, SIZE), **tag), SIZE)
+
+
+@pytest.mark.parametrize(
+    ("container", "codec", "pixel_format", "options", "tolerance"),
+    [
+        ("gif", "gif", "rgb8", {}, 12.0),
+        ("apng", "apng", "rgb24", {}, 0.0),
+        ("webp", "libwebp_anim", "yuv420p", {"quality": "100"}, 2.0),
+        ("webp", "libwebp_anim", "bgra", {"lossless": "1"}, 0.0),
+    ],
+)
+def test_an_animation_shows_its_first_picture(
+    container: str, codec: str, pixel_format: str, options: dict[str, str], tolerance: float
+) -> None:
+    first = face(SIZE, SIZE)
+    animation = animate([first, 255 - first, first // 2], container, codec, pixel_format, **options)
+    assert difference(load_portrait(animation, SIZE), first) <= tolerance
+    with pytest.raises(PortraitError, match="damaged or cut off"):
+        load_portrait(animation[: len(animation) // 6], SIZE)
+
+
 @pytest.mark.parametrize(("height", "width"), [(SIZE, 96), (96, SIZE)])
 def test_the_centre_square_is_kept(height: int, width: int) -> None:
     pixels = face(height, width)
@@ -192,7 +211,7 @@ def test_what_is_no_picture_is_refused(tmp_path: Path) -> None:
     refused(tmp_path / "missing.png", "does not exist")
 
 
-@pytest.mark.parametrize("name", ["a.png", "a.jpg", "a.bmp", "a.webp"])
+@pytest.mark.parametrize("name", ["a.png", "a.jpg", "a.bmp", "a.webp", "a.gif", "a.tif"])
 @pytest.mark.parametrize("kept", [0.02, 0.5, 0.9])
 def test_a_truncated_picture_is_refused(tmp_path: Path, name: str, kept: float) -> None:
     codec, pixel_format = {
@@ -200,6 +219,8 @@ def test_a_truncated_picture_is_refused(tmp_path: Path, name: str, kept: float) 
         "a.jpg": ("mjpeg", "yuvj420p"),
         "a.bmp": ("bmp", "bgr24"),
         "a.webp": ("libwebp", "bgra"),
+        "a.gif": ("gif", "rgb8"),
+        "a.tif": ("tiff", "rgb24"),
     }[name]
     noise = np.random.default_rng(0).integers(0, 255, (128, 128, 3)).astype(np.uint8)
     path = save(tmp_path / name, noise, codec, pixel_format)
@@ -215,6 +236,12 @@ def test_a_picture_bomb_is_refused_before_it_is_unpacked(tmp_path: Path) -> None
     path = tmp_path / "bomb.png"
     path.write_bytes(b"\x89PNG\r\n\x1a\n" + body)
     refused(path, "40000 x 40000 pixels")
+
+
+def test_a_picture_whose_name_is_as_long_as_names_can_be_is_read(tmp_path: Path) -> None:
+    for letter in ("a", "é", "𝄞"):
+        name = letter * (251 // len(letter.encode())) + ".png"
+        assert load_portrait(save(tmp_path / name, face(SIZE, SIZE), "png", "rgb24"), SIZE).shape == (SIZE, SIZE, 3)
 
 
 def test_a_header_that_lies_about_its_size_is_refused(tmp_path: Path) -> None:

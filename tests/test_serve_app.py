@@ -1,10 +1,11 @@
 import asyncio
+import contextlib
 import json
 from pathlib import Path
 
 import numpy as np
 import pytest
-from aiohttp import WSServerHandshakeError
+from aiohttp import ClientSession, TCPConnector, WSServerHandshakeError
 from kiosk_client import listen, run, served, start
 from prometheus_client.parser import text_string_to_metric_families
 from tiny_bundle import write_png, write_tiny_bundle
@@ -305,9 +306,9 @@ def test_an_upload_that_never_ends_is_given_up(bundle: Path, monkeypatch: pytest
     run(scenario)
 
 
-def test_too_many_uploads_at_once_are_asked_to_wait(bundle: Path, png: bytes) -> None:
+def test_one_upload_per_visitor_and_few_in_all_are_read_at_once(bundle: Path, png: bytes) -> None:
     async def scenario() -> None:
-        async with served(bundle) as (client, _):
+        async with served(bundle) as (client, _), contextlib.AsyncExitStack() as stack:
             gate = asyncio.Event()
 
             async def held():
@@ -315,11 +316,21 @@ def test_too_many_uploads_at_once_are_asked_to_wait(bundle: Path, png: bytes) ->
                 await gate.wait()
                 yield png[10:]
 
-            waiting = [asyncio.ensure_future(client.post("/api/portraits", data=held())) for _ in range(2)]
+            async def visitor(number: int) -> ClientSession:
+                connector = TCPConnector(local_addr=(f"127.0.0.{number}", 0))
+                return await stack.enter_async_context(ClientSession(connector=connector))
+
+            first, second, third = [await visitor(number) for number in (1, 2, 3)]
+            url = f"http://127.0.0.1:{client.port}/api/portraits"
+            waiting = [asyncio.ensure_future(session.post(url, data=held())) for session in (first, second)]
             await asyncio.sleep(0.2)
-            assert (await client.post("/api/portraits", data=png)).status == 503
+            for session, match in ((first, "Your last picture"), (third, "Other pictures")):
+                answer = await session.post(url, data=png)
+                assert answer.status == 503
+                assert match in (await answer.json())["error"]["message"]
             gate.set()
             assert [(await answer).status for answer in waiting] == [201, 201]
+            assert (await first.post(url, data=png)).status == 201
 
     run(scenario)
 

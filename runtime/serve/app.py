@@ -24,6 +24,7 @@ from .websocket import websocket
 _UPLOADS_AT_ONCE = 2
 _RETRY_SECONDS = "5"
 _UPLOADS = web.AppKey("UPLOADS", asyncio.Semaphore)
+_UPLOADING = web.AppKey("UPLOADING", set[str | None])
 
 
 def build_app(kiosk: Kiosk) -> web.Application:
@@ -32,6 +33,7 @@ def build_app(kiosk: Kiosk) -> web.Application:
     app = web.Application(middlewares=[note_request, _sentences(kiosk), middleware(guard)])
     app[KIOSK] = kiosk
     app[_UPLOADS] = asyncio.Semaphore(_UPLOADS_AT_ONCE)
+    app[_UPLOADING] = set()
     app.on_response_prepare.append(add_headers)
     app.on_shutdown.append(_stop)
     app.cleanup_ctx.append(_housekeeping)
@@ -127,13 +129,19 @@ async def _ice_servers(request: web.Request) -> web.Response:
 
 
 async def _upload(request: web.Request) -> web.Response:
-    uploads = request.app[_UPLOADS]
+    uploads, uploading = request.app[_UPLOADS], request.app[_UPLOADING]
+    if request.remote in uploading:
+        raise KioskFullError("Your last picture is still being read; try again in a moment.")
     if uploads.locked():
         raise KioskFullError("Other pictures are being read; try again in a moment.")
-    async with uploads:
-        data = await read_body(request, MAX_UPLOAD_BYTES)
-        request.app[KIOSK].note_use()
-        portrait = await asyncio.to_thread(request.app[KIOSK].portraits.upload, data)
+    uploading.add(request.remote)
+    try:
+        async with uploads:
+            data = await read_body(request, MAX_UPLOAD_BYTES)
+            request.app[KIOSK].note_use()
+            portrait = await asyncio.to_thread(request.app[KIOSK].portraits.upload, data)
+    finally:
+        uploading.discard(request.remote)
     request.app[KIOSK].metrics.uploads.add()
     return web.json_response(_entry(portrait), status=201)
 

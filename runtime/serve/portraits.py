@@ -15,14 +15,12 @@ from numpy.typing import NDArray
 from ..avatar import Avatar
 from ..bundle import Bundle
 from ..engines import LoadedEngines
-from ..errors import BundleError, PortraitError, ServeError
-from ..picture_header import read_picture_header
+from ..errors import BundleError, ServeError
+from ..picture_process import decode_picture
 from ..portrait import load_portrait
 from ..spec import ModelSpec
 
 MAX_UPLOAD_BYTES = 12 << 20
-# A decoded picture takes four bytes per pixel, several times over.
-MAX_UPLOAD_PIXELS = 32_000_000
 MOST_UPLOADS = 16
 
 
@@ -79,18 +77,12 @@ class Portraits:
         """Check, decode and open a visitor's picture; the oldest upload is forgotten when there are too many.
 
         Args:
-            data: a PNG, JPEG, WebP or BMP file.
+            data: a picture file of any kind that `load_portrait` reads.
 
         Raises:
-            PortraitError: no picture, damaged, or too large.
+            PortraitError: no picture, damaged, or too much to decode.
         """
-        header = read_picture_header(data)
-        if header is not None and header.width * header.height > MAX_UPLOAD_PIXELS:
-            raise PortraitError(
-                f"The picture has {header.width} x {header.height} pixels, more than {MAX_UPLOAD_PIXELS // 10**6} "
-                "million; choose a smaller one."
-            )
-        picture = load_portrait(data, self._spec.image_size)
+        picture = decode_picture(data, self._spec.image_size)
         portrait = self._open(secrets.token_urlsafe(12), "Your picture", picture, uploaded=True)
         with self._lock:
             self._uploads[portrait.id] = portrait
