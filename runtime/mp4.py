@@ -17,6 +17,9 @@ from numpy.typing import NDArray
 from .errors import OutputError
 
 if TYPE_CHECKING:
+    from av.audio.frame import AudioFrame
+    from av.audio.stream import AudioStream
+    from av.packet import Packet
     from av.video.frame import VideoFrame
 
 # The rates that MPEG-4 AAC has an index for (ISO 14496-3, table 1.18), up to 48 kHz.
@@ -30,11 +33,13 @@ class Mp4Form:
 
     At a keyframe the noise of the compression changes everywhere at once, about five times as much as between other
     frames. Every second that is seen as a pulse, so groups are as long as seeking and a stream's buffer allow.
+    Without `priming` the block in which the AAC encoder warms up, and with it the edit list that cuts it, is left out.
     """
 
     muxer: Mapping[str, str]
     encoder: Mapping[str, str]
     group_seconds: int
+    priming: bool = True
 
 
 # Fragments of a second while writing, so that a killed process leaves a playable file; a plain mp4 once closed. The
@@ -52,12 +57,14 @@ FRAGMENTED = Mp4Form(
     RECORDING.group_seconds,
 )
 # Fragments of two frames and an encoder that holds none back. FFmpeg's `frag_every_frame` misplaces the pictures when
-# there is sound too. AAC works in blocks of 1024 samples, so 48 kHz holds back the least.
+# there is sound too. AAC works in blocks of 1024 samples, so 48 kHz holds back the least. With its priming block, which
+# lies before the start, Firefox shows two pictures and then none before the second keyframe.
 # Intra refresh would need no keyframes at all, but browsers cut their buffers at nothing else.
 STREAM = Mp4Form(
     {"movflags": "delay_moov+default_base_moof", "frag_duration": "80000", "flush_packets": "1"},
     {"crf": "18", "preset": "veryfast", "tune": "zerolatency"},
     20,
+    priming=False,
 )
 
 
@@ -101,6 +108,7 @@ class Mp4Muxer:
             )
         self.frames = self.samples = 0
         self._name, self._size, self._fps, self._rate = name, size, fps, audio_rate
+        self._priming = form.priming
         self._channels, self._layout = audio_channels, "mono" if audio_channels == 1 else "stereo"
         self._reformatter = VideoReformatter()
         try:
@@ -155,7 +163,7 @@ class Mp4Muxer:
                 )
                 sound.sample_rate, sound.pts, sound.time_base = self._rate, self.samples, Fraction(1, self._rate)
                 self.samples += len(audio)
-                self._container.mux(self._audio.encode(sound))
+                self._container.mux(self._blocks(sound))
         except av.FFmpegError as error:
             raise OutputError(f"{self._name!r} cannot be written ({error}); choose another name.") from error
 
@@ -165,7 +173,7 @@ class Mp4Muxer:
 
         try:
             self._container.mux(self._video.encode(None))
-            self._container.mux(self._audio.encode(None))
+            self._container.mux(self._blocks(None))
             self._container.close()
         except av.FFmpegError as error:
             raise OutputError(f"{self._name!r} cannot be completed ({error}); try again.") from error
@@ -176,6 +184,10 @@ class Mp4Muxer:
 
         with suppress(av.FFmpegError):
             self._container.close()
+
+    def _blocks(self, sound: AudioFrame | None) -> list[Packet[AudioStream]]:
+        """The next blocks of AAC; the last for None."""
+        return [block for block in self._audio.encode(sound) if self._priming or block.pts is None or block.pts >= 0]
 
     def _picture(self, frame: NDArray[np.uint8]) -> VideoFrame:
         import av

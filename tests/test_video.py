@@ -291,8 +291,10 @@ def test_a_stream_can_be_played_from_the_start_at_any_moment_and_holds_every_fra
     file = io.BytesIO()
     muxer = Mp4Muxer(file, "stream", SIZE, FPS, rate, 1, STREAM)
     assert re.fullmatch(r'video/mp4; codecs="avc1\.[0-9a-f]{6}, mp4a\.40\.2"', muxer.mime)
+    loud = 0.3 * np.random.default_rng(0).standard_normal((rate, 1)).astype(np.float32)
     for second in range(3):
-        muxer.write(np.full((FPS, SIZE, SIZE, 3), 60 + 40 * second, np.uint8), np.zeros((rate, 1), np.float32))
+        sound = loud if second == 1 else np.zeros_like(loud)
+        muxer.write(np.full((FPS, SIZE, SIZE, 3), 60 + 40 * second, np.uint8), sound)
         with av.open(io.BytesIO(file.getvalue())) as part:
             shown = len(list(part.decode(video=0)))
         # What is held back is a fragment and a few blocks of AAC.
@@ -302,7 +304,12 @@ def test_a_stream_can_be_played_from_the_start_at_any_moment_and_holds_every_fra
         times = [frame.time for frame in whole.decode(video=0)]
     assert times == pytest.approx([i / FPS for i in range(3 * FPS)])
     with av.open(io.BytesIO(file.getvalue())) as whole:
-        assert sum(frame.samples for frame in whole.decode(audio=0)) == pytest.approx(3 * rate, abs=1024)
+        first = next(whole.demux(audio=0))
+        assert first.pts == 0, "what lies before the start makes Firefox drop pictures"
+    with av.open(io.BytesIO(file.getvalue())) as whole:
+        heard = np.concatenate([frame.to_ndarray()[0] for frame in whole.decode(audio=0)])
+    assert heard.size == pytest.approx(3 * rate, abs=1024)
+    assert np.flatnonzero(np.abs(heard) > 0.1)[[0, -1]] == pytest.approx([rate, 2 * rate], abs=rate / 100)
 
 
 def drifting(seconds: float) -> np.ndarray:
