@@ -50,7 +50,8 @@ async def listening(kiosk: Kiosk) -> AsyncIterator[str]:
     """
     settings = kiosk.settings
     tls = _tls(settings)
-    runner = web.AppRunner(build_app(kiosk), shutdown_timeout=_SHUTDOWN_SECONDS)
+    # A visitor who gave up before the answer must not keep a place, hence the cancellation.
+    runner = web.AppRunner(build_app(kiosk), shutdown_timeout=_SHUTDOWN_SECONDS, handler_cancellation=True)
     await runner.setup()
     assert runner.server is not None
     try:

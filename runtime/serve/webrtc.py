@@ -80,6 +80,8 @@ class _Connection:
         try:
             if await self._answered(sdp):
                 end = await self._first_end()
+            elif self.answer.cancelled():
+                end = LEFT
         finally:
             # The place is free for the next visitor before the goodbyes, which may take time and fail.
             self._visit.close(end)
@@ -94,9 +96,12 @@ class _Connection:
     async def _answered(self, sdp: str) -> bool:
         answering = asyncio.ensure_future(self._negotiate(sdp))
         try:
-            await asyncio.wait([answering])
+            # Nobody waits for the answer any more once it is cancelled: the browser took the other path.
+            await asyncio.wait([answering, self.answer], return_when=asyncio.FIRST_COMPLETED)
         finally:
             answering.cancel()
+        if self.answer.cancelled():
+            return False
         error = answering.exception()
         if error is None:
             self.answer.set_result(answering.result())
@@ -119,6 +124,9 @@ class _Connection:
         peer.on("track", self._on_track)
         peer.on("datachannel", self._on_channel)
         peer.on("connectionstatechange", lambda: self._on_state(peer.connectionState))
+        # An end of candidates would end the search at once where no name of a browser that hides its addresses can be
+        # resolved; its own packets show the way.
+        sdp = sdp.replace("a=end-of-candidates\r\n", "")
         await peer.setRemoteDescription(RTCSessionDescription(sdp, "offer"))
         peer.addTrack(self._outlet.sound)
         peer.addTrack(self._outlet.picture)
