@@ -1,4 +1,4 @@
-"""A real headless Chromium, driven over its DevTools protocol; the microphone is a file."""
+"""Real headless browsers with one set of verbs: Chromium over its DevTools protocol, Firefox over WebDriver BiDi."""
 
 from __future__ import annotations
 
@@ -6,35 +6,69 @@ import asyncio
 import base64
 import contextlib
 import itertools
+import json
+import os
 import shutil
 import subprocess
-from collections.abc import AsyncIterator
+from abc import ABC, abstractmethod
+from collections.abc import AsyncIterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import aiohttp
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+FIREFOX = shutil.which("firefox-esr") or shutil.which("firefox")
+BROWSERS = {"chromium": CHROMIUM, "firefox": FIREFOX}
 _SECONDS = 30.0
+_FIREFOX_SETTINGS = {
+    # A tone for a microphone, without a question.
+    "media.navigator.streams.fake": True,
+    "media.navigator.permission.disabled": True,
+    "media.autoplay.default": 0,
+    "media.peerconnection.ice.loopback": True,
+}
 
 
-class Page:
-    """One page: evaluate JavaScript, take screenshots."""
+class Page(ABC):
+    """One page: evaluate JavaScript, choose files, take screenshots."""
 
     def __init__(self, socket: aiohttp.ClientWebSocketResponse) -> None:
         self._socket, self._ids = socket, itertools.count(1)
         self._answers: dict[int, asyncio.Future[dict[str, Any]]] = {}
         self.complaints: list[str] = []
 
+    @abstractmethod
+    async def open(self, url: str, before: str) -> None:
+        """Go to `url`; `before` is JavaScript that runs ahead of the page's own."""
+
+    @abstractmethod
+    async def js(self, expression: str) -> Any:
+        """The value of an expression, awaited if it is a promise, as if the visitor had touched the screen."""
+
+    @abstractmethod
+    async def choose_file(self, selector: str, path: Path) -> None:
+        """What a visitor does with a file picker."""
+
+    @abstractmethod
+    async def screenshot(self, path: Path) -> None:
+        """What is seen, as PNG."""
+
+    @abstractmethod
+    async def resize(self, width: int, height: int) -> None:
+        """Of what is seen, in CSS pixels."""
+
+    @abstractmethod
+    def _note(self, method: str, parameters: dict[str, Any]) -> None:
+        """Keep what the browser complains of."""
+
     async def pump(self) -> None:
         async for message in self._socket:
             data = message.json()
-            if "id" in data:
+            if data.get("id") is not None:
                 self._answers.pop(data["id"]).set_result(data)
-            elif data["method"] == "Runtime.exceptionThrown":
-                self.complaints.append(str(data["params"]["exceptionDetails"]))
-            elif data["method"] == "Log.entryAdded" and data["params"]["entry"]["level"] == "error":
-                self.complaints.append(data["params"]["entry"]["text"])
+            elif "method" in data:
+                self._note(data["method"], data["params"])
 
     async def call(self, method: str, **parameters: object) -> dict[str, Any]:
         number = next(self._ids)
@@ -44,14 +78,6 @@ class Page:
         assert "error" not in data, data
         return data["result"]
 
-    async def js(self, expression: str) -> Any:
-        """The value of an expression, awaited if it is a promise, as if the visitor had touched the screen."""
-        result = await self.call(
-            "Runtime.evaluate", expression=expression, awaitPromise=True, returnByValue=True, userGesture=True
-        )
-        assert "exceptionDetails" not in result, result
-        return result["result"].get("value")
-
     async def until(self, condition: str, seconds: float = 30.0) -> None:
         """Wait until a JavaScript condition holds."""
         deadline = asyncio.get_running_loop().time() + seconds
@@ -60,23 +86,136 @@ class Page:
             assert asyncio.get_running_loop().time() < deadline, f"{condition}: {state}"
             await asyncio.sleep(0.1)
 
+
+class ChromiumPage(Page):
+    async def open(self, url: str, before: str) -> None:
+        for domain in ("Page", "Runtime", "Log"):
+            await self.call(f"{domain}.enable")
+        if before:
+            await self.call("Page.addScriptToEvaluateOnNewDocument", source=before)
+        await self.call("Page.navigate", url=url)
+
+    async def js(self, expression: str) -> Any:
+        result = await self.call(
+            "Runtime.evaluate", expression=expression, awaitPromise=True, returnByValue=True, userGesture=True
+        )
+        assert "exceptionDetails" not in result, result
+        return result["result"].get("value")
+
+    async def choose_file(self, selector: str, path: Path) -> None:
+        document = await self.call("DOM.getDocument")
+        node = await self.call("DOM.querySelector", nodeId=document["root"]["nodeId"], selector=selector)
+        await self.call("DOM.setFileInputFiles", files=[str(path)], nodeId=node["nodeId"])
+
     async def screenshot(self, path: Path) -> None:
         shot = await self.call("Page.captureScreenshot", format="png")
         path.write_bytes(base64.b64decode(shot["data"]))
 
-    async def resize(self, width: int, height: int, *, phone: bool = False) -> None:
+    async def resize(self, width: int, height: int) -> None:
         await self.call(
-            "Emulation.setDeviceMetricsOverride",
-            width=width,
-            height=height,
-            deviceScaleFactor=2 if phone else 1,
-            mobile=phone,
+            "Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=False
         )
+
+    def _note(self, method: str, parameters: dict[str, Any]) -> None:
+        if method == "Runtime.exceptionThrown":
+            self.complaints.append(str(parameters["exceptionDetails"]))
+        elif method == "Log.entryAdded" and parameters["entry"]["level"] == "error":
+            self.complaints.append(parameters["entry"]["text"])
+
+
+class FirefoxPage(Page):
+    async def open(self, url: str, before: str) -> None:
+        await self.call("session.new", capabilities={})
+        await self.call("session.subscribe", events=["log.entryAdded"])
+        tree = await self.call("browsingContext.getTree")
+        self._context = tree["contexts"][0]["context"]
+        if before:
+            await self.call("script.addPreloadScript", functionDeclaration=f"() => {{{before}}}")
+        await self.call("browsingContext.navigate", context=self._context, url=url, wait="none")
+
+    async def js(self, expression: str) -> Any:
+        return _plain(await self._evaluate(expression))
+
+    async def choose_file(self, selector: str, path: Path) -> None:
+        element = await self._evaluate(f"document.querySelector({json.dumps(selector)})")
+        reference = {"sharedId": element["sharedId"]}
+        await self.call("input.setFiles", context=self._context, element=reference, files=[str(path)])
+
+    async def screenshot(self, path: Path) -> None:
+        shot = await self.call("browsingContext.captureScreenshot", context=self._context)
+        path.write_bytes(base64.b64decode(shot["data"]))
+
+    async def resize(self, width: int, height: int) -> None:
+        viewport = {"width": width, "height": height}
+        await self.call("browsingContext.setViewport", context=self._context, viewport=viewport)
+
+    async def _evaluate(self, expression: str) -> dict[str, Any]:
+        answer = await self.call(
+            "script.evaluate",
+            expression=expression,
+            target={"context": self._context},
+            awaitPromise=True,
+            userActivation=True,
+        )
+        assert answer["type"] == "success", answer
+        return answer["result"]
+
+    def _note(self, method: str, parameters: dict[str, Any]) -> None:
+        if method == "log.entryAdded" and parameters["level"] == "error":
+            self.complaints.append(str(parameters["text"]))
+
+
+def _plain(remote: dict[str, Any]) -> Any:
+    """A value as BiDi describes it."""
+    value = remote.get("value")
+    if remote["type"] == "array":
+        return [_plain(item) for item in value]
+    if remote["type"] == "object":
+        return {name: _plain(item) for name, item in value}
+    if remote["type"] == "number":
+        return float(value) if isinstance(value, str) else value
+    return value if remote["type"] in ("string", "boolean") else None
 
 
 @contextlib.asynccontextmanager
-async def open_page(url: str, microphone: Path, folder: Path, before: str = "") -> AsyncIterator[Page]:
-    """Chromium on `url`; `before` is JavaScript that runs ahead of the page's own."""
+async def open_page(
+    url: str,
+    folder: Path,
+    browser: str,
+    *,
+    microphone: Path | None = None,
+    before: str = "",
+    options: Sequence[str] = (),
+    environment: Mapping[str, str] | None = None,
+) -> AsyncIterator[Page]:
+    """A browser on `url` with a new profile in `folder`.
+
+    The microphone is a WAV file in Chromium and a tone in Firefox. `before` is JavaScript that runs ahead of the
+    page's own; `environment` is added to the browser's, for one that has a loudspeaker, say.
+    """
+    folder.mkdir()
+    start = _firefox if browser == "firefox" else _chromium
+    command = [*start(folder, microphone), *options, "about:blank"]
+    process = subprocess.Popen(
+        command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env={**os.environ, **(environment or {})}
+    )
+    try:
+        async with aiohttp.ClientSession() as client, await _connect(client, folder, browser) as socket:
+            page = (FirefoxPage if browser == "firefox" else ChromiumPage)(socket)
+            pump = asyncio.ensure_future(page.pump())
+            try:
+                await page.open(url, before)
+                await page.resize(1280, 800)
+                yield page
+            finally:
+                pump.cancel()
+                await asyncio.gather(pump, return_exceptions=True)
+    finally:
+        process.terminate()
+        process.wait(20)
+
+
+def _chromium(folder: Path, microphone: Path | None) -> list[str]:
     command = [
         str(CHROMIUM),
         "--headless=new",
@@ -87,37 +226,30 @@ async def open_page(url: str, microphone: Path, folder: Path, before: str = "") 
         "--disable-dev-shm-usage",
         "--use-fake-device-for-media-stream",
         "--use-fake-ui-for-media-stream",
-        f"--use-file-for-fake-audio-capture={microphone}",
         "--allow-loopback-in-peer-connection",
         "--autoplay-policy=no-user-gesture-required",
         "--remote-debugging-port=0",
         f"--user-data-dir={folder}",
-        "about:blank",
     ]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    try:
-        port_file = folder / "DevToolsActivePort"
-        async with asyncio.timeout(_SECONDS):
-            while not (port_file.exists() and port_file.read_text().strip()):
-                await asyncio.sleep(0.1)
-        port = port_file.read_text().split()[0]
-        async with aiohttp.ClientSession() as client:
-            async with client.get(f"http://127.0.0.1:{port}/json/list") as answer:
-                (target,) = [entry for entry in await answer.json() if entry["type"] == "page"]
-            async with client.ws_connect(target["webSocketDebuggerUrl"], max_msg_size=0) as socket:
-                page = Page(socket)
-                pump = asyncio.ensure_future(page.pump())
-                for domain in ("Page", "Runtime", "Log"):
-                    await page.call(f"{domain}.enable")
-                if before:
-                    await page.call("Page.addScriptToEvaluateOnNewDocument", source=before)
-                await page.resize(1280, 800)
-                await page.call("Page.navigate", url=url)
-                try:
-                    yield page
-                finally:
-                    pump.cancel()
-                    await asyncio.gather(pump, return_exceptions=True)
-    finally:
-        process.terminate()
-        process.wait(20)
+    return command if microphone is None else [*command, f"--use-file-for-fake-audio-capture={microphone}"]
+
+
+def _firefox(folder: Path, microphone: Path | None) -> list[str]:
+    lines = [f"user_pref({json.dumps(name)}, {json.dumps(value)});\n" for name, value in _FIREFOX_SETTINGS.items()]
+    (folder / "user.js").write_text("".join(lines))
+    return [str(FIREFOX), "--headless", "--no-remote", "--profile", str(folder), "--remote-debugging-port", "0"]
+
+
+async def _connect(client: aiohttp.ClientSession, folder: Path, browser: str) -> aiohttp.ClientWebSocketResponse:
+    """The socket that drives the browser, which writes its port into its profile."""
+    file = folder / ("WebDriverBiDiServer.json" if browser == "firefox" else "DevToolsActivePort")
+    async with asyncio.timeout(_SECONDS):
+        while not (file.exists() and file.read_text().strip()):
+            await asyncio.sleep(0.05)
+    if browser == "firefox":
+        address = f"ws://127.0.0.1:{json.loads(file.read_text())['ws_port']}/session"
+    else:
+        async with client.get(f"http://127.0.0.1:{file.read_text().split()[0]}/json/list") as answer:
+            (target,) = [entry for entry in await answer.json() if entry["type"] == "page"]
+        address = target["webSocketDebuggerUrl"]
+    return await client.ws_connect(address, max_msg_size=0)

@@ -19,7 +19,7 @@ FIRST = """
 async def measure(address: str, seconds: int, folder: Path) -> dict[str, object]:
     """Figures of one visitor who speaks for four of every seven seconds."""
     microphone = speech_and_silence(folder / "microphone.wav")
-    async with open_page(address, microphone, folder / "profile", PROBE) as page:
+    async with open_page(address, folder / "profile", "chromium", microphone=microphone, before=PROBE) as page:
         await page.until("document.body?.dataset.state === 'ready'")
         await page.js(FIRST)
         await touch(page, "start")

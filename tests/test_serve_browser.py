@@ -1,23 +1,74 @@
-"""The page in a real Chromium, whose microphone is a speech file."""
+"""The page in a real Chromium, whose microphone is a speech file, and in a real Firefox, whose microphone is a tone."""
 
 import asyncio
+import json
 import os
 import signal
 import subprocess
 import sys
 import wave
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
-from browser import CHROMIUM, Page, open_page
+from browser import BROWSERS, Page, open_page
 from tiny_bundle import write_png, write_tiny_bundle
+from turn_server import SECRET, TURNSERVER, turn_server
+from virtual_sound import missing_pulse, pulse_server
 
 ROOT = Path(__file__).parent.parent
 PROBE = (Path(__file__).parent / "probe.js").read_text()
 LIVE = "document.body?.dataset.state === 'live' && document.getElementById('frame').classList.contains('moving')"
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed")
+SILENT_BROWSER = """
+  window.contexts = [];
+  const Context = window.AudioContext;
+  window.AudioContext = class extends Context {
+    constructor(...options) {
+      super(...options);
+      window.contexts.push(this);
+    }
+  };
+"""
+# No candidate is told: what a firewall does that lets no UDP through.
+BLOCKED = """
+  const Blocked = window.RTCPeerConnection;
+  window.RTCPeerConnection = class extends Blocked {
+    constructor(options) {
+      super({ ...options, iceTransportPolicy: "relay" });
+    }
+  };
+"""
+
+
+@pytest.fixture
+def chromium() -> str:
+    return installed("chromium")
+
+
+@pytest.fixture
+def firefox() -> str:
+    return installed("firefox")
+
+
+@pytest.fixture(params=sorted(BROWSERS))
+def browser(request: pytest.FixtureRequest) -> str:
+    return installed(request.param)
+
+
+@pytest.fixture
+def loudspeaker(tmp_path: Path) -> Iterator[dict[str, str]]:
+    """The environment of a program that can be heard; Chromium needs none."""
+    if reason := missing_pulse():
+        pytest.skip(reason)
+    with pulse_server(tmp_path) as server:
+        yield server.environment
+
+
+def installed(name: str) -> str:
+    if BROWSERS[name] is None:
+        pytest.skip(f"{name} is not installed")
+    return name
 
 
 def speech_and_silence(path: Path) -> Path:
@@ -69,10 +120,12 @@ def smooth(values: np.ndarray, width: int = 5) -> np.ndarray:
     return np.convolve(values, np.ones(width) / width, "same")
 
 
-def test_the_portrait_moves_its_mouth_with_the_sound_that_comes_back(nano_bundle: Path, tmp_path: Path) -> None:
+def test_the_portrait_moves_its_mouth_with_the_sound_that_comes_back(
+    nano_bundle: Path, tmp_path: Path, chromium: str
+) -> None:
     async def scenario(address: str) -> tuple[np.ndarray, list[float]]:
         microphone = speech_and_silence(tmp_path / "microphone.wav")
-        async with open_page(address, microphone, tmp_path / "profile", PROBE) as page:
+        async with open_page(address, tmp_path / "profile", chromium, microphone=microphone, before=PROBE) as page:
             await page.until("document.body?.dataset.state === 'ready'")
             await touch(page, "start")
             await page.until(LIVE)
@@ -103,13 +156,38 @@ def test_the_portrait_moves_its_mouth_with_the_sound_that_comes_back(nano_bundle
     assert (tmp_path / "live.png").stat().st_size > 50_000
 
 
-def test_the_page_falls_back_uploads_and_says_when_it_is_full(tmp_path: Path) -> None:
+def test_a_browser_without_a_loudspeaker_is_not_held_by_its_silent_sound(tmp_path: Path, firefox: str) -> None:
     async def scenario(address: str) -> None:
-        microphone = speech_and_silence(tmp_path / "microphone.wav")
-        async with open_page(f"{address}?transport=websocket", microphone, tmp_path / "profile", PROBE) as page:
+        async with open_page(address, tmp_path / "profile", firefox, before=SILENT_BROWSER) as page:
             await page.until("document.body?.dataset.state === 'ready'")
             await touch(page, "start")
             await page.until(LIVE)
+            await page.until("document.getElementById('latency').innerText.endsWith(' s')")
+            assert await page.js("contexts.every((context) => context.state === 'suspended')")
+            assert await page.js("!!document.getElementById('video').srcObject")
+            await touch(page, "stop")
+            await page.until("document.body.dataset.state === 'ready'")
+            assert page.complaints == []
+
+            # The plain path needs the browser's sound, and says so.
+            await page.js("delete window.RTCPeerConnection")
+            await touch(page, "start")
+            await page.until("document.body.dataset.state === 'error'")
+            assert "loudspeaker" in await page.js("document.getElementById('text').textContent")
+
+    with Server(write_tiny_bundle(tmp_path / "bundle"), "--max-sessions", 1) as address:
+        asyncio.run(scenario(address))
+
+
+def test_the_page_falls_back_uploads_and_says_when_it_is_full(
+    tmp_path: Path, browser: str, loudspeaker: dict[str, str]
+) -> None:
+    async def scenario(address: str) -> None:
+        async with open_page(address, tmp_path / "profile", browser, before=BLOCKED, environment=loudspeaker) as page:
+            await page.until("document.body?.dataset.state === 'ready'")
+            await touch(page, "start")
+            await page.until(LIVE)
+            assert await page.js("document.getElementById('video').srcObject === null")
             await page.until("document.getElementById('video').currentTime > 1")
             assert await page.js("document.getElementById('video').videoWidth") == 64
 
@@ -120,16 +198,14 @@ def test_the_page_falls_back_uploads_and_says_when_it_is_full(tmp_path: Path) ->
             assert refused == 503
 
             face = write_png(tmp_path / "face.png", np.full((80, 80, 3), 200, np.uint8))
-            document = await page.call("DOM.getDocument")
-            node = await page.call("DOM.querySelector", nodeId=document["root"]["nodeId"], selector="#file")
-            await page.call("DOM.setFileInputFiles", files=[str(face)], nodeId=node["nodeId"])
+            await page.choose_file("#file", face)
             await page.until("document.querySelectorAll('.face[role=radio]').length === 2")
             await page.until(LIVE)
             await page.until("document.getElementById('video').currentTime > 0.5")
 
             broken = tmp_path / "broken.png"
             broken.write_bytes(face.read_bytes()[:60])
-            await page.call("DOM.setFileInputFiles", files=[str(broken)], nodeId=node["nodeId"])
+            await page.choose_file("#file", broken)
             await page.until("!document.getElementById('toast').hidden")
             assert "damaged" in await page.js("document.getElementById('toast').textContent")
 
@@ -137,12 +213,46 @@ def test_the_page_falls_back_uploads_and_says_when_it_is_full(tmp_path: Path) ->
         asyncio.run(scenario(address))
 
 
-def test_the_page_waits_its_turn_and_comes_back_after_a_lost_server(tmp_path: Path) -> None:
+@pytest.mark.slow
+def test_a_browser_without_webrtc_is_served_too(tmp_path: Path, browser: str, loudspeaker: dict[str, str]) -> None:
+    async def scenario(address: str) -> None:
+        before = "delete window.RTCPeerConnection"
+        async with open_page(address, tmp_path / "profile", browser, before=before, environment=loudspeaker) as page:
+            await page.until("document.body?.dataset.state === 'ready'")
+            await touch(page, "start")
+            await page.until(LIVE)
+            await page.until("document.getElementById('video').currentTime > 3")
+            assert page.complaints == []
+
+    with Server(write_tiny_bundle(tmp_path / "bundle")) as address:
+        asyncio.run(scenario(address))
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(TURNSERVER is None, reason="coturn is not installed")
+def test_a_browser_whose_packets_reach_the_turn_server_only_talks_by_webrtc(tmp_path: Path, browser: str) -> None:
+    async def scenario(address: str) -> None:
+        async with open_page(address, tmp_path / "profile", browser, before=BLOCKED) as page:
+            await page.until("document.body?.dataset.state === 'ready'")
+            await touch(page, "start")
+            await page.until(LIVE)
+            await page.until("document.getElementById('latency').innerText.endsWith(' s')")
+            assert await page.js("!!document.getElementById('video').srcObject")
+
+    file = tmp_path / "turn.json"
+    with turn_server(tmp_path) as url:
+        file.write_text(json.dumps([{"urls": url, "secret": SECRET}]))
+        with Server(write_tiny_bundle(tmp_path / "bundle"), "--ice-file", file) as address:
+            asyncio.run(scenario(address))
+    assert "CHANNEL_BIND processed, success" in (tmp_path / "turn.log").read_text()
+
+
+def test_the_page_waits_its_turn_and_comes_back_after_a_lost_server(tmp_path: Path, chromium: str) -> None:
     bundle = write_tiny_bundle(tmp_path / "bundle")
 
     async def scenario(address: str, stop: Callable[[], None]) -> None:
         microphone = speech_and_silence(tmp_path / "microphone.wav")
-        async with open_page(address, microphone, tmp_path / "profile", PROBE) as page:
+        async with open_page(address, tmp_path / "profile", chromium, microphone=microphone) as page:
             await page.until("document.body?.dataset.state === 'ready'")
             await page.js(
                 "window.taken = new WebSocket(location.origin.replace('http', 'ws') + '/api/stream');"

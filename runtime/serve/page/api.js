@@ -13,7 +13,7 @@ export async function request(path, options = {}) {
   try {
     response = await fetch(path, { ...options, cache: "no-store" });
   } catch (error) {
-    if (error.name === "AbortError") throw error;
+    if (options.signal?.aborted) throw error;
     throw new Refusal("unreachable", "The kiosk does not answer.");
   }
   if (response.ok) return response.status === 204 ? null : response.json();

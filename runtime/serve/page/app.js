@@ -8,6 +8,9 @@ const RETRY_SECONDS = [1, 2, 4, 8, 15];
 const WORTH_RETRYING = new Set(["unreachable", "connection-lost", "line-lost", "stopping", "slow", "failed"]);
 const TOAST_MS = 7000;
 const SWITCH_MS = 4000;
+const NO_WEBRTC = new Set(["no-path", "bad-request", "failed"]);
+// How long a network that WebRTC did not get through is not tried again.
+const PLAIN_MS = 10 * 60 * 1000;
 const STATUS = { good: "Listening", reduced: "Listening, machine busy", held: "Machine too busy" };
 
 const $ = (id) => document.getElementById(id);
@@ -21,8 +24,8 @@ let connection = null;
 let attempt = 0;
 let run = 0;
 let timer = 0;
-let switched = -Infinity;
-let transport = new URLSearchParams(location.search).get("transport") ?? (window.RTCPeerConnection ? "webrtc" : "websocket");
+let leftPlace = -Infinity;
+let plainUntil = new URLSearchParams(location.search).get("transport") === "websocket" ? Infinity : 0;
 
 const WORDS = {
   loading: ["Loading", "One moment", "The portrait is being fetched."],
@@ -69,14 +72,15 @@ async function start() {
   show("connecting");
   try {
     microphone ??= await Microphone.open(() => finish("error", "The microphone was unplugged; plug it in and start again."));
-    await microphone.context.resume();
+    microphone.wake();
     const made = await open(mine);
     if (mine !== run) return made.close();
     connection = made;
     attempt = 0;
     video.muted = $("sound").getAttribute("aria-pressed") === "true";
-    await video.play().catch(() => {});
-    if (mine === run) show("live");
+    // Settles with the first picture, if at all.
+    video.play().catch(() => {});
+    show("live");
   } catch (error) {
     if (mine !== run) return;
     if (!(error instanceof Refusal)) console.error(error);
@@ -93,12 +97,15 @@ async function open(mine) {
     onStats: (stats) => mine === run && showStats(stats),
     onEnd: (end) => mine === run && over(end),
   };
-  if (transport === "websocket") return websocket.connect(options);
+  if (performance.now() < plainUntil) return websocket.connect(options);
   try {
     return await webrtc.connect(options);
   } catch (error) {
-    if (error.reason !== "no-path") throw error;
-    transport = "websocket";
+    // What the kiosk refuses it would refuse on the other path too.
+    if (mine !== run || (error instanceof Refusal && !NO_WEBRTC.has(error.reason))) throw error;
+    console.info("WebRTC does not work here, so the WebSocket is used:", error.message);
+    plainUntil = performance.now() + PLAIN_MS;
+    leftPlace = performance.now();
     return websocket.connect(options);
   }
 }
@@ -106,8 +113,8 @@ async function open(mine) {
 // A connection is over, or did not come about: wait and try again, or say why not.
 function over({ reason, message, retryAfter }) {
   disconnect();
-  // The place that was left for another portrait needs a moment to be free.
-  const switching = performance.now() - switched < SWITCH_MS;
+  // The place that was left for another portrait or the other path needs a moment to be free.
+  const switching = performance.now() - leftPlace < SWITCH_MS;
   if (reason === "full" && switching) setTimeout(start, 300);
   else if (reason === "full") wait("full", retryAfter || 5, message);
   else if (WORTH_RETRYING.has(reason)) {
@@ -182,7 +189,7 @@ function choose(id, url) {
     face.tabIndex = face.dataset.id === id ? 0 : -1;
   }
   if (changed && connection) {
-    switched = performance.now();
+    leftPlace = performance.now();
     disconnect();
     start();
   }

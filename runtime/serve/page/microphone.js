@@ -35,6 +35,11 @@ export class Microphone {
     this.source.connect(this.meter);
   }
 
+  // Firefox without a loudspeaker never settles this promise, and only the level and the plain path need the context.
+  wake() {
+    this.context.resume().catch(() => {});
+  }
+
   set muted(value) {
     this.track.enabled = !value;
   }

@@ -1,19 +1,29 @@
 // Microphone out, sound and picture in, over one peer connection.
 import { Refusal, request } from "./api.js";
 
-const CONNECT_MS = 8000;
+// From touch to connection: longer than any network takes, short enough to wait for the other path.
+const CONNECT_MS = 5000;
+const GATHER_MS = 1500;
+// A connection that lost its path finds it again by then, or never.
+const LOST_MS = 4000;
+const LEAVE_MS = 3000;
 
 export async function connect({ microphone, portrait, video, onStats, onEnd }) {
-  // Asked for each time: passwords of TURN servers do not last.
-  const { ice_servers: iceServers } = await request("/api/ice-servers");
-  const peer = new RTCPeerConnection({ iceServers });
+  if (!window.RTCPeerConnection) throw new Refusal("no-path", "This browser has no WebRTC.");
+  const deadline = AbortSignal.timeout(CONNECT_MS);
+  let peer = null;
   let session = null;
   let over = false;
+  let lost = 0;
 
-  const close = () => {
+  // Settles when the place is free.
+  const close = async () => {
     over = true;
-    peer.close();
-    if (session) fetch(`/api/webrtc/${session}`, { method: "DELETE", keepalive: true }).catch(() => {});
+    clearTimeout(lost);
+    peer?.close();
+    if (!session) return;
+    const options = { method: "DELETE", keepalive: true, signal: AbortSignal.timeout(LEAVE_MS) };
+    await fetch(`/api/webrtc/${session}`, options).catch(() => {});
   };
   const end = (reason, message) => {
     if (over) return;
@@ -22,6 +32,9 @@ export async function connect({ microphone, portrait, video, onStats, onEnd }) {
   };
 
   try {
+    // Asked for each time: passwords of TURN servers do not last.
+    const { ice_servers: iceServers } = await request("/api/ice-servers", { signal: deadline });
+    peer = new RTCPeerConnection({ iceServers });
     const channel = peer.createDataChannel("figures");
     channel.addEventListener("message", ({ data }) => {
       const message = JSON.parse(data);
@@ -45,17 +58,20 @@ export async function connect({ microphone, portrait, video, onStats, onEnd }) {
       method: "POST",
       headers: { "Content-Type": "application/json" },
       body: JSON.stringify({ sdp: peer.localDescription.sdp, portrait }),
+      signal: deadline,
     });
     session = answer.session;
     await peer.setRemoteDescription({ type: "answer", sdp: answer.sdp });
-    await connected(peer);
+    await connected(peer, deadline);
   } catch (error) {
-    close();
-    throw error;
+    await close();
+    throw deadline.aborted ? noPath() : error;
   }
 
   peer.addEventListener("connectionstatechange", () => {
-    if (peer.connectionState === "failed") end("connection-lost", "The connection was lost.");
+    clearTimeout(lost);
+    const wait = { failed: 0, disconnected: LOST_MS }[peer.connectionState];
+    if (wait !== undefined) lost = setTimeout(() => end("connection-lost", "The connection was lost."), wait);
   });
 
   let before = { delay: 0, count: 0 };
@@ -82,25 +98,21 @@ function gathered(peer) {
   return new Promise((resolve) => {
     const check = () => peer.iceGatheringState === "complete" && resolve();
     peer.addEventListener("icegatheringstatechange", check);
-    setTimeout(resolve, 1500);
+    setTimeout(resolve, GATHER_MS);
     check();
   });
 }
 
-function connected(peer) {
+function connected(peer, deadline) {
   return new Promise((resolve, reject) => {
-    const failed = () => reject(new Refusal("no-path", "This browser and the kiosk found no direct way to each other."));
-    const timer = setTimeout(failed, CONNECT_MS);
     const check = () => {
-      if (peer.connectionState === "connected") {
-        clearTimeout(timer);
-        resolve();
-      } else if (peer.connectionState === "failed") {
-        clearTimeout(timer);
-        failed();
-      }
+      if (peer.connectionState === "connected") resolve();
+      else if (peer.connectionState === "failed") reject(noPath());
     };
+    deadline.addEventListener("abort", () => reject(noPath()));
     peer.addEventListener("connectionstatechange", check);
     check();
   });
 }
+
+const noPath = () => new Refusal("no-path", "This browser and the kiosk found no direct way to each other.");

@@ -2,17 +2,20 @@
 import { Refusal } from "./api.js";
 
 const OPEN_MS = 8000;
+const SOUND_MS = 3000;
 const START_BUFFER = 0.25;
 const FAST_ABOVE = 1.6;
 const JUMP_ABOVE = 4;
 const KEEP_SECONDS = 10;
 
+const CANNOT_PLAY = ["unsupported", "This browser can play neither of the kiosk's streams; use another one."];
+const SILENT = ["silent-browser", "The browser gives no sound; plug in a loudspeaker or headphones and start again."];
+
 export async function connect({ microphone, portrait, video, onStats, onEnd }) {
   const Source = window.ManagedMediaSource ?? window.MediaSource;
-  if (!Source) throw new Refusal("unsupported", "This browser can play neither of the kiosk's streams; use another one.");
+  if (!Source) throw new Refusal(...CANNOT_PLAY);
   const { context } = microphone;
-  await context.audioWorklet.addModule("/mic-worklet.js");
-  await context.resume();
+  await ready(context);
   const tap = new AudioWorkletNode(context, "microphone-blocks", { numberOfOutputs: 0, channelCount: 1, channelCountMode: "explicit" });
 
   const socket = new WebSocket(`${location.origin.replace(/^http/, "ws")}/api/stream`);
@@ -43,6 +46,7 @@ export async function connect({ microphone, portrait, video, onStats, onEnd }) {
       if (typeof data !== "string") return player?.append(data);
       const message = JSON.parse(data);
       if (message.type === "ready") {
+        if (!Source.isTypeSupported(message.mime)) return fail(...CANNOT_PLAY);
         clearTimeout(timer);
         player = new Player(Source, video, message.mime);
         tap.port.onmessage = ({ data: block }) => {
@@ -62,6 +66,16 @@ export async function connect({ microphone, portrait, video, onStats, onEnd }) {
   });
 
   return { close, delay: async () => player.ahead * 1000 };
+}
+
+// The microphone passes through the page's own sound here, which a browser without an output never starts.
+async function ready(context) {
+  let timer = 0;
+  const late = new Promise((_, reject) => {
+    timer = setTimeout(() => reject(new Refusal(...SILENT)), SOUND_MS);
+  });
+  const started = Promise.all([context.audioWorklet.addModule("/mic-worklet.js"), context.resume()]);
+  await Promise.race([started, late]).finally(() => clearTimeout(timer));
 }
 
 class Player {
