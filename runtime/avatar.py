@@ -18,7 +18,7 @@ from .chunk_loop import ChunkLoop, LoopMaker, encode_reference
 from .contract import check_contract
 from .engine import Engine
 from .engines import load_engines
-from .errors import BundleError, SessionError
+from .errors import BundleError, SessionError, refuse_full_memory
 from .overload import Overload
 from .portrait import load_portrait
 from .session import Session
@@ -61,6 +61,7 @@ class Avatar:
         self._turns = Turns(at_once)
 
     @classmethod
+    @refuse_full_memory()
     def open(
         cls,
         bundle: str | Path | Bundle,
@@ -87,7 +88,8 @@ class Avatar:
 
         Raises:
             BundleError: the bundle is incomplete, changed, too new or not to be trusted.
-            EngineError: an engine cannot be loaded; a `PreflightError` if a plan cannot run here.
+            EngineError: an engine cannot be loaded; a `PreflightError` if a plan cannot run here, a `MemoryPlanError`
+                if the memory that is free does not hold the model.
             PortraitError: the picture cannot be read.
             SpecError: `steps` is less than 1, or the model does not allow `new_latents`.
         """

@@ -8,8 +8,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from shlex import quote
 
+from .available import available_memory
 from .bundle import Bundle, EngineInfo, Manifest
 from .contract import check_contract
+from .cpu_memory_plan import plan_cpu_memory
 from .doctor import Facts
 from .eight_bits import trouble_on_cpu, trouble_on_gpu
 from .errors import BundleError, MemoryPlanError, PreflightError
@@ -34,6 +36,7 @@ def bundle_section(bundle: Bundle, facts: Facts) -> Section:
         findings.append(_onnxruntime(bundle, facts))
     except BundleError as error:
         findings.append(Finding("onnxruntime", "problem", str(error)))
+    findings.append(_cpu_memory(manifest))
     for plans in builds(manifest):
         findings.append(_plans(bundle, plans, facts))
     findings.append(_memory(manifest, facts))
@@ -90,6 +93,18 @@ def _plans(bundle: Bundle, plans: Mapping[str, EngineInfo], facts: Facts) -> Fin
     return Finding(
         any_plan.backend, "ok", f"{needs}: runs", f"rap-run --engine {quote(str(path))} --audio speech.wav -o out.mp4"
     )
+
+
+def _cpu_memory(manifest: Manifest) -> Finding:
+    plan, memory = plan_cpu_memory(manifest), available_memory()
+    needed = f"at least {as_gib(plan.total())} for one session on the processor"
+    if memory is None:
+        return Finding("memory", "absent", needed)
+    try:
+        plan.require(memory[1])
+    except MemoryPlanError as error:
+        return Finding("memory", "problem", str(error))
+    return Finding("memory", "ok", f"{needed} of {as_gib(memory[1])} free, each session {as_gib(plan.session)}")
 
 
 def _memory(manifest: Manifest, facts: Facts) -> Finding:

@@ -6,6 +6,8 @@ with status 2.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 
@@ -42,7 +44,7 @@ class PreflightError(EngineError):
 
 
 class MemoryPlanError(EngineError):
-    """A bundle needs more memory than a device has; the message says what would fit."""
+    """A bundle needs more memory than a device or the machine has; the message says what would fit."""
 
 
 class NumericalError(RapEdgeError):
@@ -79,6 +81,17 @@ class SessionError(RapEdgeError):
 
 class ServeError(RapEdgeError):
     """The server was set up wrongly, or a client asked for something it cannot have."""
+
+
+@contextmanager
+def refuse_full_memory() -> Iterator[None]:
+    """Raises `MemoryPlanError` where what runs inside finds no memory."""
+    try:
+        yield
+    except MemoryError:
+        raise MemoryPlanError(
+            "The memory of this machine is full; close other programs, or choose a smaller model or input."
+        ) from None
 
 
 def first_line(error: Exception) -> str:

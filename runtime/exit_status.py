@@ -6,7 +6,7 @@ import errno
 import sys
 from collections.abc import Callable, Iterator
 
-from .errors import RapEdgeError
+from .errors import RapEdgeError, refuse_full_memory
 from .interrupt import stopping_once
 from .standard_streams import ReaderGoneError, standard_streams
 
@@ -43,7 +43,7 @@ def exit_status(program: str, run: Callable[[], int], stopped: str) -> int:
 
 def _flushed(run: Callable[[], int]) -> int:
     try:
-        with stopping_once():
+        with stopping_once(), refuse_full_memory():
             status = run()
     except SystemExit:
         # --help may have been printed.

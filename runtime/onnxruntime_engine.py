@@ -18,6 +18,7 @@ import onnxruntime as ort
 from .available import available_cores
 from .bundle import Bundle, GraphContent, GraphInfo, TensorInfo
 from .contract import check_signature
+from .cpu_memory_plan import require_memory
 from .cuda_memory import CudaStream, DeviceMemory
 from .engine import Array, allocate, resolved_shape
 from .errors import EngineError, first_line
@@ -199,8 +200,11 @@ def load_engines(
 
     Raises:
         BundleError: a file is missing or changed, or a graph differs from the manifest.
+        MemoryPlanError: the processor is to run them and its free memory does not hold them.
         EngineError: ONNX Runtime cannot load a graph.
     """
+    if (providers or on_gpu()) == CPU_ONLY:
+        require_memory(bundle.manifest)
     engines = {}
     for name, graph in bundle.manifest.graphs.items():
         with bundle.graph_content(name) as content:

@@ -349,6 +349,15 @@ def test_the_golden_clip_is_read_before_the_self_test_is_offered(bundle: Path) -
     assert finding(bundle_section(Bundle.open(bundle), CPU), "self-test").state == "problem"
 
 
+def test_the_memory_that_a_bundle_takes_on_the_processor_is_told(bundle: Path, monkeypatch) -> None:
+    monkeypatch.setattr("rap_edge.runtime.doctor_bundle.available_memory", lambda: (GIB, GIB))
+    told = finding(bundle_section(Bundle.open(bundle), CPU), "memory")
+    assert told.state == "ok"
+    assert "MiB for one session on the processor of 1.0 GiB free" in told.text
+    monkeypatch.setattr("rap_edge.runtime.doctor_bundle.available_memory", lambda: (GIB, 1000))
+    assert finding(bundle_section(Bundle.open(bundle), CPU), "memory").state == "problem"
+
+
 @pytest.mark.parametrize("precision", ["fp16", "int8"])
 def test_a_precision_that_is_slow_on_this_processor_is_told(bundle: Path, precision: str) -> None:
     data = json.loads((bundle / MANIFEST_NAME).read_text())
