@@ -242,9 +242,9 @@ def checked_torch(networks: Networks, portrait: NDArray[np.uint8], device: torch
     ).render
 
 
-def in_precision(manifest: Manifest) -> Networks:
+def in_precision(manifest: Manifest, checkpoint: Path | None) -> Networks:
     """The bundle's networks in fp16, or in fp32 for a bundle in fp32."""
-    networks = networks_of(manifest)
+    networks = networks_of(manifest, checkpoint)
     if manifest.precision != "fp32":
         for network in (networks.dit, networks.vae, networks.audio_encoder):
             network.half()
@@ -283,6 +283,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Returns 0 after a run or without a GPU, 2 where the bundle cannot be used."""
     parser = argparse.ArgumentParser(description="Time a bundle on a GPU beside PyTorch.")
     parser.add_argument("--bundle", required=True, help="exported with --engine, so that it has plans for this GPU")
+    parser.add_argument("--checkpoint", type=Path, help="what it was exported from, if that does not ship")
     parser.add_argument("--rounds", type=int, default=5, help="turns of each way (default 5)")
     parser.add_argument("--chunks", type=int, default=4, help="chunks per turn (default 4, at least 2)")
     parser.add_argument("--json", type=Path, help="write the figures here too")
@@ -302,7 +303,7 @@ def _run(arguments: argparse.Namespace) -> int:
     manifest = bundle.manifest
     portrait, speech = golden_inputs(bundle)
     windows = sound_windows(manifest.spec, speech, max(arguments.chunks, CHECKED_CHUNKS))
-    ways, missing = torch_ways(partial(in_precision, manifest), portrait, device)
+    ways, missing = torch_ways(partial(in_precision, manifest, arguments.checkpoint), portrait, device)
     for backend in ("tensorrt-rtx", "tensorrt"):
         try:
             ways += plan_ways(bundle, backend, portrait)
@@ -315,7 +316,7 @@ def _run(arguments: argparse.Namespace) -> int:
         missing.append("ONNX Runtime CUDA: this onnxruntime has no CUDA provider; install rap-edge[gpu].")
     dtype = torch.float32 if manifest.precision == "fp32" else torch.float16
     limits = Limits(1e6 * operations_per_us(dtype), 1e6 * copy_bytes_per_us())
-    checked = checked_torch(in_precision(manifest), portrait, device)
+    checked = checked_torch(in_precision(manifest, arguments.checkpoint), portrait, device)
     ways, psnr, unusable = check(ways, checked, windows)
     missing += unusable
     figures = measure(ways, psnr, manifest, windows, arguments.rounds, limits)

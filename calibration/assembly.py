@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -94,7 +93,8 @@ def _write_graphs(context: Context, result: Calibration, writer: BundleWriter) -
             continue
         for inside in context.bundle.graph_files(name):
             (writer.root / inside).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(context.bundle.path(inside), writer.root / inside)
+            with context.bundle.mapped(inside) as content:
+                (writer.root / inside).write_bytes(content)
         graphs[name] = info
     return graphs
 

@@ -51,6 +51,7 @@ class Request:
         output: folder of the result; None takes `default_output`.
         audio: file or folder that replaces the shipped voices.
         recorded: folder of a set that was recorded before.
+        checkpoint: folder that the bundle came from, the fp32 to judge an fp16 bundle's result by.
     """
 
     bundle: Path
@@ -58,6 +59,7 @@ class Request:
     output: Path | None = None
     audio: Path | None = None
     recorded: Path | None = None
+    checkpoint: Path | None = None
 
 
 def default_output(name: str, base: str, precision: str) -> Path:
@@ -133,7 +135,7 @@ def _run(context: Context, request: Request, output: Path, started: float) -> tu
     observers, smoothing = choose_observers(context, recorded)
     gains = measure_gains(context, recorded)
     damages = measure_damages(context, gains)
-    reference, against = fp32_engines(context.bundle, context.base)
+    reference, against = fp32_engines(context.bundle, context.base, request.checkpoint)
     found = find_layers(context, gains, damages, reference)
     expected, frames, figures = _judge(context, found.chosen, reference)
     speed = _race(context, found.chosen) if context.target.measured else None

@@ -46,6 +46,11 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--audio", metavar="FILE|DIR", help="speech to calibrate with (default: the shipped voices)")
     parser.add_argument("--set", metavar="DIR", help="a set of states that was recorded before from this bundle")
     parser.add_argument(
+        "--checkpoint",
+        metavar="DIR",
+        help="what an fp16 bundle was exported from, to judge by fp32 (not needed for the model that ships)",
+    )
+    parser.add_argument(
         "-o",
         "--output",
         metavar="OUT",
@@ -69,6 +74,7 @@ def _run(arguments: argparse.Namespace) -> Calibration:
         None if arguments.output is None else Path(arguments.output),
         None if arguments.audio is None else Path(arguments.audio),
         None if arguments.set is None else Path(arguments.set),
+        None if arguments.checkpoint is None else Path(arguments.checkpoint),
     )
     return calibrate(request, Settings(), Stages())
 

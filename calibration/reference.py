@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 
 from rap_edge.runtime.bundle import Bundle
 from rap_edge.runtime.engine import Engine
 from rap_edge.runtime.errors import CheckpointError
 
 
-def fp32_engines(bundle: Bundle, base: Mapping[str, Engine]) -> tuple[Mapping[str, Engine], str]:
+def fp32_engines(
+    bundle: Bundle, base: Mapping[str, Engine], checkpoint: Path | None
+) -> tuple[Mapping[str, Engine], str]:
     """Engines that compute in fp32, and what they are.
 
     A bundle in fp32 is its own reference; for one in fp16 it is PyTorch on the checkpoint that the bundle came from,
-    or the bundle itself where that checkpoint is gone.
+    or the bundle itself where that checkpoint does not ship and is not given.
+
+    Raises:
+        CheckpointError: the checkpoint that was given cannot be read or is of another model.
     """
     if bundle.manifest.precision == "fp32":
         return base, "the bundle in fp32"
@@ -22,6 +28,8 @@ def fp32_engines(bundle: Bundle, base: Mapping[str, Engine]) -> tuple[Mapping[st
     from rap_edge.export.torch_engine import torch_engines
 
     try:
-        return torch_engines(networks_of(bundle.manifest)), "PyTorch in fp32"
+        return torch_engines(networks_of(bundle.manifest, checkpoint)), "PyTorch in fp32"
     except CheckpointError:
-        return base, f"the bundle in {bundle.manifest.precision}, because its checkpoint is not there"
+        if checkpoint is not None:
+            raise
+        return base, f"the bundle in {bundle.manifest.precision}, because --checkpoint was not given"

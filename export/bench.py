@@ -9,6 +9,7 @@ import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -122,15 +123,15 @@ def measure(
     }
 
 
-def torch_backend(bundle: Bundle, threads: int) -> Mapping[str, Engine]:
-    """The bundle's networks in eager PyTorch, from the checkpoint that its provenance names."""
+def torch_backend(bundle: Bundle, threads: int, checkpoint: Path | None) -> Mapping[str, Engine]:
+    """The bundle's networks in eager PyTorch; see `networks_of`."""
     import torch
 
     from .source import networks_of
     from .torch_engine import torch_engines
 
     torch.set_num_threads(threads)
-    return torch_engines(networks_of(bundle.manifest))
+    return torch_engines(networks_of(bundle.manifest, checkpoint))
 
 
 def openvino_backend(bundle: Bundle, threads: int) -> Mapping[str, Engine]:
@@ -140,7 +141,14 @@ def openvino_backend(bundle: Bundle, threads: int) -> Mapping[str, Engine]:
     return load_openvino_engines(bundle, threads)
 
 
-def bench(folder: str, against: Sequence[str], chunks: int, rounds: int, threads: int | None) -> Comparison:
+def bench(
+    folder: str,
+    against: Sequence[str],
+    chunks: int,
+    rounds: int,
+    threads: int | None,
+    checkpoint: Path | None = None,
+) -> Comparison:
     """Measure the bundle in `folder` on ONNX Runtime, and what is named in `against`.
 
     Args:
@@ -149,8 +157,10 @@ def bench(folder: str, against: Sequence[str], chunks: int, rounds: int, threads
         chunks: per round.
         rounds: in each, everything has its turn.
         threads: None takes every core.
+        checkpoint: what the bundle came from, for "torch"; see `networks_of`.
 
     Raises:
+        CheckpointError: "torch" needs the checkpoint, and it is not given or cannot be read.
         BundleError: a bundle cannot be used, has no golden clip, or is of another model.
         EngineError: a backend is missing or cannot load a graph.
     """
@@ -159,7 +169,7 @@ def bench(folder: str, against: Sequence[str], chunks: int, rounds: int, threads
     portrait, audio = golden_inputs(bundle)
     makers: dict[str, Callable[[], Mapping[str, Engine]]] = {
         BASE: lambda: load_engines(bundle, count),
-        "torch": lambda: torch_backend(bundle, count),
+        "torch": lambda: torch_backend(bundle, count, checkpoint),
         "openvino": lambda: openvino_backend(bundle, count),
     }
     avatars = {}

@@ -29,7 +29,14 @@ def _run(arguments: argparse.Namespace) -> int:
     # onnx takes a while to import: bad arguments and --help come before it.
     from .bench import bench, table
 
-    result = bench(arguments.bundle, arguments.against, arguments.chunks, arguments.rounds, arguments.threads)
+    result = bench(
+        arguments.bundle,
+        arguments.against,
+        arguments.chunks,
+        arguments.rounds,
+        arguments.threads,
+        arguments.checkpoint,
+    )
     print(json.dumps(asdict(result), indent=2) if arguments.json else table(result))
     return 0
 
@@ -45,6 +52,12 @@ def _parser() -> argparse.ArgumentParser:
         default=(),
         metavar="torch,openvino,DIR",
         help="what to measure beside it: backends, or other bundles of the same model",
+    )
+    parser.add_argument(
+        "--checkpoint",
+        type=Path,
+        metavar="DIR",
+        help="what the bundle was exported from, for torch (not needed for the model that ships)",
     )
     parser.add_argument("--chunks", type=_positive, default=4, help="chunks per round (default 4)")
     parser.add_argument("--rounds", type=_positive, default=5, help="rounds (default 5)")

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
-from rap_edge.runtime.bounds import Text, Whole
+from rap_edge.runtime.bounds import Text, Whole, shown
 from rap_edge.runtime.bundle import Manifest, recorded
 from rap_edge.runtime.errors import CheckpointError, ExportError
 from rap_edge.runtime.spec import NANO, ModelSpec
@@ -80,13 +80,19 @@ def choose_source(checkpoint: str | None, spec: ModelSpec | None, *, random_weig
     return NetworkSource(SHIPPED, None)
 
 
-def networks_of(manifest: Manifest) -> Any:
+def networks_of(manifest: Manifest, checkpoint: Path | None = None) -> Any:
     """The networks that a bundle was exported from, `rap_edge.models.Networks`.
 
+    Args:
+        manifest: of the bundle. A checkpoint that it names is not opened: it may be a stranger's.
+        checkpoint: the folder; not needed where the weights ship with rap-edge or are random.
+
     Raises:
-        CheckpointError: the checkpoint is no longer where it was.
+        CheckpointError: the checkpoint is needed and not given, cannot be read, or is of another model.
         BundleError: the bundle says impossible things about it.
     """
+    if checkpoint is not None:
+        return NetworkSource(checkpoint, manifest.spec).load()
     record = recorded(_Provenance, manifest.provenance, "provenance")
     if record.weights == "random":
         return NetworkSource(None, manifest.spec, record.seed).load()
@@ -94,4 +100,4 @@ def networks_of(manifest: Manifest) -> Any:
         return NetworkSource(SHIPPED, manifest.spec).load()
     if record.weights != "checkpoint" or record.checkpoint is None:
         raise CheckpointError("The bundle does not say which checkpoint it came from; export it again.")
-    return NetworkSource(Path(record.checkpoint), manifest.spec).load()
+    raise CheckpointError(f"The bundle came from the checkpoint {shown(record.checkpoint)}; pass --checkpoint DIR.")

@@ -18,8 +18,8 @@ from rap_edge.runtime.errors import BundleError, OutputError, SpecError
 from rap_edge.runtime.interrupt import held_interrupt
 from rap_edge.runtime.pending_file import short_name
 
-# A protobuf message cannot exceed 2 GiB; some room is left for the nodes.
-EXTERNAL_DATA_LIMIT = (2 << 30) - (64 << 20)
+# ONNX Runtime takes three copies of a file while it reads it, and maps weights that lie beside it.
+EXTERNAL_DATA_LIMIT = 256 << 20
 _SMALL_TENSOR = 1024
 
 

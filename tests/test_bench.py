@@ -5,6 +5,7 @@ import multiprocessing
 import shutil
 import sys
 from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
 
 import pytest
 from small import SMALL, drawn
@@ -21,7 +22,8 @@ def bundle(small_bundle: str) -> str:
 
 
 def test_the_same_chunks_run_on_pytorch_and_on_the_graphs(bundle) -> None:
-    result = bench(bundle, ("torch",), chunks=1, rounds=2, threads=1)
+    checkpoint = Path(bundle).with_name("checkpoint")
+    result = bench(bundle, ("torch",), chunks=1, rounds=2, threads=1, checkpoint=checkpoint)
     flops = {name: graph.flops for name, graph in Bundle.open(bundle).manifest.graphs.items()}
     assert result.chunk_gflop == pytest.approx(chunk_flops(SMALL, flops) / 1e9)
     assert list(result.backends) == [BASE, "torch"]
@@ -32,6 +34,14 @@ def test_the_same_chunks_run_on_pytorch_and_on_the_graphs(bundle) -> None:
     assert result.backends[BASE].ratio == 1.0
     assert result.backends["torch"].engine.startswith("torch ")
     assert "time against the first" in table(result)
+
+
+def test_a_checkpoint_that_a_bundle_names_is_not_opened_by_itself(bundle, tmp_path, capsys) -> None:
+    assert main(["--bundle", bundle, "--against", "torch"]) == 2
+    assert "came from the checkpoint" in capsys.readouterr().err
+    empty = ["--checkpoint", str(tmp_path)]
+    assert main(["--bundle", bundle, "--against", "torch", *empty]) == 2
+    assert f"{tmp_path} is no known checkpoint" in capsys.readouterr().err
 
 
 def test_the_command_prints_json(bundle, capsys) -> None:
