@@ -25,7 +25,11 @@ def manifest(writer, content: bytes, precision: str = "fp32") -> Manifest:
     return Manifest(TINY, precision, graphs, writer.hashes())
 
 
-def write(target, content: bytes = b"x") -> None:
+# An ONNX file of an empty graph.
+EMPTY = b"\x3a\x00"
+
+
+def write(target, content: bytes = EMPTY) -> None:
     with new_bundle(target) as writer:
         writer.commit(manifest(writer, content))
 
@@ -114,7 +118,7 @@ def test_what_comes_into_the_folder_during_the_export_is_kept_and_so_is_the_new_
     target = tmp_path / "bundle"
     write(target, b"old")
     with new_bundle(target) as writer:
-        content = manifest(writer, b"new")
+        content = manifest(writer, EMPTY)
         written(target, {"notes.txt": "mine"})
         with pytest.raises(OutputError, match="complete in") as caught:
             writer.commit(content)
