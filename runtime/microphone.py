@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from .audio import MAX_RATE, MIN_RATE, AudioWarning
 from .errors import AudioError
-from .portaudio import close_stream, find_input, quiet_stderr, rescan, sounddevice
+from .portaudio import TwinInputsError, close_stream, find_again, find_input, quiet_stderr, rescan, sounddevice
 from .ring import SampleRing
 
 Samples = NDArray[np.float32]
@@ -102,7 +102,8 @@ class Microphone:
         """
         found = find_input(device)
         # The index may mean another device after a rescan; the system's choice may become a better one.
-        self._wanted = None if device is None else found.name
+        self._chosen = None if device is None else found
+        self._doubt: str | None = None
         self.name = found.name
         self.rate = found.rate if rate is None else rate
         if not MIN_RATE <= self.rate <= MAX_RATE:
@@ -204,9 +205,11 @@ class Microphone:
         running = False
         while not self._closed.is_set():
             if not running and time.monotonic() >= retry:
-                running = self._reopen()
+                doubt, running = self._doubt, self._reopen()
                 retry = time.monotonic() + pause
                 pause = min(2 * pause, _LONGEST_PAUSE)
+                if self._doubt is not None and doubt is None:
+                    self._notify(self._doubt)
             if running and self._tap.first is not None:
                 yield from self._silence(round((self._tap.first - gone) * self.rate) - given)
                 self._notify(f"Microphone {self.name!r} is back after {self._tap.first - gone:.1f} s.")
@@ -233,9 +236,16 @@ class Microphone:
                 rescan()
             try:
                 with quiet_stderr():
-                    self._open(find_input(self._wanted).index)
+                    found = find_input(None) if self._chosen is None else find_again(self._chosen)
+                    if found is None:
+                        return False
+                    self._open(found.index)
+            except TwinInputsError as error:
+                self._doubt = str(error)
+                return False
             except AudioError:
                 return False
+            self._doubt = None
             return True
 
     def _shut(self) -> None:

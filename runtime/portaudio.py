@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import os
 import threading
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -29,6 +30,7 @@ class InputDevice:
         channels: at most so many.
         rate: its own samples per second.
         default: the system's choice.
+        twins: other devices that the same sound system calls by the same name.
     """
 
     index: int
@@ -37,6 +39,11 @@ class InputDevice:
     channels: int
     rate: int
     default: bool
+    twins: int = 0
+
+
+class TwinInputsError(AudioError):
+    """A microphone cannot be told from others of its name."""
 
 
 def sounddevice() -> Any:
@@ -65,6 +72,7 @@ def input_devices() -> list[InputDevice]:
         hosts = [host["name"] for host in sd.query_hostapis()]
         devices = [device for device in sd.query_devices() if device["max_input_channels"] > 0]
         chosen = _default_index(sd)
+        names = Counter((device["hostapi"], device["name"]) for device in devices)
         return [
             InputDevice(
                 index=device["index"],
@@ -73,6 +81,7 @@ def input_devices() -> list[InputDevice]:
                 channels=device["max_input_channels"],
                 rate=round(device["default_samplerate"]),
                 default=device["index"] == chosen,
+                twins=names[device["hostapi"], device["name"]] - 1,
             )
             for device in devices
         ]
@@ -83,21 +92,48 @@ def input_devices() -> list[InputDevice]:
 def find_input(name: str | None) -> InputDevice:
     """The device of that name, index or part of a name (in any case); None takes the system's choice.
 
+    Of a device that several sound systems offer the first one's is taken.
+
     Raises:
-        AudioError: there is none, or several have it in their names.
+        AudioError: there is none, several have it in their names, or several have this name.
     """
     devices = input_devices()
     if not devices:
         raise AudioError("No microphone was found; connect one, and check that the sound system runs.")
     if name is None:
         return next((device for device in devices if device.default), devices[0])
-    found = [device for device in devices if name in (device.name, str(device.index))]
+    numbered = [device for device in devices if name == str(device.index)]
+    if numbered:
+        return numbered[0]
+    found = [device for device in devices if name == device.name]
     found = found or [device for device in devices if name.lower() in device.name.lower()]
     if len({device.name for device in found}) > 1:
         names = ", ".join(repr(device.name) for device in found)
         raise AudioError(f"{name!r} fits several microphones ({names}); pass a whole name or an index.")
     if not found:
         raise AudioError(f"No microphone is called {name!r}; rap-run --list-devices shows them.")
+    if found[0].twins:
+        same = ", ".join(str(device.index) for device in found if device.host == found[0].host)
+        raise TwinInputsError(f"Several microphones are called {found[0].name!r}; pass the index of one ({same}).")
+    return found[0]
+
+
+def find_again(device: InputDevice) -> InputDevice | None:
+    """The device that `device` was before devices came or went; None while it is away.
+
+    Raises:
+        AudioError: the sound system gives no answer.
+        TwinInputsError: there is one of its name, and there are or were others.
+    """
+    found = [other for other in input_devices() if (other.host, other.name) == (device.host, device.name)]
+    if not found:
+        return None
+    # Neither numbers nor order say which is which after one has gone: the one that is left may be the other.
+    if device.twins or len(found) > 1:
+        raise TwinInputsError(
+            f"Microphone {device.name!r} cannot be told from others of its name, so none of them is opened in its "
+            "place; start again with the index of one as --device."
+        )
     return found[0]
 
 
