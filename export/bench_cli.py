@@ -8,8 +8,13 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
+from rap_edge.runtime.bounds import Whole, argument
+from rap_edge.runtime.cli_arguments import add_threads
 from rap_edge.runtime.exit_status import exit_status
 from rap_edge.runtime.extras import needs_extra
+
+# Chunks of a round, and rounds.
+_COUNT = Whole(1, 10_000)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -59,9 +64,9 @@ def _parser() -> argparse.ArgumentParser:
         metavar="DIR",
         help="what the bundle was exported from, for torch (not needed for the model that ships)",
     )
-    parser.add_argument("--chunks", type=_positive, default=4, help="chunks per round (default 4)")
-    parser.add_argument("--rounds", type=_positive, default=5, help="rounds (default 5)")
-    parser.add_argument("--threads", type=_positive, help="threads (default: every core)")
+    parser.add_argument("--chunks", type=argument(_COUNT), default=4, help="chunks per round (default 4)")
+    parser.add_argument("--rounds", type=argument(_COUNT), default=5, help="rounds (default 5)")
+    add_threads(parser)
     parser.add_argument("--json", action="store_true", help="print JSON")
     return parser
 
@@ -71,10 +76,3 @@ def _backends(text: str) -> tuple[str, ...]:
     if unknown := [name for name in names if name not in ("torch", "openvino") and not Path(name).is_dir()]:
         raise argparse.ArgumentTypeError(f"unknown backend {unknown[0]!r}; choose torch, openvino or a bundle")
     return names
-
-
-def _positive(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError("must be 1 or more")
-    return value

@@ -6,8 +6,12 @@ import math
 import os
 from pathlib import Path
 
+from .bounds import Whole
 from .cgroup import ROOT, cpu_quota, memory_limit
 from .system_memory import system_memory
+
+# Of one engine; ONNX Runtime makes as many as it is told, until the process dies of it.
+THREADS = Whole(1, 256)
 
 
 def available_cores(root: Path = ROOT) -> int:

@@ -24,6 +24,7 @@ from .bounds import Count, Json, OneOf, Real, Text, Whole, printable, shown
 from .errors import BundleError
 from .fields import FieldError, R, record_from
 from .graph_check import MAX_GRAPH_BYTES, check_graph
+from .noise import SEEDS
 from .protobuf_wire import Content
 from .regular_file import open_regular, read_regular
 from .spec import ModelSpec
@@ -187,7 +188,7 @@ class GoldenInfo:
     portrait: _InBundle | None = None
     audio: _InBundle | None = None
     frames: _InBundle | None = None
-    seed: Annotated[int, Whole(0, (1 << 63) - 1)] | None = None
+    seed: Annotated[int, SEEDS] | None = None
     psnr: Annotated[float, Real(-1000.0, 1000.0, "dB")] | None = None
 
     @property

@@ -6,9 +6,14 @@ import argparse
 from collections.abc import Sequence
 from typing import Any
 
+from .audio import MAX_RATE, MIN_RATE
+from .available import THREADS
+from .bounds import Whole, argument
 from .bundle import Bundle
-from .pcm import FORMATS
+from .noise import SEEDS
+from .pcm import CHANNELS, FORMATS
 from .portaudio import input_devices
+from .spec import LATENCY, STEPS
 
 
 def parser() -> argparse.ArgumentParser:
@@ -34,6 +39,16 @@ def add_model(made: argparse.ArgumentParser) -> None:
         help="a plan or graph, whose whole bundle is used; with --bundle also tensorrt-rtx, tensorrt or onnxruntime",
     )
     made.add_argument("--fallback", action="store_true", help="go on with ONNX Runtime where the plans cannot run")
+
+
+def add_threads(made: argparse.ArgumentParser) -> None:
+    """Add how many threads an engine takes."""
+    made.add_argument(
+        "--threads",
+        type=argument(THREADS),
+        metavar="N",
+        help="threads per engine (default: every core that it may use)",
+    )
 
 
 def require_model(made: argparse.ArgumentParser, arguments: argparse.Namespace) -> None:
@@ -77,8 +92,15 @@ def _source(made: argparse.ArgumentParser) -> None:
     source.add_argument("--mic", action="store_true", help="a microphone, until Ctrl-C")
     group.add_argument("--device", metavar="NAME", help="which microphone: name, part of a name or index")
     group.add_argument("--list-devices", action=_ListDevices, help="show the microphones and exit")
-    group.add_argument("--rate", type=positive, metavar="HZ", help="of stdin (default 16000) or the microphone")
-    group.add_argument("--channels", type=positive, metavar="N", help="of stdin or the microphone (default 1)")
+    group.add_argument(
+        "--rate",
+        type=argument(Whole(MIN_RATE, MAX_RATE, "Hz")),
+        metavar="HZ",
+        help="of stdin (default 16000) or the microphone",
+    )
+    group.add_argument(
+        "--channels", type=argument(CHANNELS), metavar="N", help="of stdin or the microphone (default 1)"
+    )
     group.add_argument("--format", choices=list(FORMATS), help="of stdin (default s16le)")
 
 
@@ -99,22 +121,22 @@ def _sink(made: argparse.ArgumentParser) -> None:
 
 def _run(made: argparse.ArgumentParser) -> None:
     made.add_argument("--report", metavar="JSON", help="write the report here too")
-    made.add_argument("--seed", type=int, default=0, help="of the noise; the same seed gives the same frames")
-    made.add_argument("--steps", type=int, metavar="N", help="denoise steps per chunk (default: the bundle's)")
     made.add_argument(
-        "--latency", type=float, metavar="SECONDS", help="chunks of at most this length (default: the bundle's)"
+        "--seed", type=argument(SEEDS), default=0, help="of the noise; the same seed gives the same frames"
     )
-    made.add_argument("--threads", type=positive, metavar="N", help="threads per engine (default: every core)")
+    made.add_argument(
+        "--steps", type=argument(STEPS), metavar="N", help="denoise steps per chunk (default: the bundle's)"
+    )
+    made.add_argument(
+        "--latency",
+        type=argument(LATENCY),
+        metavar="SECONDS",
+        help="chunks of at most this length (default: the bundle's)",
+    )
+    add_threads(made)
     made.add_argument(
         "--selftest", action="store_true", help="play the bundle's golden clip and compare; see rap-run --selftest -h"
     )
-
-
-def positive(text: str) -> int:
-    """A whole number of at least 1."""
-    if (number := int(text)) < 1:
-        raise argparse.ArgumentTypeError(f"{number} is less than 1")
-    return number
 
 
 class _ListDevices(argparse.Action):

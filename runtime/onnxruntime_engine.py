@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import onnxruntime as ort
 
-from .available import available_cores
+from .available import THREADS, available_cores
 from .bundle import Bundle, GraphContent, GraphInfo, TensorInfo
 from .contract import check_signature
 from .cpu_memory_plan import require_memory
@@ -129,10 +129,12 @@ class OnnxRuntimeEngine:
             keeps_memory: whether the CPU's working memory stays for the next run, which is faster, or is given back.
 
         Raises:
-            EngineError: ONNX Runtime cannot load the file.
+            EngineError: ONNX Runtime cannot load the file, or there are too many threads.
             BundleError: inputs or outputs differ from the manifest.
         """
         self.name, self.graph = name, graph
+        if threads is not None and (fault := THREADS.fault(threads)):
+            raise EngineError(f"The threads of an engine {fault}; pass --threads in that range.")
         options = ort.SessionOptions()
         options.log_severity_level = 3
         options.intra_op_num_threads = threads or available_cores()

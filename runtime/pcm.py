@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .audio import LOUDEST, MAX_RATE, MIN_RATE, AudioWarning
+from .bounds import Whole
 from .errors import AudioError
 
 Samples = NDArray[np.float32]
@@ -21,7 +22,7 @@ Samples = NDArray[np.float32]
 FORMATS: dict[str, tuple[np.dtype[Any], float]] = {"s16le": (np.dtype("<i2"), 2.0**15), "f32le": (np.dtype("<f4"), 1.0)}
 _READ_BYTES = 1 << 16
 _PATIENCE = 0.1
-MAX_CHANNELS = 32
+CHANNELS = Whole(1, 32)
 
 
 class PcmDecoder:
@@ -35,8 +36,8 @@ class PcmDecoder:
         """
         if form not in FORMATS:
             raise AudioError(f"{form!r} is no PCM format that is read here; pass {' or '.join(FORMATS)}.")
-        if not 1 <= channels <= MAX_CHANNELS:
-            raise AudioError(f"{channels} channels are not supported; pass 1 to {MAX_CHANNELS}.")
+        if fault := CHANNELS.fault(channels):
+            raise AudioError(f"The channels of a PCM stream {fault}; pass --channels in that range.")
         self._dtype, self._scale = FORMATS[form]
         self._channels = channels
         self._rest = b""

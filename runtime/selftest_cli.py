@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Sequence
 from contextlib import nullcontext
 
-from .cli_arguments import add_model, open_model, require_model
+from .cli_arguments import add_model, add_threads, open_model, require_model
 from .exit_status import exit_status
 from .overwriting import refuse_to_overwrite
 from .pending_file import PendingFile
@@ -46,7 +46,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--selftest", action="store_true", required=True, help=argparse.SUPPRESS)
     add_model(parser)
     parser.add_argument("--report", metavar="JSON", help="write the result here too")
-    parser.add_argument("--threads", type=int, metavar="N", help="threads per engine (default: every core)")
+    add_threads(parser)
     return parser
 
 

@@ -23,8 +23,8 @@ from .fields import FieldError, check_record, record_from, refuse_unknown_keys
 Carry = Literal["noisy", "clean"]
 Solver = Literal["euler", "renoise"]
 AudioBranches = Literal["shared", "separate"]
-# Denoise steps per chunk.
-STEPS = Whole(1, 1000)
+# Denoise steps per chunk, and the longest chunk that is asked for.
+STEPS, LATENCY = Whole(1, 1000), Real(0.01, 60.0, "seconds")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -85,7 +85,7 @@ def test_options_that_do_not_go_together_are_refused(bundle, capsys, arguments, 
 
 
 def test_a_latency_that_no_chunk_has_is_one_sentence(bundle, capsys):
-    assert cli.main(["--bundle", str(bundle), "--audio", "a.wav", "--latency", "0.001"]) == 2
+    assert cli.main(["--bundle", str(bundle), "--audio", "a.wav", "--latency", "0.01"]) == 2
     assert "the shortest lasts" in capsys.readouterr().err
 
 

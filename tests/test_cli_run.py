@@ -13,6 +13,7 @@ import pytest
 from tiny import TINY
 from tiny_bundle import write_png, write_tiny_bundle
 
+from rap_edge.export import bench_cli
 from rap_edge.runtime import cli
 from rap_edge.runtime.bundle import MANIFEST_NAME
 from rap_edge.runtime.chunk_loop import ChunkLoop
@@ -285,9 +286,37 @@ def test_a_file_that_is_no_graph_of_a_bundle_is_refused(bundle: Path, capsys) ->
         assert capsys.readouterr().err.count("\n") == 1
 
 
-@pytest.mark.parametrize("more", [("--steps", 0), ("--report", "missing/r.json"), ("--report", ".")])
+@pytest.mark.parametrize("more", [("--report", "missing/r.json"), ("--report", ".")])
 def test_impossible_options_are_refused_before_any_work(bundle: Path, capsys, more: tuple[object, ...]) -> None:
     refused(bundle, write_wav("a.wav", speech(0.5)), capsys, *more)
+
+
+BEYOND = {
+    "--threads": ("0", "-1", "257", "100000", "9" * 400, "1.5", "many"),
+    "--steps": ("0", "1001", "1" + "0" * 400),
+    "--latency": ("0", "-1", "nan", "inf", "1e400", "61"),
+    "--seed": ("-1", str(1 << 63), "x"),
+    "--rate": ("0", "999", "768001"),
+    "--channels": ("0", "33"),
+}
+
+
+@pytest.mark.parametrize(
+    ("start", "options"),
+    [
+        (cli.main, BEYOND),
+        (lambda words: cli.main(["--selftest", *words]), ["--threads"]),
+        (bench_cli.main, ["--threads"]),
+    ],
+)
+def test_numbers_of_the_command_line_have_a_lower_and_an_upper_bound(capsys, start, options) -> None:
+    for option, value in ((name, value) for name in options for value in BEYOND[name]):
+        with pytest.raises(SystemExit) as stopped:
+            start(["--bundle", "x", f"{option}={value}"])
+        assert stopped.value.code == 2
+        said = capsys.readouterr().err.splitlines()[-1]
+        assert f"argument {option}: must be a" in said
+        assert len(said) < 200
 
 
 @pytest.mark.parametrize("output", ["missing/out.mp4", ".", "a.wav/out.mp4", "/dev/null"])

@@ -7,13 +7,13 @@ from pathlib import Path
 
 from ..bounds import Bounds, Real, Whole, shown
 from ..errors import ServeError
+from ..spec import LATENCY
 from .admission import MOST_PLACES
 from .ice import IceServer
 from .names import is_loopback, origin_netloc
 
 LEAST_TOKEN, _LONGEST_TOKEN = 16, 1024
 _SESSIONS = Whole(1, MOST_PLACES)
-_LATENCY = Real(0.01, 60.0, "seconds")
 _IDLE = Real(0.001, 1e6, "seconds")
 
 
@@ -76,7 +76,7 @@ class Settings:
             raise ServeError(f"Port {self.port} does not exist; choose 0 to 65535.")
         options: dict[str, tuple[Bounds, object]] = {
             "--max-sessions": (_SESSIONS, self.max_sessions),
-            "--latency": (_LATENCY, self.latency),
+            "--latency": (LATENCY, self.latency),
             "--idle-seconds": (_IDLE, self.idle_seconds),
         }
         for option, (bounds, value) in options.items():
