@@ -115,7 +115,9 @@ class HttpConnection(web.RequestHandler):
         message: str | None = None,
     ) -> web.StreamResponse:
         """The answer to what is no HTTP, or to a request whose handler failed; neither is quoted anywhere."""
-        if isinstance(exc, ConnectionError) or request.writer.output_size > 0:
+        # aiohttp tells whoever reads from a closed connection by a RuntimeError.
+        gone = isinstance(exc, ConnectionError) or (isinstance(exc, RuntimeError) and self.transport is None)
+        if gone or request.writer.output_size > 0:
             raise ConnectionError("The client has gone, or has half of an answer already.")
         if status < 500:
             self._metrics.refused.add(label="malformed")
@@ -124,6 +126,11 @@ class HttpConnection(web.RequestHandler):
         _LOG.error("A request from %s could not be answered.", self._address, exc_info=exc)
         answer = refusal(status, "failed", "The kiosk could not answer; its log says why. Try again in a moment.")
         return _last(answer)
+
+    def log_exception(self, *args: Any, **kw: Any) -> None:
+        """Log what aiohttp did not expect; a damaged body it meets a second time, after the answer."""
+        if not isinstance(kw.get("exc_info"), web.RequestPayloadError):
+            super().log_exception(*args, **kw)
 
     def _allow(self, seconds: float | None) -> None:
         """Cut the connection off after so many seconds from now, if at all."""
