@@ -59,7 +59,7 @@ FRAGMENTED = Mp4Form(
 # Fragments of two frames and an encoder that holds none back. FFmpeg's `frag_every_frame` misplaces the pictures when
 # there is sound too. AAC works in blocks of 1024 samples, so 48 kHz holds back the least. With its priming block, which
 # lies before the start, Firefox shows two pictures and then none before the second keyframe.
-# Intra refresh would need no keyframes at all, but browsers cut their buffers at nothing else.
+# Intra refresh would need no further keyframes, but browsers cut their buffers at nothing else: Chromium empties it.
 STREAM = Mp4Form(
     {"movflags": "delay_moov+default_base_moof", "frag_duration": "80000", "flush_packets": "1"},
     {"crf": "18", "preset": "veryfast", "tune": "zerolatency"},

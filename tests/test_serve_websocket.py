@@ -1,6 +1,7 @@
 import asyncio
 import io
 import json
+import re
 import threading
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from tiny import TINY
 from tiny_bundle import write_tiny_bundle
 
 from rap_edge.runtime.errors import AudioError, NumericalError, ServeError
+from rap_edge.runtime.mp4 import STREAM
 from rap_edge.runtime.serve import visit, websocket
 from rap_edge.runtime.serve.protocol import FORMATS, MAX_BINARY, decode_pcm, parse_start
 from rap_edge.runtime.session import Session
@@ -378,3 +380,10 @@ def test_any_bytes_are_finite_samples_or_a_sentence(data: bytes, form: str) -> N
         assert answer.dtype == np.float32
         assert np.isfinite(answer).all()
         assert answer.size * np.dtype(FORMATS[form]).itemsize == len(data)
+
+
+def test_the_page_keeps_more_than_a_group_of_frames_since_browsers_cut_at_keyframes_only() -> None:
+    page = (Path(websocket.__file__).parent / "page" / "websocket.js").read_text()
+    kept = re.search(r"KEEP_SECONDS = (\d+);", page)
+    assert kept is not None
+    assert int(kept[1]) >= STREAM.group_seconds + 10

@@ -6,7 +6,8 @@ const SOUND_MS = 3000;
 const START_BUFFER = 0.25;
 const FAST_ABOVE = 1.6;
 const JUMP_ABOVE = 4;
-const KEEP_SECONDS = 10;
+// Longer than from keyframe to keyframe: what is removed goes as far as the next one.
+const KEEP_SECONDS = 30;
 
 const CANNOT_PLAY = ["unsupported", "This browser can play neither of the kiosk's streams; use another one."];
 const SILENT = ["silent-browser", "The browser gives no sound; plug in a loudspeaker or headphones and start again."];
