@@ -28,7 +28,7 @@ from .overload import Overload
 from .overwriting import refuse_to_overwrite
 from .pending_file import PendingFile
 from .portrait import PortraitWarning
-from .progress import Progress
+from .progress import Progress, say
 from .render import render
 from .report import Report, RunMeter
 from .selftest_cli import main as selftest
@@ -72,24 +72,24 @@ def _run(arguments: argparse.Namespace) -> int:
     found: list[str] = []
 
     def notify(sentence: str) -> None:
-        print(f"\nrap-run: {sentence}", file=sys.stderr)
+        say(f"rap-run: {sentence}")
         found.append(sentence)
 
     with (
-        _collected_warnings(found),
+        _told_warnings(notify),
         PendingFile(arguments.report) if arguments.report else nullcontext() as report_file,
         opened_source(arguments, notify) as source,
     ):
         if output is None:
             with opened_display(arguments, spec, notify) as (speaker, display):
                 show = partial(_show, arguments=arguments, source=source, speaker=speaker, display=display)
-                report, complete = _with_avatar(bundle, engine, arguments, found, show)
+                report, complete = _with_avatar(bundle, engine, arguments, found, notify, show)
         else:
             soundtrack = Soundtrack(source.rate, source.channels, AAC_RATES)
             form = (spec.image_size, spec.fps, soundtrack.rate, soundtrack.channels)
             with Mp4Writer(output, *form, fragmented=arguments.fragmented) as writer:
                 write = partial(_write, arguments=arguments, source=source, soundtrack=soundtrack, writer=writer)
-                report, complete = _with_avatar(bundle, engine, arguments, found, write)
+                report, complete = _with_avatar(bundle, engine, arguments, found, notify, write)
         try:
             if report_file is not None:
                 report_file.write(report.to_json().encode() + b"\n")
@@ -110,9 +110,11 @@ def _with_avatar(
     engine: str | None,
     arguments: argparse.Namespace,
     found: list[str],
+    notify: Callable[[str], None],
     use: Callable[[Avatar, RunMeter, list[str]], bool],
 ) -> tuple[Report, bool]:
     """Open the avatar, use it, and report; also whether it was used to the end."""
+    say(f"rap-run: loading {str(bundle.root)!r} ...")
     started, spec = perf_counter(), _spec(bundle, arguments)
     with Avatar.open(
         bundle,
@@ -123,7 +125,8 @@ def _with_avatar(
         engine=engine,
         fallback=arguments.fallback,
     ) as avatar:
-        found += avatar.notes
+        for note in avatar.notes:
+            notify(note)
         load_seconds = perf_counter() - started
         meter = RunMeter(spec.chunk_seconds)
         complete = use(avatar, meter, found)
@@ -214,8 +217,8 @@ class _Whole:
 
 
 @contextmanager
-def _collected_warnings(found: list[str]) -> Iterator[None]:
-    """Collect our own warnings for the report and let all others pass."""
+def _told_warnings(notify: Callable[[str], None]) -> Iterator[None]:
+    """Give our own warnings to `notify` as they come and let all others pass."""
     shown = warnings.showwarning
 
     def collect(
@@ -227,7 +230,7 @@ def _collected_warnings(found: list[str]) -> Iterator[None]:
         line: str | None = None,
     ) -> None:
         if issubclass(category, AudioWarning | PortraitWarning):
-            found.append(str(message))
+            notify(str(message))
         else:
             shown(message, category, filename, lineno, file, line)
 

@@ -1,7 +1,8 @@
-"""A progress bar with an estimate of the time left, on stderr."""
+"""A progress bar with an estimate of the time left, and sentences that come between, on stderr."""
 
 from __future__ import annotations
 
+import shutil
 import sys
 import time
 from collections.abc import Callable
@@ -10,6 +11,13 @@ from typing import TextIO
 
 _WIDTH = 24
 _TTY_INTERVAL, _LINE_INTERVAL = 0.1, 5.0
+
+
+def say(line: str) -> None:
+    """Write a line to stderr at once; on a terminal it takes the place of a bar, which is drawn again below it."""
+    if sys.stderr.isatty():
+        line = "\r" + line.ljust(shutil.get_terminal_size().columns - 1)
+    print(line, file=sys.stderr, flush=True)
 
 
 class Progress:

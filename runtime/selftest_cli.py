@@ -10,7 +10,7 @@ from .cli_arguments import add_model, add_threads, open_model, require_model
 from .exit_status import exit_status
 from .overwriting import refuse_to_overwrite
 from .pending_file import PendingFile
-from .progress import Progress
+from .progress import Progress, say
 from .selftest import SelfTest, run_selftest
 
 EXIT_FAILED = 1
@@ -53,6 +53,7 @@ def _parser() -> argparse.ArgumentParser:
 def _run(arguments: argparse.Namespace) -> SelfTest:
     bundle, engine = open_model(arguments)
     refuse_to_overwrite((arguments.report,), bundle)
+    say(f"rap-run: loading {str(bundle.root)!r} ...")
     with (
         PendingFile(arguments.report) if arguments.report else nullcontext() as report,
         Progress("self-test", None, "s") as progress,

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rap_edge.runtime.distribution import Distribution
-from rap_edge.runtime.progress import Progress
+from rap_edge.runtime.progress import Progress, say
 from rap_edge.runtime.report import Report, RunMeter, StageTimer, peak_rss_mb
 
 NUMBERS = st.lists(st.floats(0, 1e3), min_size=1, max_size=300)
@@ -134,6 +134,14 @@ def test_a_terminal_is_not_flooded() -> None:
         clock.now += 0.001
         progress.update(float(done))
     assert 5 <= screen.getvalue().count("\r") <= 11
+
+
+def test_a_sentence_takes_the_place_of_the_bar_on_a_terminal_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "20")
+    for stream, shown in ((Terminal(), "\rtoo small          \n"), (io.StringIO(), "too small\n")):
+        monkeypatch.setattr("sys.stderr", stream)
+        say("too small")
+        assert stream.getvalue() == shown
 
 
 def test_a_log_file_sees_a_line_every_few_seconds() -> None:
