@@ -22,6 +22,7 @@ from rap_edge.runtime.errors import AudioError, CheckpointError
 
 from .attention import attention
 from .config import config_from_dict, known_fields
+from .fresh import draw_uniform
 from .norms import LayerNorm32
 
 
@@ -280,6 +281,7 @@ class AudioEncoder(nn.Module):
 
     def reset_parameters(self, generator: torch.Generator | None = None) -> None:
         """Draw fresh weights that train from scratch: He for the GELU convolutions, 1/sqrt(fan in) for linears."""
+        drawn = []
         for module in self.modules():
             for name, parameter in module.named_parameters(recurse=False):
                 if parameter.dim() == 1:
@@ -287,8 +289,8 @@ class AudioEncoder(nn.Module):
                     nn.init.constant_(parameter, 1.0 if is_gain else 0.0)
                     continue
                 gain = math.sqrt(2.0) if isinstance(module, nn.Conv1d) else 1.0
-                bound = gain * math.sqrt(3.0 / parameter[0].numel())
-                nn.init.uniform_(parameter, -bound, bound, generator=generator)
+                drawn.append((parameter, gain * math.sqrt(3.0 / parameter[0].numel())))
+        draw_uniform(drawn, generator)
 
     def frames(self, samples: int) -> int:
         """Feature frames that `samples` audio samples give."""

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from rap_edge.runtime.errors import CheckpointError
 
 from .attention import AudioAttention, SelfAttention, rotary_table
+from .fresh import draw_uniform
 from .norms import LayerNorm32
 
 
@@ -217,15 +218,15 @@ class DiT(nn.Module):
 
         The head's deviation is 0.02 so that training starts near zero velocity.
         """
+        drawn = []
         for name, parameter in self.named_parameters():
             if name.endswith("modulation") or name == "head.head.weight":
-                bound = 0.02 * math.sqrt(3.0)
-                nn.init.uniform_(parameter, -bound, bound, generator=generator)
+                drawn.append((parameter, 0.02 * math.sqrt(3.0)))
             elif parameter.dim() > 1:
-                bound = math.sqrt(3.0 / parameter[0].numel())
-                nn.init.uniform_(parameter, -bound, bound, generator=generator)
+                drawn.append((parameter, math.sqrt(3.0 / parameter[0].numel())))
             else:
                 nn.init.constant_(parameter, 1.0 if name.endswith("weight") else 0.0)
+        draw_uniform(drawn, generator)
 
     @property
     def audio_layers(self) -> tuple[AudioAttention, ...]:

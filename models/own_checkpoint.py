@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from safetensors.torch import save_file
@@ -21,8 +21,11 @@ from .audio_encoder import AudioEncoder, AudioEncoderConfig
 from .checkpoint import load_weights, open_checkpoint
 from .config import config_from_dict, config_to_dict, read_json_object
 from .dit import DiT, DiTConfig
-from .networks import Networks, check_agreement, vae_config
+from .networks import NetworkConfigs, Networks, check_agreement, vae_config
 from .vae import LtxVae, LtxVaeConfig, Vae
+
+if TYPE_CHECKING:
+    from .nano.vae import NanoVAEConfig
 
 STEM = "model"
 
@@ -48,43 +51,43 @@ def load_own_networks(folder: Path, spec: ModelSpec | None, dtype: torch.dtype) 
     )
 
 
+def read_own_configs(folder: Path) -> NetworkConfigs:
+    """The sizes of the networks that `save_networks` wrote, without their weights; raises `CheckpointError`."""
+    return NetworkConfigs(
+        dit=_dit_config(folder / "dit"),
+        vae=_vae_config(folder / "vae"),
+        audio_encoder=_audio_encoder_config(folder / "audio_encoder"),
+    )
+
+
 def load_own_dit(folder: Path, dtype: torch.dtype) -> DiT:
     """Read a DiT from its config.json and model.safetensors; raises `CheckpointError`."""
-    file = folder / "config.json"
-    config = config_from_dict(DiTConfig, read_json_object(file), str(file)).validate()
     with torch.device("meta"):
-        dit = DiT(config)
+        dit = DiT(_dit_config(folder))
     load_weights(dit, open_checkpoint(folder, STEM), dtype)
     return dit.eval()
 
 
 def load_own_audio_encoder(folder: Path, dtype: torch.dtype) -> AudioEncoder:
     """Read an audio encoder from its config.json and model.safetensors; raises `CheckpointError`."""
-    file = folder / "config.json"
-    config = config_from_dict(AudioEncoderConfig, read_json_object(file), str(file)).validate()
     with torch.device("meta"):
-        encoder = AudioEncoder(config)
+        encoder = AudioEncoder(_audio_encoder_config(folder))
     load_weights(encoder, open_checkpoint(folder, STEM), dtype)
     return encoder.eval()
 
 
 def load_own_vae(folder: Path, dtype: torch.dtype) -> Vae:
     """Read a VAE of either architecture from its config.json and model.safetensors; raises `CheckpointError`."""
-    file = folder / "config.json"
-    values = read_json_object(file)
-    architecture = values.pop("architecture", None)
+    config = _vae_config(folder)
     vae: LtxVae | nn.Module
-    if architecture == "ltx":
-        config = config_from_dict(LtxVaeConfig, values, str(file)).validate()
+    if isinstance(config, LtxVaeConfig):
         with torch.device("meta"):
             vae = LtxVae(config)
-    elif architecture == "nano":
-        from .nano.vae import NanoVAE, NanoVAEConfig
+    else:
+        from .nano.vae import NanoVAE
 
         # Its statistics come from the config and not from the weights, so it cannot stand on the meta device.
-        vae = NanoVAE(config_from_dict(NanoVAEConfig, values, str(file)).validate()).to(dtype)
-    else:
-        raise CheckpointError(f"{file} says architecture {architecture!r} and must say 'ltx' or 'nano'; correct it.")
+        vae = NanoVAE(config).to(dtype)
     load_weights(vae, open_checkpoint(folder, STEM), dtype)
     return cast("Vae", vae.eval())
 
@@ -112,6 +115,29 @@ def _save(network: nn.Module, config: dict[str, Any], folder: Path) -> None:
     (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
     save_file(tensors, folder / f"{STEM}.safetensors", metadata={"format": "pt"})
+
+
+def _dit_config(folder: Path) -> DiTConfig:
+    file = folder / "config.json"
+    return config_from_dict(DiTConfig, read_json_object(file), str(file)).validate()
+
+
+def _audio_encoder_config(folder: Path) -> AudioEncoderConfig:
+    file = folder / "config.json"
+    return config_from_dict(AudioEncoderConfig, read_json_object(file), str(file)).validate()
+
+
+def _vae_config(folder: Path) -> LtxVaeConfig | NanoVAEConfig:
+    file = folder / "config.json"
+    values = read_json_object(file)
+    architecture = values.pop("architecture", None)
+    if architecture == "ltx":
+        return config_from_dict(LtxVaeConfig, values, str(file)).validate()
+    if architecture == "nano":
+        from .nano.vae import NanoVAEConfig
+
+        return config_from_dict(NanoVAEConfig, values, str(file)).validate()
+    raise CheckpointError(f"{file} says architecture {architecture!r} and must say 'ltx' or 'nano'; correct it.")
 
 
 def _read_spec(file: Path) -> ModelSpec:

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from rap_edge.runtime.errors import CheckpointError
 
 from .config import config_from_dict, known_fields
+from .fresh import draw_uniform
 from .norms import LayerNorm32
 
 
@@ -359,12 +360,13 @@ class LtxVae(nn.Module):
 
     def reset_parameters(self, generator: torch.Generator | None = None) -> None:
         """Draw fresh weights: uniform of deviation 1/sqrt(fan in), gains one, biases and means zero."""
+        drawn = []
         for name, parameter in self.named_parameters():
             if parameter.dim() > 1:
-                bound = math.sqrt(3.0 / parameter[0].numel())
-                nn.init.uniform_(parameter, -bound, bound, generator=generator)
+                drawn.append((parameter, math.sqrt(3.0 / parameter[0].numel())))
             else:
                 nn.init.constant_(parameter, 1.0 if name.endswith("weight") else 0.0)
+        draw_uniform(drawn, generator)
         nn.init.zeros_(self.latents_mean)
         nn.init.ones_(self.latents_std)
 
