@@ -26,7 +26,7 @@ from onnx_ir.passes.common import LiftConstantsToInitializersPass, ShapeInferenc
 from torch import nn
 
 from rap_edge.models.networks import Networks
-from rap_edge.runtime.bundle import GraphInfo, Island, Manifest
+from rap_edge.runtime.bundle import GoldenInfo, GraphInfo, Island, Manifest
 from rap_edge.runtime.contract import chunk_sizes, contract
 from rap_edge.runtime.engine import Engine
 from rap_edge.runtime.errors import ExportError, NumericalError
@@ -87,6 +87,7 @@ PASSES: Mapping[str, Pass] = MappingProxyType(
         "pixel_rounding": pixel_rounding,
     }
 )
+NOT_COMPARED: dict[str, Any] = {"compared": False}
 # All of them are for CPUs; TensorRT has kernels and layouts of its own for what they replace.
 DEFAULT_PASSES: Mapping[str, tuple[str, ...]] = MappingProxyType({"fp32": tuple(PASSES), "fp16": ()})
 
@@ -104,6 +105,8 @@ class ExportSettings:
         budget_seconds: the roll-out is shortened, down to two chunks, if it would take longer.
         threads: threads of ONNX Runtime in the check; None takes every core.
         engines: plans to build once the graphs have been checked; None builds none.
+        compared: whether the graphs are compared with PyTorch. Without, half precision is kept by rules alone, and
+            there is no golden clip: for benchmarks, where the weights are random and the comparison takes minutes.
     """
 
     precision: str = "fp32"
@@ -114,6 +117,7 @@ class ExportSettings:
     budget_seconds: float = ROLLOUT_BUDGET_SECONDS
     threads: int | None = None
     engines: EngineChoice | None = None
+    compared: bool = True
 
     @property
     def half(self) -> bool:
@@ -132,8 +136,8 @@ class GraphReport:
         flops: operations of one run.
         islands: nodes kept in fp32.
         rewritten: nodes that each pass replaced.
-        max_abs: largest difference from PyTorch on recorded inputs.
-        psnr: least PSNR in dB.
+        max_abs: largest difference from PyTorch on recorded inputs, None if nothing was compared.
+        psnr: least PSNR in dB, likewise.
     """
 
     nodes: int
@@ -142,13 +146,13 @@ class GraphReport:
     flops: int
     islands: int
     rewritten: Mapping[str, int]
-    max_abs: float
-    psnr: float
+    max_abs: float | None
+    psnr: float | None
 
 
 @dataclass(frozen=True)
 class ExportReport:
-    """What an export did; `--json` prints it."""
+    """What an export did; `--json` prints it. `rollout` is None if nothing was compared."""
 
     bundle: str
     spec: str
@@ -157,7 +161,7 @@ class ExportReport:
     peak_memory_bytes: int
     chunk_flops: int
     graphs: Mapping[str, GraphReport]
-    rollout: Mapping[str, Any]
+    rollout: Mapping[str, Any] | None
     engines: PlansReport | None = None
 
 
@@ -208,17 +212,19 @@ def export_bundle(
     assert held.networks is not None  # it is let go of below
     spec = held.networks.spec
     folder = target or Path("build") / f"{spec.name}-{settings.precision}"
-    inputs = make_inputs(spec)
+    inputs = make_inputs(spec) if settings.compared else None
     _round_weights(held.networks, half=settings.half)
     held.sources = graph_sources(held.networks)
     copies = 2 if settings.engines is not None else 1
     require_space(folder, copies * sum(s.parameters for s in held.sources.values()) * (2 if settings.half else 4))
     with new_bundle(folder) as writer:
         limits = (settings.chunks, settings.budget_seconds)
-        reference = run_reference(held.networks, inputs, limits, stages, watch=settings.half)
-        written = _write_graphs(held, spec, settings, reference.peaks, writer, stages)
-        parity, written = _check(spec, settings, inputs, written, reference, writer, stages)
-        golden = write_golden(spec, inputs, reference, parity.pop("golden_psnr"), writer)
+        reference = inputs and run_reference(held.networks, inputs, limits, stages, watch=settings.half)
+        written = _write_graphs(held, spec, settings, {} if reference is None else reference.peaks, writer, stages)
+        parity, golden = NOT_COMPARED, GoldenInfo()
+        if inputs is not None and reference is not None:
+            parity, written = _check(spec, settings, inputs, written, reference, writer, stages)
+            golden = write_golden(spec, inputs, reference, parity.pop("golden_psnr"), writer)
         with stages.stage("hashes", 1.0):
             manifest = Manifest(
                 spec=spec,
@@ -243,7 +249,7 @@ def export_bundle(
         peak_memory_bytes=_peak_memory(),
         chunk_flops=chunk_flops(spec, {name: item.info.flops for name, item in written.items()}),
         graphs={name: item.report for name, item in written.items()},
-        rollout=parity["rollout"],
+        rollout=parity.get("rollout"),
         engines=None if plans is None else plans.report,
     )
 
@@ -302,7 +308,7 @@ def write_graph(
     size = sum((writer.root / part).stat().st_size for part in (file, *data))
     return _Written(
         GraphInfo(file, inputs, outputs, data, flops),
-        GraphReport(len(list(model.graph)), parameters, size, flops, len(islands), rewritten, 0.0, 0.0),
+        GraphReport(len(list(model.graph)), parameters, size, flops, len(islands), rewritten, None, None),
         islands,
     )
 

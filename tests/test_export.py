@@ -23,7 +23,7 @@ from rap_edge.export.torch_engine import torch_engines
 from rap_edge.models.networks import Networks
 from rap_edge.models.own_checkpoint import save_networks
 from rap_edge.runtime.avatar import Avatar
-from rap_edge.runtime.bundle import Bundle
+from rap_edge.runtime.bundle import Bundle, GoldenInfo
 from rap_edge.runtime.contract import check_contract
 from rap_edge.runtime.errors import ExportError
 from rap_edge.runtime.onnxruntime_engine import load_engines
@@ -255,3 +255,14 @@ def test_half_bundles_state_their_largest_activations(half) -> None:
     peaks = half[0].manifest.parity["largest_activations"]
     assert peaks.keys() == half[0].manifest.graphs.keys()
     assert all(0 < peak["magnitude"] < 65504 for peak in peaks.values())
+
+
+def test_without_the_comparison_the_manifest_says_so_and_the_bundle_runs_with_a_portrait_of_ones_own(tmp_path) -> None:
+    report = export(small_networks(SMALL, NANO), tmp_path / "bundle", precision="fp16", compared=False)
+    bundle = Bundle.open(tmp_path / "bundle")
+    bundle.verify()
+    assert (bundle.manifest.parity, bundle.manifest.golden) == ({"compared": False}, GoldenInfo())
+    assert table(report).endswith("not compared with PyTorch, as --no-parity asks")
+    with Avatar.open(bundle.root, drawn(SMALL).portrait) as avatar, avatar.session() as session:
+        session.push(drawn(SMALL).waveform(SMALL.chunk_samples))
+        assert next(session.chunks()).frames.shape[0] == SMALL.new_frames
