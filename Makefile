@@ -3,7 +3,7 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 
-.PHONY: demo test test-tensorrt-10 lint train bench plugins gpu clean
+.PHONY: demo test test-tensorrt-10 lint train bench plugins gpu gpu-prepare clean
 
 demo: $(VENV)/.export
 	$(BIN)/rap-export -o build/nano-fp32
@@ -43,6 +43,10 @@ gpu: plugins
 	$(BIN)/python -m pip uninstall --quiet --yes onnxruntime
 	$(PIP) --force-reinstall --no-deps onnxruntime-gpu
 	$(BIN)/python benchmarks/on_a_gpu.py
+
+# What a GPU machine without a network needs besides this repository, in .gpu; see docs/benchmarks/README.md.
+gpu-prepare: plugins
+	PYTHON=$(CURDIR)/$(BIN)/python benchmarks/prepare_gpu.sh
 
 train: $(VENV)/.test
 	$(BIN)/python -m rap_edge.models.nano.train --data build/nano-data --out build/nano-training

@@ -1,4 +1,4 @@
-"""The C structures of the fused attention's header, and tensors that it can be given, in ctypes and torch."""
+"""Calls of the fused attention: sizes, random inputs that nothing beside them may touch, and the exact result."""
 
 from __future__ import annotations
 
@@ -6,30 +6,11 @@ import ctypes
 from dataclasses import dataclass
 
 import torch
+from attention_params import Params, Tensor
 
 from rap_edge.models.attention import hybrid_attention
 
 DTYPES = {torch.float16: 0, torch.bfloat16: 1}
-
-
-class Tensor(ctypes.Structure):
-    """`rap_tensor`."""
-
-    _fields_ = (("data", ctypes.c_void_p), ("batch_stride", ctypes.c_int64), ("token_stride", ctypes.c_int64))
-
-
-class Params(ctypes.Structure):
-    """`rap_hybrid_attention_params`."""
-
-    _fields_ = (
-        *((name, Tensor) for name in ("query", "key", "value", "full_key", "full_value", "output")),
-        *(
-            (name, ctypes.c_int32)
-            for name in ("batch", "heads", "head_dim", "frames", "query_tokens", "key_tokens", "full_tokens", "dtype")
-        ),
-        ("alpha", ctypes.c_float),
-        ("scale", ctypes.c_float),
-    )
 
 
 class Counts(ctypes.Structure):

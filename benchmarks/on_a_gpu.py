@@ -1,121 +1,45 @@
 """Everything that has to be run on a GPU, one after the other, written down as one page per GPU.
 
     python benchmarks/on_a_gpu.py [--specs nano,flashhead-lite,rap-1.3b] [-o docs/benchmarks]
+    python benchmarks/on_a_gpu.py --phase 1|2 --seconds N -o DIR
 
 The page has every command with its output, and is written again after each of them, so that nothing is lost if a later
-one fails or is stopped. A command that fails is on the page with its reason, and the rest goes on. Bundles go to
-`build/gpu/`; all but nano's have random weights.
+one fails or is stopped. A command that fails, that takes too long or that lacks something is on the page with its
+reason, and the rest goes on. Bundles go to `build/gpu/`; all but nano's have random weights.
+
+A phase is for a machine that is lent for minutes and has no network: what `make gpu-prepare` left in `.gpu` is unpacked
+first, and nothing of this repository needs to be installed. Without a GPU every step says what it lacks.
 """
 
 from __future__ import annotations
 
 import argparse
 import re
-import shlex
-import subprocess
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
-from importlib.util import find_spec
 from pathlib import Path
 
+from carried import Carried
+from gpu_steps import NANO, ROOT, RTX, TENSORRT, Step, first_phase, is_here, second_phase, whole
 from provenance import commit
+from step_runner import Outcome, left_out, run, start
 
-from rap_edge.runtime.cuda_device import CudaDriver, query_driver
-from rap_edge.runtime.spec import NANO, PRESETS
-from rap_edge.runtime.tensorrt_module import RTX, TENSORRT
-
-ROOT = Path(__file__).resolve().parent.parent
-BUNDLES = Path("build") / "gpu"
-_LAST_LINES = 12
-_PROGRESS = re.compile(r"\[[#.]+\] +\d+ %")
+SPECS = (NANO, "flashhead-lite", "rap-1.3b")
+DEFAULT_LIBRARY = "build/plugins/librap_hybrid_attention.so"
+# Less than this is not worth beginning a step for.
+_LEAST_SECONDS = 10.0
 
 
-@dataclass(frozen=True)
-class Step:
-    """One command, as words; `plain` says that its output is text that has to be set as it is, not Markdown."""
-
-    words: tuple[str, ...]
-    plain: bool = False
-
-    def __str__(self) -> str:
-        return shlex.join(self.words)
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """How a command ended, and what it printed without its progress; of a failure the last lines alone."""
-
-    step: Step
-    status: int
-    seconds: float
-    output: str
-
-
-def steps(specs: Sequence[str], backends: Sequence[str]) -> list[Step]:
-    """The commands, cheap ones first.
-
-    Args:
-        specs: names of presets.
-        backends: "tensorrt-rtx" and "tensorrt", as far as they are installed.
-    """
-    nano = str(BUNDLES / f"{NANO.name}-fp16")
-    found = [Step(("rap-doctor",), plain=True), Step(("python", "benchmarks/hybrid_attention.py"))]
-    for name in specs:
-        bundle = str(BUNDLES / f"{name}-fp16")
-        weights = ("--spec", name, "--random-weights") if name != NANO.name else ()
-        found.append(Step(("rap-export", *weights, "--precision", "fp16", "-o", bundle), plain=True))
-        found += _measured(bundle, backends)
-        if name == NANO.name and RTX.backend in backends:
-            found.append(Step(("python", "benchmarks/tensorrt_rtx_targets.py", "--bundle", bundle)))
-    if NANO.name in specs:
-        eight = str(BUNDLES / f"{NANO.name}-fp8")
-        found.append(Step(("rap-calibrate", "--bundle", nano, "--precision", "fp8", "-o", eight), plain=True))
-        found += _measured(eight, backends)
-    return [*found, Step(("python", "-m", "pytest", "-q", "-rs"), plain=True)]
-
-
-def _measured(bundle: str, backends: Sequence[str]) -> list[Step]:
-    """Plans into a bundle, its self-test on each kind of engine, and its figures."""
-    found = []
-    for backend in backends:
-        target = ("--target", "current") if backend == RTX.backend else ()
-        found.append(Step(("rap-export", "--bundle", bundle, "--engine", backend, *target), plain=True))
-    found.append(Step(("rap-doctor", "--bundle", bundle), plain=True))
-    for backend in backends:
-        found.append(Step(("rap-run", "--selftest", "--bundle", bundle, "--engine", backend)))
-    return [*found, Step(("python", "benchmarks/gpu.py", "--bundle", bundle))]
-
-
-def run(step: Step) -> Outcome:
-    """Run a command of this environment in the repository's root, and show what it prints."""
-    program, *arguments = step.words
-    beside = Path(sys.executable).parent / program
-    words = [str(beside if beside.exists() else program), *arguments]
-    started = time.monotonic()
-    lines = []
-    with subprocess.Popen(words, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
-        assert process.stdout is not None  # it is a pipe
-        for line in process.stdout:
-            print(line, end="", flush=True)
-            if not _PROGRESS.search(line):
-                lines.append(line.rstrip())
-    kept = lines if process.returncode == 0 else lines[-_LAST_LINES:]
-    return Outcome(step, process.returncode, time.monotonic() - started, "\n".join(kept))
-
-
-def page(driver: CudaDriver, commit: str, outcomes: Sequence[Outcome]) -> str:
+def page(title: str, where: str, outcomes: Sequence[Outcome]) -> str:
     """Everything that was run so far, as Markdown."""
-    gpu = driver.devices[0]
-    parts = [
-        f"# {gpu.name}",
-        f"Compute capability {gpu.compute_capability}, {gpu.memory_bytes / 2**30:.0f} GiB, driver for CUDA "
-        f"{driver.version}; commit {commit}, {datetime.now(UTC):%Y-%m-%d}. Written by `python benchmarks/on_a_gpu.py`.",
-    ]
+    parts = [f"# {title}", where]
     for outcome in outcomes:
         parts.append(f"## `{outcome.step}`")
+        if outcome.status is None:
+            parts.append(outcome.output)
+            continue
         if outcome.status:
             parts.append(f"Failed after {outcome.seconds:.0f} s with status {outcome.status}:")
         if outcome.step.plain or outcome.status:
@@ -123,32 +47,95 @@ def page(driver: CudaDriver, commit: str, outcomes: Sequence[Outcome]) -> str:
         else:
             # A card's own headings are below that of its command.
             parts.append(re.sub(r"^(#+ )", r"#\1", outcome.output.strip(), flags=re.MULTILINE))
+        parts.append(f"{outcome.seconds:.0f} s")
     return "\n\n".join(parts) + "\n"
+
+
+def work_through(steps: Sequence[Step], path: Path, title: str, where: str, seconds: float, carried: Carried) -> int:
+    """Run steps within `seconds`, and write the page after each; how many failed."""
+    end = time.monotonic() + seconds
+    outcomes: list[Outcome] = []
+    for item in steps:
+        print(f"\n$ {item}", flush=True)
+        left = end - time.monotonic()
+        lacking = item.lacks(carried.has)
+        if lacking:
+            outcome = left_out(item, f"Left out: there is no {', no '.join(lacking)}.")
+        elif left < _LEAST_SECONDS:
+            outcome = left_out(item, f"Left out: {max(left, 0):.0f} s are left.")
+        else:
+            outcome = run(item, left, carried.environment(item))
+        if outcome.status is None:
+            print(outcome.output, flush=True)
+        outcomes.append(outcome)
+        path.write_text(page(title, where, outcomes), encoding="utf-8")
+    print(f"\n{path}")
+    return sum(bool(outcome.status) for outcome in outcomes)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Returns 0 if every command succeeded or there is no GPU, 1 if one failed."""
     parser = argparse.ArgumentParser(description="Run everything that needs a GPU, and write it down.")
-    parser.add_argument("--specs", default=",".join(PRESETS), help=f"presets to measure (default {','.join(PRESETS)})")
+    parser.add_argument("--specs", default=",".join(SPECS), help=f"presets to measure (default {','.join(SPECS)})")
+    parser.add_argument("--phase", type=int, choices=(1, 2), help="a part of minutes, for a machine without a network")
+    parser.add_argument("--seconds", type=float, default=270.0, help="that a phase may take (default 270)")
+    parser.add_argument("--carried", type=Path, default=ROOT / ".gpu", help="what `make gpu-prepare` left")
     parser.add_argument("-o", "--output", type=Path, default=ROOT / "docs" / "benchmarks", help="folder of the page")
     arguments = parser.parse_args(argv)
     specs = arguments.specs.split(",")
-    if unknown := [name for name in specs if name not in PRESETS]:
-        parser.error(f"there is no spec {unknown[0]!r}; choose among {', '.join(PRESETS)}")
-    driver = query_driver()
+    if unknown := [name for name in specs if name not in SPECS]:
+        parser.error(f"there is no spec {unknown[0]!r}; choose among {', '.join(SPECS)}")
+    carried = Carried(arguments.carried)
+    if arguments.phase is not None:
+        return _phase(arguments, carried)
+    # The steps have limits for a lent machine; here they may take what they take.
+    driver = _driver()
     if not driver.devices:
         print(f"skipped: {driver.problem}.")
         return 0
+    backends = [name for name in (RTX, TENSORRT) if is_here(f"import {name.replace('-', '_')}")]
+    steps = [_unlimited(item) for item in whole(specs, backends, [DEFAULT_LIBRARY])]
     arguments.output.mkdir(parents=True, exist_ok=True)
-    path = arguments.output / f"{re.sub(r'[^a-z0-9]+', '-', driver.devices[0].name.lower()).strip('-')}.md"
-    outcomes: list[Outcome] = []
-    here = commit()
-    for step in steps(specs, [module.backend for module in (RTX, TENSORRT) if find_spec(module.module)]):
-        print(f"\n$ {step}", flush=True)
-        outcomes.append(run(step))
-        path.write_text(page(driver, here, outcomes), encoding="utf-8")
-    print(f"\n{path}")
-    return int(any(outcome.status for outcome in outcomes))
+    name = driver.devices[0].name
+    path = arguments.output / f"{re.sub(r'[^a-z0-9]+', '-', name.lower()).strip('-')}.md"
+    return int(work_through(steps, path, name, _where(), float("inf"), carried) > 0)
+
+
+def _phase(arguments: argparse.Namespace, carried: Carried) -> int:
+    arguments.output.mkdir(parents=True, exist_ok=True)
+    started = time.monotonic()
+    for line in carried.unpack():
+        print(line, flush=True)
+    phase = first_phase(carried.libraries() or [DEFAULT_LIBRARY]) if arguments.phase == 1 else second_phase()
+    for item in phase.beside:
+        if not item.lacks(carried.has) and is_here("GPU"):
+            start(item, carried.environment(item))
+    path = arguments.output / f"phase-{arguments.phase}.md"
+    left = arguments.seconds - (time.monotonic() - started)
+    return int(work_through(phase.steps, path, f"Phase {arguments.phase}", _where(), left, carried) > 0)
+
+
+def _unlimited(item: Step) -> Step:
+    return Step(item.words, 0, item.needs, item.plain)
+
+
+def _driver():  # type: ignore[no-untyped-def]
+    from rap_edge.runtime.cuda_device import query_driver
+
+    return query_driver()
+
+
+def _where() -> str:
+    """Card, driver and commit, for the head of a page."""
+    driver = _driver()
+    gpu = driver.devices[0] if driver.devices else None
+    card = (
+        f"No GPU: {driver.problem}"
+        if gpu is None
+        else f"{gpu.name}, compute capability {gpu.compute_capability}, {gpu.memory_bytes / 2**30:.0f} GiB, driver for "
+        f"CUDA {driver.version}"
+    )
+    return f"{card}; commit {commit()}, {datetime.now(UTC):%Y-%m-%d}. Written by `python benchmarks/on_a_gpu.py`."
 
 
 if __name__ == "__main__":

@@ -5,9 +5,18 @@ from __future__ import annotations
 import subprocess
 from pathlib import Path
 
+ROOT = Path(__file__).resolve().parent.parent
+
 
 def commit() -> str:
-    """The commit that is checked out, "-dirty" if files differ from it; "unknown" outside a repository."""
+    """The commit that is checked out, "-dirty" if files differ from it.
+
+    Without git it is what `make gpu-prepare` wrote down, and "unknown" where there is neither.
+    """
     asked = ["git", "describe", "--always", "--dirty", "--abbrev=7", "--exclude=*"]
-    found = subprocess.run(asked, cwd=Path(__file__).parent, capture_output=True, text=True, check=False)
-    return found.stdout.strip() or "unknown"
+    try:
+        found = subprocess.run(asked, cwd=ROOT, capture_output=True, text=True, check=False).stdout.strip()
+    except OSError:
+        found = ""
+    written = ROOT / ".gpu" / "a" / "commit"
+    return found or (written.read_text().strip() if written.is_file() else "unknown")

@@ -60,7 +60,7 @@ class TorchLoop:
         self._spec, self._device = spec, device
         self._dtype = next(networks.dit.parameters()).dtype
         modules = {name: source.module for name, source in graph_sources(networks).items()}
-        modules["vae_encoder"] = _FrameEncoder(networks.vae)
+        modules["vae_encoder"] = HalfFrameEncoder(networks.vae)
         self._run = {name: wrap(module.to(device)) for name, module in modules.items()}
         self._noise = noise or (lambda chunk, draw: torch.randn(spec.latent_shape, device=device))
         self._windows = torch.from_numpy(frame_windows(spec)).to(device)
@@ -125,7 +125,7 @@ class TorchLoop:
         path.append(latents[:, -carried:].clone())
 
 
-class _FrameEncoder(FrameEncoder):
+class HalfFrameEncoder(FrameEncoder):
     """Pixels in the networks' precision, where the exported graph has them in fp32."""
 
     def forward(self, frames: Tensor) -> Tensor:

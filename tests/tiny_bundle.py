@@ -8,7 +8,6 @@ from __future__ import annotations
 from fractions import Fraction
 from pathlib import Path
 
-import av
 import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
@@ -101,6 +100,9 @@ _BUILDERS = {
 
 def write_png(path: Path, pixels: np.ndarray) -> Path:
     """Save uint8 [H, W, 3] RGB."""
+    # Not above: what runs on a GPU is tried where there is no PyAV too.
+    import av
+
     context = av.CodecContext.create("png", "w")
     context.height, context.width = pixels.shape[:2]
     context.pix_fmt, context.time_base = "rgb24", Fraction(1, 25)
