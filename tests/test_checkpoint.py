@@ -269,7 +269,10 @@ DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
         lambda own: edit_config(own / "vae/config.json", architecture="vqgan"),
         r"architecture 'vqgan' and must say 'ltx' or 'nano'",
     ),
-    "illegal_spec": (lambda own: edit_config(own / "spec.json", fps=0), r"spec.json is not a legal spec: The spec cannot be read: fps must be"),
+    "illegal_spec": (
+        lambda own: edit_config(own / "spec.json", fps=0),
+        r"spec.json is not a legal spec: The spec cannot be read: fps must be",
+    ),
     "other_spec": (
         lambda own: edit_config(own / "spec.json", audio_tokens=3),
         r"DiT's audio_tokens is 2 and spec 'tiny' needs 3",

@@ -34,9 +34,9 @@ def bundle(small_bundle: str) -> Bundle:
 
 def test_every_way_renders_the_same_chunks_and_is_timed(bundle) -> None:
     manifest, portrait = bundle.manifest, drawn_portrait(SMALL.image_size)
-    ways, missing = torch_ways(lambda: in_precision(manifest), portrait, CPU)
+    ways, missing = torch_ways(lambda: in_precision(manifest, bundle.root.parent / "checkpoint"), portrait, CPU)
     ways.append(engine_way("ONNX Runtime", load_engines(bundle, threads=1), manifest, portrait))
-    checked = checked_torch(in_precision(manifest), portrait, CPU)
+    checked = checked_torch(in_precision(manifest, bundle.root.parent / "checkpoint"), portrait, CPU)
     windows = sound_windows(SMALL, golden_inputs(bundle)[1], 3)
 
     def broken(window):
