@@ -10,7 +10,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import torch
@@ -18,10 +18,11 @@ import torch.nn.functional as F  # noqa: N812
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from rap_edge.runtime.bounds import Count, Real, Whole, shown
 from rap_edge.runtime.errors import AudioError, CheckpointError
 
 from .attention import attention
-from .config import config_from_dict, known_fields
+from .config import check_config, config_from_dict, known_fields
 from .fresh import draw_uniform
 from .norms import LayerNorm32
 
@@ -48,21 +49,21 @@ class AudioEncoderConfig:
         samples_per_frame: audio samples per video frame (640 at 16 kHz and 25 Hz).
     """
 
-    conv_dim: tuple[int, ...] = (512,) * 7
-    conv_kernel: tuple[int, ...] = (10, 3, 3, 3, 3, 2, 2)
-    conv_stride: tuple[int, ...] = (5, 2, 2, 2, 2, 2, 2)
+    conv_dim: Annotated[tuple[Annotated[int, Whole(1, 8192)], ...], Count(32)] = (512,) * 7
+    conv_kernel: Annotated[tuple[Annotated[int, Whole(1, 1024)], ...], Count(32)] = (10, 3, 3, 3, 3, 2, 2)
+    conv_stride: Annotated[tuple[Annotated[int, Whole(1, 1024)], ...], Count(32)] = (5, 2, 2, 2, 2, 2, 2)
     conv_bias: bool = False
     feat_extract_norm: Literal["group", "layer"] = "group"
-    hidden_size: int = 768
-    num_hidden_layers: int = 12
-    num_attention_heads: int = 12
-    intermediate_size: int = 3072
-    layer_norm_eps: float = 1e-5
-    num_conv_pos_embeddings: int = 128
-    num_conv_pos_embedding_groups: int = 16
+    hidden_size: Annotated[int, Whole(1, 16384)] = 768
+    num_hidden_layers: Annotated[int, Whole(1, 256)] = 12
+    num_attention_heads: Annotated[int, Whole(1, 1024)] = 12
+    intermediate_size: Annotated[int, Whole(1, 65536)] = 3072
+    layer_norm_eps: Annotated[float, Real(0.0, 1.0)] = 1e-5
+    num_conv_pos_embeddings: Annotated[int, Whole(1, 4096)] = 128
+    num_conv_pos_embedding_groups: Annotated[int, Whole(1, 1024)] = 16
     do_stable_layer_norm: bool = False
-    norm_eps: float = 1e-7
-    samples_per_frame: int = 640
+    norm_eps: Annotated[float, Real(0.0, 1.0)] = 1e-7
+    samples_per_frame: Annotated[int, Whole(1, 768000)] = 640
 
     @classmethod
     def from_hugging_face(cls, data: Mapping[str, Any], source: str) -> AudioEncoderConfig:
@@ -74,7 +75,8 @@ class AudioEncoderConfig:
         for key, only in (("model_type", "wav2vec2"), ("hidden_act", "gelu"), ("feat_extract_activation", "gelu")):
             if data.get(key, only) != only:
                 raise CheckpointError(
-                    f"{source} says {key} {data[key]!r} but only {only!r} is supported; use a wav2vec 2.0 checkpoint."
+                    f"{source} says {key} {shown(data[key])} but only {only!r} is supported; use a wav2vec 2.0 "
+                    "checkpoint."
                 )
         return config_from_dict(cls, known_fields(cls, data), source).validate()
 
@@ -84,11 +86,9 @@ class AudioEncoderConfig:
         Raises:
             CheckpointError: names the first value that cannot work.
         """
-        sizes = (*self.conv_dim, *self.conv_kernel, *self.conv_stride, self.hidden_size, self.num_hidden_layers)
-        more = (self.num_attention_heads, self.intermediate_size, self.samples_per_frame)
+        check_config(self, "audio encoder")
         groups = self.num_conv_pos_embedding_groups
         for rule, sentence in (
-            (min(*sizes, *more, groups, self.num_conv_pos_embeddings) >= 1, "every size must be at least 1"),
             (
                 len(self.conv_dim) == len(self.conv_kernel) == len(self.conv_stride) >= 1,
                 "conv_dim, conv_kernel and conv_stride must have the same length",

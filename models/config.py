@@ -6,9 +6,10 @@ import dataclasses
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar, cast, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from rap_edge.runtime.errors import CheckpointError
+from rap_edge.runtime.fields import FieldError, check_record, record_from, refuse_unknown_keys
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -37,18 +38,31 @@ def config_from_dict(cls: type[C], data: Mapping[str, Any], source: str) -> C:
     """Build the dataclass `cls` from plain JSON types; `source` names the file in messages.
 
     Raises:
-        CheckpointError: a key is unknown, a required one is missing, or a value has another type.
+        CheckpointError: a key is unknown, a required one is missing, or a value is not within its field's bounds.
     """
-    fields = {field.name: field for field in dataclasses.fields(cls)}
-    if unknown := sorted(str(key) for key in data if key not in fields):
-        raise CheckpointError(f"{source} has the unknown key {unknown[0]!r}; remove it or upgrade rap-edge.")
-    hints = get_type_hints(cls)
-    values = {key: _typed(value, hints[key], f"{key} in {source}") for key, value in data.items()}
-    for name, field in fields.items():
-        required = field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
-        if required and name not in values:
-            raise CheckpointError(f"{source} lacks the key {name!r}; add it or download the checkpoint again.")
-    return cls(**values)
+    try:
+        refuse_unknown_keys(cls, data)
+        return record_from(cls, data)
+    except FieldError as error:
+        raise CheckpointError(
+            f"{source} cannot be read: {error}; correct it, download the checkpoint again or upgrade rap-edge."
+        ) from None
+
+
+def check_config(config: DataclassInstance, network: str) -> None:
+    """Hold a configuration to the bounds of its fields.
+
+    Args:
+        config: whose annotations say what its fields may be.
+        network: its name in errors.
+
+    Raises:
+        CheckpointError: names the first field that is not within its bounds.
+    """
+    try:
+        check_record(config)
+    except FieldError as error:
+        raise CheckpointError(f"The {network}'s config cannot work: {error}; correct it.") from None
 
 
 def known_fields(cls: type[C], data: Mapping[str, Any]) -> dict[str, Any]:
@@ -60,19 +74,3 @@ def known_fields(cls: type[C], data: Mapping[str, Any]) -> dict[str, Any]:
 def config_to_dict(config: DataclassInstance) -> dict[str, Any]:
     """The dataclass as plain JSON types."""
     return cast("dict[str, Any]", json.loads(json.dumps(dataclasses.asdict(config))))
-
-
-def _typed(value: Any, hint: Any, where: str) -> Any:
-    if hint is float and isinstance(value, int | float) and not isinstance(value, bool):
-        return float(value)
-    if hint in (int, bool, str) and type(value) is hint:
-        return value
-    arguments = get_args(hint)
-    if get_origin(hint) is tuple and isinstance(value, list | tuple):
-        return tuple(_typed(item, arguments[0], where) for item in value)
-    if arguments and all(isinstance(choice, str) for choice in arguments):
-        if value in arguments:
-            return value
-        raise CheckpointError(f"{where} must be one of {', '.join(arguments)}, not {value!r}; correct it.")
-    expected = {int: "a whole number", float: "a number", bool: "true or false", str: "a string"}
-    raise CheckpointError(f"{where} must be {expected.get(hint, 'a list')}, not {value!r}; correct it.")

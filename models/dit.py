@@ -9,15 +9,17 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, cast
+from typing import Annotated, Literal, cast
 
 import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
+from rap_edge.runtime.bounds import Count, Real, Whole
 from rap_edge.runtime.errors import CheckpointError
 
 from .attention import AudioAttention, SelfAttention, rotary_table
+from .config import check_config
 from .fresh import draw_uniform
 from .norms import LayerNorm32
 
@@ -45,21 +47,21 @@ class DiTConfig:
         audio_branches: whether the hybrid attention's branches share keys and values.
     """
 
-    dim: int
-    in_dim: int
-    out_dim: int
-    ffn_dim: int
-    freq_dim: int
-    num_heads: int
-    num_layers: int
-    alpha: tuple[float, ...]
-    eps: float = 1e-6
-    audio_layers: int = 12
-    audio_width: int = 768
-    feature_window: int = 5
-    temporal_compression: int = 8
-    audio_tokens: int = 32
-    audio_hidden: int = 512
+    dim: Annotated[int, Whole(2, 32768)]
+    in_dim: Annotated[int, Whole(1, 8192)]
+    out_dim: Annotated[int, Whole(1, 4096)]
+    ffn_dim: Annotated[int, Whole(1, 262144)]
+    freq_dim: Annotated[int, Whole(2, 8192)]
+    num_heads: Annotated[int, Whole(1, 1024)]
+    num_layers: Annotated[int, Whole(1, 1024)]
+    alpha: Annotated[tuple[Annotated[float, Real(0.0, 1.0)], ...], Count(1024)]
+    eps: Annotated[float, Real(0.0, 1.0)] = 1e-6
+    audio_layers: Annotated[int, Whole(1, 256)] = 12
+    audio_width: Annotated[int, Whole(1, 16384)] = 768
+    feature_window: Annotated[int, Whole(1, 255)] = 5
+    temporal_compression: Annotated[int, Whole(2, 64)] = 8
+    audio_tokens: Annotated[int, Whole(1, 4096)] = 32
+    audio_hidden: Annotated[int, Whole(1, 32768)] = 512
     audio_branches: Literal["shared", "separate"] = "shared"
 
     def validate(self) -> DiTConfig:
@@ -68,28 +70,17 @@ class DiTConfig:
         Raises:
             CheckpointError: names the first value that cannot work.
         """
+        check_config(self, "DiT")
         for rule, sentence in (
-            (
-                min(self.dim, self.in_dim, self.out_dim, self.ffn_dim, self.num_heads, self.num_layers) >= 1,
-                "every size of the DiT must be at least 1",
-            ),
             (
                 self.dim % (2 * self.num_heads) == 0,
                 f"dim {self.dim} must split into {self.num_heads} heads of even width",
             ),
-            (self.freq_dim >= 2 and self.freq_dim % 2 == 0, f"freq_dim {self.freq_dim} must be even"),
+            (self.freq_dim % 2 == 0, f"freq_dim {self.freq_dim} must be even"),
             (self.feature_window % 2 == 1, f"feature_window {self.feature_window} must be odd"),
             (
-                self.temporal_compression >= 2,
-                f"temporal_compression {self.temporal_compression} must be at least 2",
-            ),
-            (
-                min(self.audio_layers, self.audio_width, self.audio_tokens, self.audio_hidden) >= 1,
-                "every size of the audio projection must be at least 1",
-            ),
-            (
-                len(self.alpha) == self.num_layers and all(0.0 <= alpha <= 1.0 for alpha in self.alpha),
-                f"alpha needs one value in 0..1 for each of the {self.num_layers} layers",
+                len(self.alpha) == self.num_layers,
+                f"alpha needs one value for each of the {self.num_layers} layers",
             ),
         ):
             if not rule:

@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 
+from rap_edge.runtime.bounds import shown
 from rap_edge.runtime.errors import CheckpointError
 from rap_edge.runtime.spec import FLASHHEAD_LITE, ModelSpec
 
@@ -77,7 +78,7 @@ def flashhead_dit_config(data: Mapping[str, Any], spec: ModelSpec, source: str) 
     for key, only in (("patch_size", [1, 1, 1]), ("has_image_input", False), ("vae_stride", stride)):
         if data.get(key, only) != only:
             raise CheckpointError(
-                f"{source} says {key} {data[key]!r} and only {only!r} is supported; use FlashHead's Lite model."
+                f"{source} says {key} {shown(data[key])} and only {only!r} is supported; use FlashHead's Lite model."
             )
     published = {"dim", "in_dim", "out_dim", "ffn_dim", "freq_dim", "num_heads", "num_layers", "eps"}
     values = {key: value for key, value in known_fields(DiTConfig, data).items() if key in published}
@@ -85,7 +86,7 @@ def flashhead_dit_config(data: Mapping[str, Any], spec: ModelSpec, source: str) 
         raise CheckpointError(f"{source} lacks the key {missing[0]!r}; download the checkpoint again.")
     if values["num_layers"] != spec.num_layers:
         raise CheckpointError(
-            f"{source} says num_layers {values['num_layers']!r} and spec {spec.name!r} needs {spec.num_layers}; "
+            f"{source} says num_layers {shown(values['num_layers'])} and spec {spec.name!r} needs {spec.num_layers}; "
             "use the spec of this checkpoint."
         )
     from_spec = dit_config(spec, ffn_dim=1)

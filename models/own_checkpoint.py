@@ -14,6 +14,7 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
+from rap_edge.runtime.bounds import shown
 from rap_edge.runtime.errors import CheckpointError, OutputError, SpecError
 from rap_edge.runtime.spec import ModelSpec
 
@@ -137,7 +138,7 @@ def _vae_config(folder: Path) -> LtxVaeConfig | NanoVAEConfig:
         from .nano.vae import NanoVAEConfig
 
         return config_from_dict(NanoVAEConfig, values, str(file)).validate()
-    raise CheckpointError(f"{file} says architecture {architecture!r} and must say 'ltx' or 'nano'; correct it.")
+    raise CheckpointError(f"{file} says architecture {shown(architecture)} and must say 'ltx' or 'nano'; correct it.")
 
 
 def _read_spec(file: Path) -> ModelSpec:

@@ -9,15 +9,16 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Annotated, Any, Protocol
 
 import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
+from rap_edge.runtime.bounds import Count, Real, Whole, shown
 from rap_edge.runtime.errors import CheckpointError
 
-from .config import config_from_dict, known_fields
+from .config import check_config, config_from_dict, known_fields
 from .fresh import draw_uniform
 from .norms import LayerNorm32
 
@@ -56,18 +57,18 @@ class LtxVaeConfig:
         decoder_causal: whether the decoder's do.
     """
 
-    in_channels: int = 3
-    out_channels: int = 3
-    latent_channels: int = 128
-    block_out_channels: tuple[int, ...] = (128, 256, 512, 512)
-    layers_per_block: tuple[int, ...] = (4, 3, 3, 3, 4)
-    spatio_temporal_scaling: tuple[bool, ...] = (True, True, True, False)
-    decoder_block_out_channels: tuple[int, ...] = (128, 256, 512, 512)
-    decoder_layers_per_block: tuple[int, ...] = (4, 3, 3, 3, 4)
-    decoder_spatio_temporal_scaling: tuple[bool, ...] = (True, True, True, False)
-    patch_size: int = 4
-    resnet_norm_eps: float = 1e-6
-    scaling_factor: float = 1.0
+    in_channels: Annotated[int, Whole(1, 64)] = 3
+    out_channels: Annotated[int, Whole(1, 64)] = 3
+    latent_channels: Annotated[int, Whole(1, 4096)] = 128
+    block_out_channels: Annotated[tuple[Annotated[int, Whole(1, 16384)], ...], Count(16)] = (128, 256, 512, 512)
+    layers_per_block: Annotated[tuple[Annotated[int, Whole(0, 64)], ...], Count(17)] = (4, 3, 3, 3, 4)
+    spatio_temporal_scaling: Annotated[tuple[bool, ...], Count(16)] = (True, True, True, False)
+    decoder_block_out_channels: Annotated[tuple[Annotated[int, Whole(1, 16384)], ...], Count(16)] = (128, 256, 512, 512)
+    decoder_layers_per_block: Annotated[tuple[Annotated[int, Whole(0, 64)], ...], Count(17)] = (4, 3, 3, 3, 4)
+    decoder_spatio_temporal_scaling: Annotated[tuple[bool, ...], Count(16)] = (True, True, True, False)
+    patch_size: Annotated[int, Whole(1, 64)] = 4
+    resnet_norm_eps: Annotated[float, Real(0.0, 1.0)] = 1e-6
+    scaling_factor: Annotated[float, Real(1e-6, 1e6)] = 1.0
     encoder_causal: bool = True
     decoder_causal: bool = False
 
@@ -101,7 +102,8 @@ class LtxVaeConfig:
             value = data.get(key, only)
             if any(item != only for item in (value if isinstance(value, list | tuple) else (value,))):
                 raise CheckpointError(
-                    f"{source} says {key} {value!r}, which belongs to an LTX VAE later than 0.9.0; use the 0.9.0 VAE."
+                    f"{source} says {key} {shown(value)}, which belongs to an LTX VAE later than 0.9.0; use the "
+                    "0.9.0 VAE."
                 )
         values = known_fields(cls, data)
         for key in ("block_out_channels", "layers_per_block", "spatio_temporal_scaling"):
@@ -116,16 +118,14 @@ class LtxVaeConfig:
         Raises:
             CheckpointError: names the first value that cannot work.
         """
+        check_config(self, "LTX VAE")
         encoder = (self.block_out_channels, self.layers_per_block, self.spatio_temporal_scaling)
         decoder = (
             self.decoder_block_out_channels,
             self.decoder_layers_per_block,
             self.decoder_spatio_temporal_scaling,
         )
-        channels = (self.in_channels, self.out_channels, self.latent_channels, self.patch_size)
         for rule, sentence in (
-            (min(*channels, *encoder[0], *decoder[0]) >= 1, "every size must be at least 1"),
-            (min(*encoder[1], *decoder[1]) >= 0, "every number of layers must be at least 0"),
             (
                 all(len(widths) + 1 == len(layers) == len(scale) + 1 for widths, layers, scale in (encoder, decoder)),
                 "the lists of layers must be one longer than those of widths and scaling",
@@ -134,7 +134,6 @@ class LtxVaeConfig:
                 sum(encoder[2]) == sum(decoder[2]),
                 "the decoder must double as often as the encoder halves",
             ),
-            (self.scaling_factor > 0, "scaling_factor must be positive"),
         ):
             if not rule:
                 raise CheckpointError(f"The LTX VAE's config cannot work: {sentence}; correct it.")

@@ -138,7 +138,7 @@ def test_audio_shorter_than_a_frame_is_refused():
     [
         ({"model_type": "hubert"}, "only 'wav2vec2' is supported"),
         ({"hidden_act": "relu"}, "only 'gelu' is supported"),
-        ({"hidden_size": "768"}, "hidden_size in config.json must be a whole number"),
+        ({"hidden_size": "768"}, "hidden_size must be a whole number"),
         ({"conv_dim": [16, 16]}, "must have the same length"),
         ({"num_attention_heads": 7}, "must split into 7 heads"),
     ],

@@ -255,15 +255,15 @@ DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
     "config_missing": (lambda own: (own / "dit/config.json").unlink(), r"dit/config.json is missing"),
     "config_not_json": (lambda own: (own / "dit/config.json").write_text("{"), r"dit/config.json is not valid JSON"),
     "config_not_object": (lambda own: (own / "dit/config.json").write_text("[]"), r"must hold a JSON object"),
-    "config_unknown_key": (lambda own: edit_config(own / "dit/config.json", depth=3), r"unknown key 'depth'"),
-    "config_missing_key": (lambda own: edit_config(own / "dit/config.json", dim=None), r"lacks the key 'dim'"),
+    "config_unknown_key": (lambda own: edit_config(own / "dit/config.json", depth=3), r"the key 'depth' is unknown"),
+    "config_missing_key": (lambda own: edit_config(own / "dit/config.json", dim=None), r"the key 'dim' is missing"),
     "config_wrong_type": (
         lambda own: edit_config(own / "dit/config.json", dim="24"),
-        r"dim in .*dit/config.json must be a whole number, not '24'",
+        r"dit/config.json cannot be read: dim must be a whole number from 2 to 32768, not '24'",
     ),
     "config_wrong_choice": (
         lambda own: edit_config(own / "dit/config.json", audio_branches="both"),
-        r"audio_branches in .* must be one of shared, separate, not 'both'",
+        r"audio_branches must be one of shared, separate, not 'both'",
     ),
     "unknown_vae": (
         lambda own: edit_config(own / "vae/config.json", architecture="vqgan"),
@@ -271,8 +271,10 @@ DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
     ),
     "illegal_spec": (
         lambda own: edit_config(own / "spec.json", fps=0),
-        r"spec.json is not a legal spec: The spec cannot be read: fps must be",
+        r"spec.json is not a legal spec: .*fps must",
     ),
+    "no_heads": (lambda own: edit_config(own / "dit/config.json", num_heads=0), r"num_heads must be a whole number"),
+    "endless_heads": (lambda own: edit_config(own / "dit/config.json", num_heads=10**20), r"num_heads .* not 10{20}"),
     "other_spec": (
         lambda own: edit_config(own / "spec.json", audio_tokens=3),
         r"DiT's audio_tokens is 2 and spec 'tiny' needs 3",

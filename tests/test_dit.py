@@ -269,10 +269,10 @@ def test_the_network_is_traced_whole_by_torch_export():
     ("changes", "sentence"),
     [
         ({"num_heads": 5}, "dim 48 must split into 5 heads"),
-        ({"alpha": (1.0,)}, "alpha needs one value in 0..1 for each of the 3 layers"),
-        ({"alpha": (0.0, 0.0, 1.5)}, "alpha needs one value in 0..1"),
+        ({"alpha": (1.0,)}, "alpha needs one value for each of the 3 layers"),
+        ({"alpha": (0.0, 0.0, 1.5)}, r"alpha\[2\] must be a number from 0 to 1, not 1\.5"),
         ({"feature_window": 4}, "feature_window 4 must be odd"),
-        ({"temporal_compression": 1}, "temporal_compression 1 must be at least 2"),
+        ({"temporal_compression": 1}, "temporal_compression must be a whole number from 2"),
         ({"freq_dim": 3}, "freq_dim 3 must be even"),
     ],
 )

@@ -120,8 +120,8 @@ def test_conv_is_a_sum_of_2d_convolutions_over_shifted_frames(causal):
         ({"timestep_conditioning": True}, "timestep_conditioning True, which belongs to an LTX VAE later than 0.9.0"),
         ({"down_block_types": ["LTXVideo095DownBlock3D"] * 4}, "later than 0.9.0"),
         ({"layers_per_block": [1, 1]}, "lists of layers must be one longer"),
-        ({"latent_channels": 0}, "every size must be at least 1"),
-        ({"encoder_causal": "yes"}, "encoder_causal in config.json must be true or false"),
+        ({"latent_channels": 0}, "latent_channels must be a whole number from 1"),
+        ({"encoder_causal": "yes"}, "encoder_causal must be true or false"),
     ],
 )
 def test_a_config_that_cannot_work_is_refused(changes, sentence):

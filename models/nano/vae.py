@@ -9,12 +9,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Annotated
 
 import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
+from rap_edge.runtime.bounds import Count, Real, Whole
 from rap_edge.runtime.errors import CheckpointError
+
+from ..config import check_config
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,17 +40,17 @@ class NanoVAEConfig:
         eps: epsilon of the normalisations.
     """
 
-    latent_channels: int = 64
-    temporal_compression: int = 8
-    patch: int = 4
-    encoder_widths: tuple[int, ...] = (64, 128, 192)
-    squeeze_width: int = 64
-    latent_width: int = 256
-    phase_width: int = 128
-    decoder_widths: tuple[int, ...] = (256, 192, 96, 64)
-    latents_mean: tuple[float, ...] = ()
-    latents_std: tuple[float, ...] = ()
-    eps: float = 1e-4
+    latent_channels: Annotated[int, Whole(1, 1024)] = 64
+    temporal_compression: Annotated[int, Whole(1, 64)] = 8
+    patch: Annotated[int, Whole(1, 64)] = 4
+    encoder_widths: Annotated[tuple[Annotated[int, Whole(1, 1024)], ...], Count(8)] = (64, 128, 192)
+    squeeze_width: Annotated[int, Whole(1, 1024)] = 64
+    latent_width: Annotated[int, Whole(1, 1024)] = 256
+    phase_width: Annotated[int, Whole(1, 1024)] = 128
+    decoder_widths: Annotated[tuple[Annotated[int, Whole(1, 1024)], ...], Count(9)] = (256, 192, 96, 64)
+    latents_mean: Annotated[tuple[Annotated[float, Real(-1e6, 1e6)], ...], Count(1024)] = ()
+    latents_std: Annotated[tuple[Annotated[float, Real(0.0, 1e6)], ...], Count(1024)] = ()
+    eps: Annotated[float, Real(0.0, 1.0)] = 1e-4
 
     @property
     def spatial_compression(self) -> int:
@@ -59,12 +63,12 @@ class NanoVAEConfig:
         Raises:
             CheckpointError: names the first value that cannot work.
         """
+        check_config(self, "nano VAE")
         for rule, sentence in (
             (
                 len(self.decoder_widths) == len(self.encoder_widths) + 1,
                 "decoder_widths must have one entry more than encoder_widths",
             ),
-            (self.temporal_compression >= 1, "temporal_compression must be at least 1"),
             (
                 len(self.latents_mean) == len(self.latents_std) and len(self.latents_mean) in (0, self.latent_channels),
                 "latents_mean and latents_std need one value per latent channel",
