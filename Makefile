@@ -1,9 +1,10 @@
 PYTHON ?= python3
 VENV   ?= .venv
+TORCH  ?= torch==2.13.0
 BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 
-.PHONY: demo test test-tensorrt-10 lint train bench plugins gpu gpu-prepare clean
+.PHONY: demo test test-lowest test-newest test-tensorrt-10 lint train bench plugins gpu gpu-prepare clean
 
 demo: $(VENV)/.export
 	$(BIN)/rap-export -o build/nano-fp32
@@ -29,6 +30,11 @@ plugins: $(BIN)/python
 		-DCMAKE_CUDA_COMPILER=$$(ls -d $(CURDIR)/$(VENV)/lib/python*/site-packages/nvidia/cu13/bin/nvcc)
 	$(BIN)/cmake --build build/plugins --parallel
 
+# What touches a dependency, asked of the lowest versions that pyproject.toml allows and of the newest, there on a later
+# Python where one is found.
+test-lowest test-newest: test-%: $(VENV)/.test
+	$(BIN)/python tests/both_ends.py $*
+
 # The names and plugins that are asked of TensorRT 11, asked of the 10.16 that Jetsons have.
 test-tensorrt-10: $(VENV)/.test
 	$(PIP) --no-deps --target build/tensorrt-10 --upgrade $(foreach part,cu13_bindings lean_cu13_bindings \
@@ -38,7 +44,7 @@ test-tensorrt-10: $(VENV)/.test
 
 # Everything that needs a GPU, as a page in docs/benchmarks. torch and onnxruntime become those for CUDA.
 gpu: plugins
-	$(PIP) torch==2.13.0
+	$(PIP) $(TORCH)
 	$(PIP) --editable '.[export,calibrate,serve,train,test,plugins,tensorrt-rtx,cuda,gpu]'
 	$(BIN)/python -m pip uninstall --quiet --yes onnxruntime
 	$(PIP) --force-reinstall --no-deps onnxruntime-gpu
@@ -59,7 +65,7 @@ $(BIN)/python:
 
 # torch comes first and pinned: an open range would bring gigabytes of CUDA packages.
 $(VENV)/.export: $(BIN)/python pyproject.toml
-	$(PIP) torch==2.13.0
+	$(PIP) $(TORCH)
 	$(PIP) --editable '.[export]'
 	touch $@
 
