@@ -20,7 +20,7 @@ BUNDLE = ROOT / "build" / "nano-fp32"
 LATER = ("3.14", "3.13", "3.12")
 # They need neither torch nor what comes with it.
 RUNTIME = ["audio", "video", "portrait", "pcm", "session", "bundle", "cli_run", "cli_live", "selftest"]
-SERVE = ["serve_app", "serve_cli", "serve_webrtc", "serve_websocket"]
+SERVE = [f"serve_{name}" for name in ("app", "cli", "connections", "ice", "offers", "webrtc", "websocket")]
 EXPORT = ["export", "graphs", "onnxruntime_engine", "quantize", "cpu_passes", "conv3d", "nano_renderer", "nano_speech"]
 
 
@@ -90,7 +90,7 @@ def check_newest() -> None:
     base, tried = later_python()
     print(json.dumps({"chosen": base, "tried": tried}, indent=2), flush=True)
     python = environment(base, ROOT / "build" / "newest")
-    install(python, "--upgrade", ".[plans,serve,mic,camera]", "hypothesis", "pytest")
+    install(python, "--upgrade", ".[plans,serve,mic,camera]", "hypothesis", "prometheus-client", "pytest")
     check(python, [*RUNTIME, *SERVE])
 
 

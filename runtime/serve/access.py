@@ -108,7 +108,12 @@ def middleware(guard: Guard) -> Middleware:
 
     @web.middleware
     async def guarded(request: web.Request, handler: Handler) -> web.StreamResponse:
-        return guard.refusal(request) or guard.welcome(request) or await handler(request)
+        # A response is a mapping too, which may be empty: its presence decides, not its truth.
+        if (refused := guard.refusal(request)) is not None:
+            return refused
+        if (welcome := guard.welcome(request)) is not None:
+            return welcome
+        return await handler(request)
 
     return guarded
 
