@@ -106,8 +106,10 @@ def test_a_fragmented_video_has_the_same_frames_and_sound_in_pieces_of_a_second(
     assert np.array_equal(whole, pieces)
     with av.open("plain.mp4") as plain, av.open("pieces.mp4") as cut:
         assert cut.duration == pytest.approx(plain.duration, abs=1e5)
-        starts = [[next(file.decode(video=0)).time, next(file.decode(audio=0)).time] for file in (plain, cut)]
-    assert starts[0] == starts[1]
+    for stream in ({"video": 0}, {"audio": 0}):
+        # What is read of one stream is gone for the other.
+        with av.open("plain.mp4") as plain, av.open("pieces.mp4") as cut:
+            assert next(plain.decode(**stream)).time == next(cut.decode(**stream)).time
     assert Path("pieces.mp4").read_bytes().count(b"moof") >= 3
 
 
