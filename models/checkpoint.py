@@ -15,13 +15,12 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
-from rap_edge.runtime.errors import CheckpointError
+from rap_edge.runtime.errors import CheckpointError, first_line
 
 from .config import read_json_object
+from .safetensors_header import read_header
 
 PICKLE_SUFFIXES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".zip", ".tar")
-_DTYPES = ("F32", "F16", "BF16", "F64")
-_ZIP, _PICKLE = b"PK\x03\x04", tuple(bytes((0x80, protocol)) for protocol in range(2, 6))
 
 
 @dataclass(frozen=True)
@@ -139,31 +138,12 @@ def _and_more(names: list[str]) -> str:
 def _opened(file: Path) -> safe_open:
     try:
         return safe_open(file, framework="pt")
-    except OSError:
-        raise CheckpointError(f"{file} is missing or unreadable; download the checkpoint completely.") from None
-    except SafetensorError:
-        with file.open("rb") as stream:
-            start = stream.read(4)
-        if start == _ZIP or start[:2] in _PICKLE:
-            raise CheckpointError(
-                f"{file} is a pickle or an archive, which can run code when it is read, despite its name; "
-                "convert it to safetensors first."
-            ) from None
-        raise CheckpointError(f"{file} is truncated or not a safetensors file; download it again.") from None
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError(f"{file} cannot be read ({first_line(error)}); download it again.") from None
 
 
 def _tensors_of(file: Path) -> dict[str, StoredTensor]:
-    tensors = {}
-    with _opened(file) as opened:
-        for name in opened.keys():  # noqa: SIM118  (safe_open is no mapping)
-            view = opened.get_slice(name)
-            if view.get_dtype() not in _DTYPES:
-                raise CheckpointError(
-                    f"{file} stores the tensor {name!r} as {view.get_dtype()} and weights must be one of "
-                    f"{', '.join(_DTYPES)}; use an unquantised checkpoint."
-                )
-            tensors[name] = StoredTensor(file, name, tuple(view.get_shape()))
-    return tensors
+    return {name: StoredTensor(file, name, entry.shape) for name, entry in read_header(file).items()}
 
 
 def _tensors_of_index(index: Path) -> dict[str, StoredTensor]:

@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import numpy as np
-import onnx
 import pytest
-from fuzz_targets.mutations import byte_mutants
-from google.protobuf.message import DecodeError
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from onnx import AttributeProto, FunctionProto, GraphProto, ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 from rap_edge.runtime.errors import BundleError
@@ -211,53 +206,3 @@ def test_a_file_of_nothing_but_parts_is_given_up() -> None:
     content = b"\x3a\x80\x80\x80\x08" + b"\x0a\x00" * (8 << 20)
     with pytest.raises(BundleError, match="too many parts"):
         check_graph("dit", content, [])
-
-
-MIXED = model(
-    [
-        helper.make_node("Constant", [], ["c"], value=numpy_helper.from_array(np.array(True))),
-        branch(2),
-        call("F", "x", "y"),
-        ADD,
-    ],
-    [function("F", [call("G", "a", "m"), call("G", "m", "b")]), function("G", [helper.make_node("Neg", ["a"], ["b"])])],
-    [WEIGHT, external("v")],
-)
-
-
-@settings(max_examples=300)
-@given(byte_mutants(MIXED.SerializeToString()) | st.binary(max_size=64))
-def test_whatever_is_taken_is_harmless_to_protobuf_too(content: bytes) -> None:
-    """Both readers agree: what the check lets through has no harm in it when ONNX's own parser reads it."""
-    try:
-        check_graph("dit", content, ["graph.data"])
-    except BundleError:
-        return
-    read = ModelProto()
-    try:
-        read.ParseFromString(content)
-    except DecodeError:
-        return
-    own = {(item.domain, item.name) for item in read.functions}
-    for node in _nodes(read):
-        assert node.domain in ("", "ai.onnx") or (node.domain, node.op_type) in own
-        assert node.op_type not in ("Loop", "Scan", "SequenceMap") or node.domain not in ("", "ai.onnx")
-        for attribute in node.attribute:
-            assert attribute.t.data_location == TensorProto.DEFAULT
-    for tensor in read.graph.initializer:
-        if tensor.data_location == TensorProto.EXTERNAL:
-            assert [entry.value for entry in tensor.external_data if entry.key == "location"] == ["graph.data"]
-
-
-def _nodes(model: ModelProto) -> Iterator[NodeProto]:
-    waiting = [*model.graph.node, *(node for item in model.functions for node in item.node)]
-    while waiting:
-        node = waiting.pop()
-        yield node
-        for attribute in node.attribute:
-            waiting += [inner for graph in (attribute.g, *attribute.graphs) for inner in graph.node]
-
-
-def test_the_onnx_package_reads_the_mixed_model() -> None:
-    onnx.load_model_from_string(MIXED.SerializeToString())
-    check_graph("dit", MIXED.SerializeToString(), ["graph.data"])

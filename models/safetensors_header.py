@@ -1,0 +1,120 @@
+"""The header of a safetensors file: which tensors it holds, checked before one byte of them is read.
+
+In: a file that may come from anybody. Out: dtype and shape of every tensor; one sentence if the header is damaged, or
+if tensors overlap, leave gaps or end beyond the file.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from io import BufferedReader
+from pathlib import Path
+from typing import Any
+
+from rap_edge.runtime.bounds import Items, Text, Whole, shown
+from rap_edge.runtime.errors import CheckpointError
+from rap_edge.runtime.regular_file import open_regular
+
+# A hundred thousand tensors; the format allows 100 MB.
+MAX_HEADER_BYTES = 16 << 20
+# Bytes per value of the dtypes that weights come in.
+DTYPES = {"F32": 4, "F16": 2, "BF16": 2, "F64": 8}
+_LENGTH_BYTES = 8
+_METADATA = "__metadata__"
+_NAME, _SHAPE, _OFFSETS = Text(1024), Items(Whole(0, 1 << 40), 8), Items(Whole(0, 1 << 50), 2)
+_ZIP, _PICKLE = b"PK\x03\x04", tuple(bytes((0x80, protocol)) for protocol in range(2, 6))
+
+
+@dataclass(frozen=True)
+class TensorEntry:
+    """What a header says of a tensor: shape, and where it begins and ends in the data, in bytes."""
+
+    shape: tuple[int, ...]
+    begin: int
+    end: int
+
+
+def read_header(file: Path) -> dict[str, TensorEntry]:
+    """The tensors in a safetensors file by name.
+
+    Raises:
+        CheckpointError: the file is missing, a pickle, cut short or no safetensors file; or a tensor has an impossible
+            name, dtype, shape or place.
+    """
+    try:
+        # Download caches keep links to their files.
+        with open_regular(os.path.realpath(file)) as opened:
+            size, content = os.fstat(opened.fileno()).st_size, _header(file, opened)
+    except OSError as error:
+        reason = error.strerror or type(error).__name__
+        raise CheckpointError(
+            f"{file} is missing or unreadable ({reason}); download the checkpoint completely."
+        ) from None
+    tensors = {name: _entry(file, name, value) for name, value in _parsed(file, content).items() if name != _METADATA}
+    _check_places(file, tensors, size - _LENGTH_BYTES - len(content))
+    return tensors
+
+
+def _header(file: Path, opened: BufferedReader) -> bytes:
+    start = opened.read(_LENGTH_BYTES)
+    if start[:4] == _ZIP or start[:2] in _PICKLE:
+        raise CheckpointError(
+            f"{file} is a pickle or an archive, which can run code when it is read, despite its name; "
+            "convert it to safetensors first."
+        )
+    length = int.from_bytes(start, "little")
+    content = opened.read(length) if len(start) == _LENGTH_BYTES and length <= MAX_HEADER_BYTES else b""
+    if len(content) != length or not content:
+        raise CheckpointError(f"{file} is truncated or not a safetensors file; download it again.")
+    return content
+
+
+def _parsed(file: Path, content: bytes) -> dict[str, Any]:
+    try:
+        header = json.loads(content, object_pairs_hook=_unique)
+    except (ValueError, RecursionError):
+        header = None
+    if not isinstance(header, dict):
+        raise CheckpointError(f"{file} is truncated or not a safetensors file; download it again.")
+    return header
+
+
+def _unique(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise ValueError("a key appears twice")
+    return found
+
+
+def _entry(file: Path, name: str, value: Any) -> TensorEntry:
+    entry = value if isinstance(value, dict) else {}
+    dtype, shape, offsets = (entry.get(key) for key in ("dtype", "shape", "data_offsets"))
+    fault = _NAME.fault(name) or _SHAPE.fault(shape) or _OFFSETS.fault(offsets)
+    if fault or len(offsets) != 2:
+        raise CheckpointError(
+            f"{file} is damaged: an entry of its tensor {shown(name)} {fault or 'is missing'}; download it again."
+        )
+    if dtype not in DTYPES:
+        raise CheckpointError(
+            f"{file} stores the tensor {name!r} as {shown(dtype)} and weights must be one of {', '.join(DTYPES)}; "
+            "use an unquantised checkpoint."
+        )
+    if math.prod(shape) * DTYPES[dtype] != offsets[1] - offsets[0]:
+        raise CheckpointError(f"{file} is damaged: its tensor {name!r} is not as long as it says; download it again.")
+    return TensorEntry(tuple(shape), *offsets)
+
+
+def _check_places(file: Path, tensors: dict[str, TensorEntry], size: int) -> None:
+    """Tensors lie one behind the other and fill the file, so that none shares bytes with another."""
+    end = 0
+    for name, tensor in sorted(tensors.items(), key=lambda item: (item[1].begin, item[1].end)):
+        if tensor.begin != end:
+            what = "overlaps another" if tensor.begin < end else "follows a gap"
+            raise CheckpointError(f"{file} is damaged: its tensor {name!r} {what}; download it again.")
+        end = tensor.end
+    if end != size:
+        raise CheckpointError(f"{file} is truncated or not a safetensors file; download it again.")
