@@ -13,10 +13,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from io import BufferedReader
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from rap_edge.runtime.bounds import Items, Text, Whole, shown
+from rap_edge.runtime.bounds import Count, OneOf, Text, Whole, shown
 from rap_edge.runtime.errors import CheckpointError
+from rap_edge.runtime.fields import FieldError, record_from
 from rap_edge.runtime.regular_file import open_regular
 
 # A hundred thousand tensors; the format allows 100 MB.
@@ -25,17 +26,27 @@ MAX_HEADER_BYTES = 16 << 20
 DTYPES = {"F32": 4, "F16": 2, "BF16": 2, "F64": 8}
 _LENGTH_BYTES = 8
 _METADATA = "__metadata__"
-_NAME, _SHAPE, _OFFSETS = Text(1024), Items(Whole(0, 1 << 40), 8), Items(Whole(0, 1 << 50), 2)
+_NAME = Text(1024)
 _ZIP, _PICKLE = b"PK\x03\x04", tuple(bytes((0x80, protocol)) for protocol in range(2, 6))
 
 
 @dataclass(frozen=True)
 class TensorEntry:
-    """What a header says of a tensor: shape, and where it begins and ends in the data, in bytes."""
+    """What a header says of a tensor; it lies in the bytes from the first to the second of `data_offsets`."""
 
-    shape: tuple[int, ...]
-    begin: int
-    end: int
+    dtype: Annotated[str, OneOf(tuple(DTYPES))]
+    shape: Annotated[tuple[Annotated[int, Whole(0, 1 << 40)], ...], Count(8)]
+    data_offsets: Annotated[tuple[Annotated[int, Whole(0, 1 << 50, "bytes")], ...], Count(2)]
+
+    @property
+    def begin(self) -> int:
+        """First byte of its data."""
+        return self.data_offsets[0]
+
+    @property
+    def end(self) -> int:
+        """Byte after its data."""
+        return self.data_offsets[1]
 
 
 def read_header(file: Path) -> dict[str, TensorEntry]:
@@ -91,21 +102,18 @@ def _unique(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _entry(file: Path, name: str, value: Any) -> TensorEntry:
-    entry = value if isinstance(value, dict) else {}
-    dtype, shape, offsets = (entry.get(key) for key in ("dtype", "shape", "data_offsets"))
-    fault = _NAME.fault(name) or _SHAPE.fault(shape) or _OFFSETS.fault(offsets)
-    if fault or len(offsets) != 2:
+    try:
+        if fault := _NAME.fault(name):
+            raise FieldError(f"its name {fault}")
+        entry = record_from(TensorEntry, value, "")
+        if len(entry.data_offsets) != 2 or math.prod(entry.shape) * DTYPES[entry.dtype] != entry.end - entry.begin:
+            raise FieldError("its length is another than that of its shape")
+    except FieldError as error:
         raise CheckpointError(
-            f"{file} is damaged: an entry of its tensor {shown(name)} {fault or 'is missing'}; download it again."
-        )
-    if dtype not in DTYPES:
-        raise CheckpointError(
-            f"{file} stores the tensor {name!r} as {shown(dtype)} and weights must be one of {', '.join(DTYPES)}; "
-            "use an unquantised checkpoint."
-        )
-    if math.prod(shape) * DTYPES[dtype] != offsets[1] - offsets[0]:
-        raise CheckpointError(f"{file} is damaged: its tensor {name!r} is not as long as it says; download it again.")
-    return TensorEntry(tuple(shape), *offsets)
+            f"{file} cannot be used: of its tensor {shown(name)} {error}; download it again, or use an unquantised "
+            "checkpoint."
+        ) from None
+    return entry
 
 
 def _check_places(file: Path, tensors: dict[str, TensorEntry], size: int) -> None:

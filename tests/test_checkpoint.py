@@ -250,7 +250,7 @@ DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
         lambda own: edit_tensors(
             own / "vae/model.safetensors", lambda t: t.update(latents_std=torch.ones(6, dtype=torch.int8))
         ),
-        r"stores the tensor 'latents_std' as 'I8'",
+        r"tensor 'latents_std' dtype must be one of",
     ),
     "config_missing": (lambda own: (own / "dit/config.json").unlink(), r"dit/config.json is missing"),
     "config_not_json": (lambda own: (own / "dit/config.json").write_text("{"), r"dit/config.json is not valid JSON"),

@@ -21,9 +21,9 @@ def test_tensors_are_read_with_their_shape_and_place(tmp_path: Path) -> None:
     header = {"__metadata__": {"format": "pt"}, "b": entry(48, 64), "a": entry(0, 48, [4, 3]), "none": entry(64, 64)}
     (tmp_path / "a.safetensors").write_bytes(safetensors_file(header, DATA))
     assert read_header(tmp_path / "a.safetensors") == {
-        "b": TensorEntry((4,), 48, 64),
-        "a": TensorEntry((4, 3), 0, 48),
-        "none": TensorEntry((0,), 64, 64),
+        "b": TensorEntry("F32", (4,), (48, 64)),
+        "a": TensorEntry("F32", (4, 3), (0, 48)),
+        "none": TensorEntry("F32", (0,), (64, 64)),
     }
 
 
@@ -34,20 +34,20 @@ REFUSED = {
     "late": ({"a": entry(16, 64)}, "tensor 'a' follows a gap"),
     "short": ({"a": entry(0, 48)}, "is truncated or not a safetensors file"),
     "beyond": ({"a": entry(0, 128)}, "is truncated or not a safetensors file"),
-    "length": ({"a": entry(0, 64, [15])}, "tensor 'a' is not as long as it says"),
-    "backwards": ({"a": entry(64, 0, [16])}, "is not as long as it says"),
+    "length": ({"a": entry(0, 64, [15])}, "tensor 'a' its length is another"),
+    "backwards": ({"a": entry(64, 0, [16])}, "its length is another"),
     "negative": ({"a": entry(0, 64, [-16])}, "whole number from 0"),
     "endless": ({"a": entry(0, 64, [10**400])}, "whole number from 0"),
-    "overflow": ({"a": entry(0, 64, [1 << 40] * 8)}, "is not as long as it says"),
-    "many_dimensions": ({"a": entry(0, 64, [1] * 9)}, "at most 8 items"),
+    "overflow": ({"a": entry(0, 64, [1 << 40] * 8)}, "its length is another"),
+    "many_dimensions": ({"a": entry(0, 64, [1] * 9)}, "at most 8"),
     "truth": ({"a": entry(0, 64, [True])}, "whole number"),
     "text": ({"a": entry(0, 64, ["16"])}, "whole number"),
-    "one_offset": ({"a": entry(0, 64) | {"data_offsets": [0]}}, "tensor 'a' is missing"),
-    "no_offsets": ({"a": {"dtype": "F32", "shape": [16]}}, "must be a list"),
-    "no_object": ({"a": [0, 64]}, "must be a list"),
-    "dtype": ({"a": entry(0, 64, dtype="F99")}, "stores the tensor 'a' as 'F99'"),
-    "dtype_list": ({"a": entry(0, 64, dtype=["F32"])}, "stores the tensor 'a' as"),
-    "escape": ({"a\x1b[2J": entry(0, 64)}, r"tensor 'a\\x1b\[2J' must have no control characters"),
+    "one_offset": ({"a": entry(0, 64) | {"data_offsets": [0]}}, "its length is another"),
+    "no_offsets": ({"a": {"dtype": "F32", "shape": [16]}}, "'data_offsets' is missing"),
+    "no_object": ({"a": [0, 64]}, "must be an object"),
+    "dtype": ({"a": entry(0, 64, dtype="F99")}, "tensor 'a' dtype must be"),
+    "dtype_list": ({"a": entry(0, 64, dtype=["F32"])}, "tensor 'a' dtype must be"),
+    "escape": ({"a\x1b[2J": entry(0, 64)}, r"tensor 'a\\x1b\[2J' its name must have no control characters"),
     "twice": (b'{"a": %b, "a": %b}' % ((json.dumps(entry(0, 64)).encode(),) * 2), "is truncated or not"),
     "list": (b"[]", "is truncated or not"),
     "deep": (b'{"a":' + b"[" * 100_000 + b"]" * 100_000 + b"}", "is truncated or not"),
@@ -74,7 +74,7 @@ def test_a_pipe_among_the_shards_is_not_waited_for(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "one.safetensors")
     index = {"weight_map": {"a": "one.safetensors"}}
     (tmp_path / "model.safetensors.index.json").write_text(json.dumps(index))
-    with pytest.raises(CheckpointError, match=r"one\.safetensors is missing or unreadable \(it is no file but a pipe\)"):
+    with pytest.raises(CheckpointError, match=r"one\.safetensors is missing or .* \(it is no file but a pipe\)"):
         open_checkpoint(tmp_path, "model")
 
 

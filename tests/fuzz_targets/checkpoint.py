@@ -10,13 +10,20 @@ from safetensors_file import entry, safetensors_file
 
 from fuzz_targets.mutations import byte_mutants, json_mutants
 from fuzz_targets.target import Target
-from rap_edge.models.checkpoint import open_checkpoint
 
-_HEADER = {"__metadata__": {"format": "pt"}, "a": entry(0, 32, [2, 4]), "b": entry(32, 48, [8], "F16"), "c": entry(48, 64)}
+_HEADER = {
+    "__metadata__": {"format": "pt"},
+    "a": entry(0, 32, [2, 4]),
+    "b": entry(32, 48, [8], "F16"),
+    "c": entry(48, 64),
+}
 _DATA = bytes(64)
 
 
 def _read(content: bytes) -> None:
+    # torch takes seconds to import, and other targets do without.
+    from rap_edge.models.checkpoint import open_checkpoint
+
     with tempfile.TemporaryDirectory() as folder:
         Path(folder, "model.safetensors").write_bytes(content)
         checkpoint = open_checkpoint(Path(folder), "model")
