@@ -11,6 +11,7 @@ import torch
 from safetensors_file import entry, safetensors_file
 
 from rap_edge.models.checkpoint import open_checkpoint
+from rap_edge.models.config import read_json_object
 from rap_edge.models.safetensors_header import MAX_HEADER_BYTES, TensorEntry, read_header
 from rap_edge.runtime.errors import CheckpointError
 
@@ -76,6 +77,12 @@ def test_a_pipe_among_the_shards_is_not_waited_for(tmp_path: Path) -> None:
     (tmp_path / "model.safetensors.index.json").write_text(json.dumps(index))
     with pytest.raises(CheckpointError, match=r"one\.safetensors is missing or .* \(it is no file but a pipe\)"):
         open_checkpoint(tmp_path, "model")
+
+
+def test_a_pipe_as_config_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "config.json")
+    with pytest.raises(CheckpointError, match=r"config\.json is missing or unreadable \(it is no file but a pipe\)"):
+        read_json_object(tmp_path / "config.json")
 
 
 def test_a_link_to_a_device_is_not_read(tmp_path: Path) -> None:
