@@ -30,6 +30,7 @@ from streams import RATE, EndlessSpeech, Nowhere, handles, play_in_virtual_time,
 from visitors import visitors
 
 from rap_edge.runtime import AsyncSession, Avatar, SilentSpeaker, play
+from rap_edge.runtime.bounds import Real, Whole, argument
 from rap_edge.runtime.progress import Progress
 from rap_edge.runtime.render import render
 from rap_edge.runtime.report import RunMeter
@@ -142,9 +143,13 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("what", choices=("memory", "sessions", "visitors", "kill", "disk", "devices"))
     parser.add_argument("--bundle", help="a bundle (default: the tests' tiny model)")
-    parser.add_argument("--hours", type=float, default=4.0, help="of audio (default 4)")
+    parser.add_argument(
+        "--hours", type=argument(Real(0.001, 1000.0, "hours")), default=4.0, help="of audio (default 4)"
+    )
     parser.add_argument("--sink", choices=("none", "mp4", "fragmented", "live"), default="none", help="where frames go")
-    parser.add_argument("--count", type=int, default=1000, help="sessions or visitors (default 1000)")
+    parser.add_argument(
+        "--count", type=argument(Whole(1, 1_000_000)), default=1000, help="sessions or visitors (default 1000)"
+    )
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)

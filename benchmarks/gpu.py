@@ -34,7 +34,7 @@ from rap_edge.export.parity import compare
 from rap_edge.export.source import networks_of
 from rap_edge.export.stages import Stages
 from rap_edge.models.networks import Networks
-from rap_edge.runtime.bounds import Whole
+from rap_edge.runtime.bounds import Whole, argument
 from rap_edge.runtime.bundle import Bundle, Manifest, recorded
 from rap_edge.runtime.chunk_loop import Loop, encode_reference
 from rap_edge.runtime.cuda_device import query_driver
@@ -284,8 +284,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description="Time a bundle on a GPU beside PyTorch.")
     parser.add_argument("--bundle", required=True, help="exported with --engine, so that it has plans for this GPU")
     parser.add_argument("--checkpoint", type=Path, help="what it was exported from, if that does not ship")
-    parser.add_argument("--rounds", type=int, default=5, help="turns of each way (default 5)")
-    parser.add_argument("--chunks", type=int, default=4, help="chunks per turn (default 4, at least 2)")
+    parser.add_argument("--rounds", type=argument(Whole(1, 10_000)), default=5, help="turns of each way (default 5)")
+    parser.add_argument(
+        "--chunks", type=argument(Whole(2, 10_000)), default=4, help="chunks per turn (default 4, at least 2)"
+    )
     parser.add_argument("--json", type=Path, help="write the figures here too")
     arguments = parser.parse_args(argv)
     if not torch.cuda.is_available():

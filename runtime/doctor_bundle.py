@@ -6,7 +6,6 @@ In: a bundle and the machine's facts. Out: a section of findings; nothing is loa
 from __future__ import annotations
 
 from collections.abc import Mapping
-from shlex import quote
 
 from .available import available_memory
 from .bundle import Bundle, EngineInfo, Manifest
@@ -19,6 +18,9 @@ from .findings import Finding, Section, State
 from .golden import read_golden
 from .memory_plan import MemoryPlan, as_gib, plan_memory
 from .preflight import check_engine
+from .shell import command_line
+
+_RENDER = ("--audio", "speech.wav", "-o", "out.mp4")
 
 
 def bundle_section(bundle: Bundle, facts: Facts) -> Section:
@@ -68,9 +70,7 @@ def _onnxruntime(bundle: Bundle, facts: Facts) -> Finding:
         text += "; half precision is for GPUs, and fp32 is as fast or faster here"
     elif not gpu and (trouble := trouble_on_cpu(bundle.manifest, facts.features)):
         text += f"; {trouble}"
-    return Finding(
-        "onnxruntime", "ok", text, f"rap-run --bundle {quote(str(bundle.root))} --audio speech.wav -o out.mp4"
-    )
+    return Finding("onnxruntime", "ok", text, command_line("rap-run", "--bundle", bundle.root, *_RENDER))
 
 
 def _plans(bundle: Bundle, plans: Mapping[str, EngineInfo], facts: Facts) -> Finding:
@@ -90,9 +90,7 @@ def _plans(bundle: Bundle, plans: Mapping[str, EngineInfo], facts: Facts) -> Fin
         state: State = "problem" if facts.machine.driver.devices else "absent"
         return Finding(any_plan.backend, state, f"{needs}: does not run here. {error}")
     path = bundle.root / plans["dit"].file
-    return Finding(
-        any_plan.backend, "ok", f"{needs}: runs", f"rap-run --engine {quote(str(path))} --audio speech.wav -o out.mp4"
-    )
+    return Finding(any_plan.backend, "ok", f"{needs}: runs", command_line("rap-run", "--engine", path, *_RENDER))
 
 
 def _cpu_memory(manifest: Manifest) -> Finding:
@@ -140,5 +138,5 @@ def _selftest(bundle: Bundle) -> Finding:
         read_golden(bundle)
     except BundleError as error:
         return Finding("self-test", "problem", str(error))
-    command = f"rap-run --selftest --bundle {quote(str(bundle.root))}"
+    command = command_line("rap-run", "--selftest", "--bundle", bundle.root)
     return Finding("self-test", "ok", "compares this machine's frames with PyTorch's", command)

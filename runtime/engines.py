@@ -29,6 +29,7 @@ from .onnxruntime_engine import load_engines as load_onnxruntime
 from .preflight import Machine, check_engine, damaged, this_machine
 from .protobuf_wire import Content
 from .runtime_cache import cache_path
+from .shell import named_command
 from .spec import ModelSpec
 from .tensorrt_engine import TensorRtEngine
 from .tensorrt_module import BACKENDS, load_module
@@ -118,7 +119,7 @@ def plans_of(manifest: Manifest, first: EngineInfo) -> Mapping[str, EngineInfo]:
         if not same:
             raise PreflightError(
                 f"The graph {name!r} has no plan from the build of {first.file!r}; build them again with "
-                f"'rap-export --bundle DIR --engine {first.backend}'."
+                f"{named_command('rap-export', '--bundle', 'DIR', '--engine', first.backend)}."
             )
         result[name] = same[-1]
     return result

@@ -14,6 +14,7 @@ from functools import partial
 from .bundle import Bundle, EngineInfo, graph_hash
 from .cuda_device import CudaDriver, query_driver
 from .errors import BundleError, PreflightError
+from .shell import named_command
 from .tensorrt_module import (
     LEAN,
     RTX,
@@ -110,10 +111,10 @@ def covers(capabilities: tuple[str, ...], present: str) -> bool:
 
 def rebuild_command(bundle: Bundle, engine: EngineInfo, target: str = "") -> str:
     """The command that builds the bundle's engines again, for the compute capability `target` if one is given."""
-    options = f" --target {target}" if target else ""
+    options = ["--target", target] if target else []
     if engine.backend == TENSORRT.backend and engine.profile != "native":
-        options += f" --profile {engine.profile}"
-    return f"'rap-export --bundle {bundle.root} --engine {engine.backend}{options}'"
+        options += ["--profile", engine.profile]
+    return named_command("rap-export", "--bundle", bundle.root, "--engine", engine.backend, *options)
 
 
 def damaged(bundle: Bundle, engine: EngineInfo, error: BundleError) -> PreflightError:
@@ -152,12 +153,12 @@ def _check_gpu(
     if not driver.devices:
         raise fail(
             f"needs an NVIDIA GPU and {driver.problem}",
-            f"install its driver, or run on the CPU with 'rap-run --bundle {bundle.root}' or --fallback",
+            f"install its driver, or run on the CPU with {_cpu_command(bundle)} or --fallback",
         )
     if is_too_old(driver):
         raise fail(
             f"needs a driver for CUDA {OLDEST_CUDA} and the one here is for CUDA {driver.version}",
-            f"update the NVIDIA driver, or run on the CPU with 'rap-run --bundle {bundle.root}' or --fallback",
+            f"update the NVIDIA driver, or run on the CPU with {_cpu_command(bundle)} or --fallback",
         )
     gpu = driver.devices[0]
     if covers(engine.compute_capabilities, gpu.compute_capability):
@@ -165,7 +166,7 @@ def _check_gpu(
     wanted = ", ".join(engine.compute_capabilities)
     fact = f"was built for compute capability {wanted} and the {gpu.name} here has {gpu.compute_capability}"
     if engine.backend == RTX.backend and gpu.compute_capability not in RTX_CAPABILITIES:
-        raise fail(fact, f"TensorRT-RTX does not list this GPU, so run 'rap-run --bundle {bundle.root}'")
+        raise fail(fact, f"TensorRT-RTX does not list this GPU, so run {_cpu_command(bundle)}")
     target = gpu.compute_capability.replace(".", "") if engine.backend == RTX.backend else ""
     raise fail(fact, f"build it for this GPU with {rebuild_command(bundle, engine, target)}")
 
@@ -180,6 +181,10 @@ def _runs(engine: EngineInfo, version: str) -> bool:
 def version_numbers(version: str) -> tuple[int, ...]:
     """The parts of a version, to be compared; a part that is no number counts as 0."""
     return tuple(int(part) if part.isdecimal() else 0 for part in version.split("."))
+
+
+def _cpu_command(bundle: Bundle) -> str:
+    return named_command("rap-run", "--bundle", bundle.root)
 
 
 def _failure(file: str, fact: str, cure: str) -> PreflightError:

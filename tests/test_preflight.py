@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import dataclasses
 import json
+import shlex
 from pathlib import Path
 
 import pytest
@@ -300,3 +301,10 @@ def test_a_machine_without_a_driver_is_a_fact() -> None:
         raise OSError(name)
 
     assert query_driver(missing) == CudaDriver(None, (), "no CUDA driver is installed")
+
+
+def test_commands_in_messages_survive_the_shell(folder, tmp_path) -> None:
+    odd = folder.rename(tmp_path / "it's; touch x")
+    message = refused(odd, compute_capabilities=("12.0",))
+    command = message.partition("build it for this GPU with ")[2].removesuffix(".")
+    assert shlex.split(command) == ["rap-export", "--bundle", str(odd), *["--engine", "tensorrt-rtx", "--target", "89"]]

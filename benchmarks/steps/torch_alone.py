@@ -17,6 +17,7 @@ from measured_loop import networks_of
 from torch_loop import TorchLoop, compile_with_graphs
 
 from rap_edge.export.inputs import drawn_portrait, drawn_speech
+from rap_edge.runtime.bounds import Whole, argument
 from rap_edge.runtime.spec import PRESETS
 
 
@@ -25,7 +26,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description="PyTorch's own chunk loop on a GPU, in fp16.")
     parser.add_argument("spec", choices=list(PRESETS))
     parser.add_argument("--compile", action="store_true", help="torch.compile with CUDA graphs")
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--rounds", type=argument(Whole(1, 10_000)), default=5)
     given = parser.parse_args(argv)
     networks = networks_of(given.spec)
     spec = networks.spec

@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from measured_loop import HEAD, SEED, Model, networks_of, render, worst
 
+from rap_edge.runtime.bounds import Whole, argument
 from rap_edge.runtime.cuda_memory import Cuda
 from rap_edge.runtime.device.device import Device
 from rap_edge.runtime.device.loop import DeviceChunkLoop
@@ -28,8 +29,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Print Markdown."""
     parser = argparse.ArgumentParser(description="The GPU's chunk loop over PyTorch's kernels.")
     parser.add_argument("spec", choices=list(PRESETS))
-    parser.add_argument("--chunks", type=int, default=3)
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--chunks", type=argument(Whole(1, 10_000)), default=3)
+    parser.add_argument("--rounds", type=argument(Whole(1, 10_000)), default=5)
     parser.add_argument("--quick", action="store_true", help="leave out what other sizes have shown")
     given = parser.parse_args(argv)
     model = Model.of(networks_of(given.spec), given.chunks, torch.device("cuda"), torch.float16)

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from rap_edge.runtime.bounds import Whole, argument
 from rap_edge.runtime.errors import OutputError, RapEdgeError
 from rap_edge.runtime.extras import program_needs_extra
 
@@ -59,7 +60,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Write portrait.png and speech.wav."""
     parser = argparse.ArgumentParser(description="Write the demo portrait and speech.")
     parser.add_argument("--out", type=Path, default=Path("examples/assets"), help="folder, made if it does not exist")
-    parser.add_argument("--size", type=int, default=512, help="side of the portrait in pixels, a multiple of 64")
+    parser.add_argument(
+        "--size",
+        type=argument(Whole(64, 4096, "pixels")),
+        default=512,
+        help="side of the portrait in pixels, a multiple of 64",
+    )
     options = parser.parse_args(arguments)
     try:
         picture = cv2.cvtColor(portrait(options.size), cv2.COLOR_RGB2BGR)

@@ -21,8 +21,10 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from rap_edge.runtime.bounds import Whole, argument
 from rap_edge.runtime.errors import OutputError, RapEdgeError
 from rap_edge.runtime.extras import program_needs_extra
+from rap_edge.runtime.noise import SEEDS
 
 from .errors import DatasetError
 
@@ -237,10 +239,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Command line: `python -m rap_edge.models.nano.dataset --out DIR --clips N --seed S --split train`."""
     parser = argparse.ArgumentParser(description="Render nano's training or held-out clips.")
     parser.add_argument("--out", type=Path, required=True, help="folder to create")
-    parser.add_argument("--clips", type=int, required=True)
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--clips", type=argument(Whole(1, 1_000_000)), required=True)
+    parser.add_argument("--seed", type=argument(SEEDS), default=0)
     parser.add_argument("--split", choices=SPLITS, default="train")
-    parser.add_argument("--processes", type=int, default=os.cpu_count() or 1)
+    parser.add_argument("--processes", type=argument(Whole(1, 1024)), default=os.cpu_count() or 1)
     options = parser.parse_args(arguments)
     try:
         build(options.out, options.clips, options.seed, options.split, options.processes)

@@ -19,9 +19,10 @@ import numpy as np
 import numpy.typing as npt
 
 from rap_edge.runtime.avatar import Avatar
+from rap_edge.runtime.bounds import Real, Whole, argument
 from rap_edge.runtime.errors import RapEdgeError
 from rap_edge.runtime.extras import program_needs_extra
-from rap_edge.runtime.spec import ModelSpec
+from rap_edge.runtime.spec import STEPS, ModelSpec
 
 with program_needs_extra("train", __name__):
     import cv2
@@ -224,10 +225,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m rap_edge.models.nano.evaluate", description=__doc__)
     parser.add_argument("--weights", type=Path, default=WEIGHTS, help="checkpoint folder, through PyTorch")
     parser.add_argument("--bundle", type=Path, help="bundle folder, through the torch-free runtime, instead")
-    parser.add_argument("--subjects", type=int, default=12)
-    parser.add_argument("--seconds", type=float, default=9.6, help="length of every roll-out")
-    parser.add_argument("--stream-seconds", type=int, default=120, help="length of the long stream; 0 leaves it out")
-    parser.add_argument("--steps", type=int, help="denoise steps per chunk; the spec's if not given")
+    parser.add_argument("--subjects", type=argument(Whole(1, 1000)), default=12)
+    parser.add_argument(
+        "--seconds", type=argument(Real(0.1, 3600.0, "seconds")), default=9.6, help="length of every roll-out"
+    )
+    parser.add_argument(
+        "--stream-seconds",
+        type=argument(Whole(0, 86400, "seconds")),
+        default=120,
+        help="length of the long stream; 0 leaves it out",
+    )
+    parser.add_argument("--steps", type=argument(STEPS), help="denoise steps per chunk; the spec's if not given")
     parser.add_argument("--out", type=Path, default=Path("build/nano-evaluation"), help="for figures and pictures")
     options = parser.parse_args(arguments)
     try:

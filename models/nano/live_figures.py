@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from rap_edge.runtime.avatar import Avatar
+from rap_edge.runtime.bounds import Real, Whole, argument
 from rap_edge.runtime.bundle import Bundle
 from rap_edge.runtime.errors import RapEdgeError
 from rap_edge.runtime.extras import program_needs_extra
@@ -126,8 +127,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m rap_edge.models.nano.live_figures", description=__doc__)
     parser.add_argument("what", choices=["dial", "idle"])
     parser.add_argument("--bundle", type=Path, required=True)
-    parser.add_argument("--subjects", type=int, default=12)
-    parser.add_argument("--seconds", type=float, default=5.76, help="length of every clip")
+    parser.add_argument("--subjects", type=argument(Whole(1, 1000)), default=12)
+    parser.add_argument(
+        "--seconds", type=argument(Real(0.1, 3600.0, "seconds")), default=5.76, help="length of every clip"
+    )
     parser.add_argument("--out", type=Path, help="JSON file for the figures")
     options = parser.parse_args(arguments)
     try:

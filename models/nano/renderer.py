@@ -17,8 +17,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from rap_edge.runtime.bounds import Whole, argument
 from rap_edge.runtime.errors import OutputError, RapEdgeError
 from rap_edge.runtime.extras import program_needs_extra
+from rap_edge.runtime.noise import SEEDS
 
 from .errors import RenderError
 
@@ -328,10 +330,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Write a contact sheet of random portraits: `python -m rap_edge.models.nano.renderer sheet.png`."""
     parser = argparse.ArgumentParser(description="Write a contact sheet of random portraits as PNG.")
     parser.add_argument("out", type=Path, help="path of the PNG")
-    parser.add_argument("--columns", type=int, default=6)
-    parser.add_argument("--rows", type=int, default=4)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--size", type=int, default=256, help="side of one portrait in pixels, a multiple of 64")
+    parser.add_argument("--columns", type=argument(Whole(1, 64)), default=6)
+    parser.add_argument("--rows", type=argument(Whole(1, 64)), default=4)
+    parser.add_argument("--seed", type=argument(SEEDS), default=0)
+    parser.add_argument(
+        "--size",
+        type=argument(Whole(64, 4096, "pixels")),
+        default=256,
+        help="side of one portrait in pixels, a multiple of 64",
+    )
     options = parser.parse_args(arguments)
     try:
         sheet = contact_sheet(options.columns, options.rows, options.seed, options.size)

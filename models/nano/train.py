@@ -12,6 +12,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from rap_edge.runtime.available import THREADS
+from rap_edge.runtime.bounds import Real, argument
 from rap_edge.runtime.errors import OutputError, RapEdgeError
 from rap_edge.runtime.extras import program_needs_extra
 from rap_edge.runtime.spec import NANO, ModelSpec
@@ -29,6 +31,8 @@ with program_needs_extra("train", __name__):
     from .plot import plot_log
     from .training import load_trained
     from .vae import NanoVAE, NanoVAEConfig
+
+_MINUTES = Real(0.0, 100_000.0, "minutes")
 
 
 SPEC: ModelSpec = NANO
@@ -105,11 +109,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--data", type=Path, required=True, help="folder with train/ and heldout/")
     parser.add_argument("--out", type=Path, required=True, help="folder of states, log, plot and weights")
     parser.add_argument("--stage", choices=("vae", "audio", "dit", "decoder", "all"), default="all")
-    parser.add_argument("--vae-minutes", type=float, default=40.0)
-    parser.add_argument("--audio-minutes", type=float, default=8.0)
-    parser.add_argument("--dit-minutes", type=float, default=25.0)
-    parser.add_argument("--decoder-minutes", type=float, default=15.0)
-    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--vae-minutes", type=argument(_MINUTES), default=40.0)
+    parser.add_argument("--audio-minutes", type=argument(_MINUTES), default=8.0)
+    parser.add_argument("--dit-minutes", type=argument(_MINUTES), default=25.0)
+    parser.add_argument("--decoder-minutes", type=argument(_MINUTES), default=15.0)
+    parser.add_argument("--threads", type=argument(THREADS), default=2)
     options = parser.parse_args(arguments)
     torch.set_num_threads(options.threads)
     try:
