@@ -83,12 +83,14 @@ class Server:
     async def send(self, data: bytes, seconds: float = 0.3) -> bytes:
         """What comes back for some bytes, on a connection of their own."""
         reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
-        with contextlib.suppress(ConnectionError, TimeoutError):
+        try:
             writer.write(data)
             async with asyncio.timeout(seconds):
                 return await reader.read()
-        writer.close()
-        return b""
+        except (ConnectionError, TimeoutError):
+            return b""
+        finally:
+            writer.close()
 
 
 def session(server: Server) -> ClientSession:
