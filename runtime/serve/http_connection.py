@@ -19,8 +19,8 @@ from .metrics import Metrics
 _LOG = logging.getLogger(__name__)
 # From the connection's beginning to the end of the first request's headers.
 _HEAD_SECONDS = 10.0
-# From there to the answer's end; a body has a limit of its own.
-_ANSWER_SECONDS = 90.0
+# From there to the end of the answer; a body and a picture have limits of their own.
+_ANSWER_SECONDS = 120.0
 # From one answer to the end of the next request's headers.
 _IDLE_SECONDS = 30.0
 _LINGER_SECONDS = 5.0
