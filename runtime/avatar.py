@@ -19,6 +19,7 @@ from .contract import check_contract
 from .engine import Engine
 from .engines import load_engines
 from .errors import BundleError, SessionError, refuse_full_memory
+from .home_process import HomeProcess
 from .overload import Overload
 from .portrait import load_portrait
 from .session import Session
@@ -58,7 +59,7 @@ class Avatar:
         self.engine, self.device = engines["dit"].backend, engines["dit"].device
         self._new_loop: LoopMaker | None = new_loop or partial(ChunkLoop, engines)
         self._reference = encode_reference(spec, engines["vae_encoder"], portrait)
-        self._turns = Turns(at_once)
+        self._turns, self._home = Turns(at_once), HomeProcess()
 
     @classmethod
     @refuse_full_memory()
@@ -138,8 +139,9 @@ class Avatar:
 
         Raises:
             AudioError: the sample rate is impossible.
-            SessionError: the avatar is closed.
+            SessionError: the avatar is closed, or this process was forked from the one that opened it.
         """
+        self._home.require()
         if self._new_loop is None:
             raise SessionError("The avatar is closed; open it again with Avatar.open().")
         loop = self._new_loop(self.spec, self._reference, seed)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import platform
 import sys
 import threading
+import weakref
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext, redirect_stdout
 from functools import cache
@@ -16,16 +18,20 @@ import numpy as np
 import onnxruntime as ort
 
 from .available import THREADS, available_cores
+from .bounds import Whole
 from .bundle import Bundle, GraphContent, GraphInfo, TensorInfo
 from .contract import check_signature
 from .cpu_memory_plan import require_memory
 from .cuda_memory import CudaStream, DeviceMemory
 from .engine import Array, allocate, resolved_shape
 from .errors import EngineError, first_line
+from .home_process import HomeProcess, keep_elsewhere
 from .protobuf_wire import Content
 
 Providers = tuple[str | tuple[str, dict[str, str]], ...]
 CPU_ONLY: Providers = ("CPUExecutionProvider",)
+# ONNX Runtime's own log on stderr, by its own numbers: 0 verbose, 1 info, 2 warning, 3 error, 4 fatal.
+LOG_VARIABLE, LOG_SEVERITIES = "RAP_ONNXRUNTIME_LOG", Whole(0, 4)
 _CUDA = "CUDAExecutionProvider"
 _DTYPES = {
     "tensor(float)": "float32",
@@ -136,7 +142,7 @@ class OnnxRuntimeEngine:
         if threads is not None and (fault := THREADS.fault(threads)):
             raise EngineError(f"The threads of an engine {fault}; pass --threads in that range.")
         options = ort.SessionOptions()
-        options.log_severity_level = 3
+        options.log_severity_level = _log_severity()
         options.intra_op_num_threads = threads or available_cores()
         options.inter_op_num_threads = 1
         options.enable_cpu_mem_arena = keeps_memory
@@ -149,16 +155,19 @@ class OnnxRuntimeEngine:
         if isinstance(model, GraphContent):
             _give_data(options, model.data)
         try:
-            self.session = ort.InferenceSession(
-                model.file if isinstance(model, GraphContent) else str(model),
-                options,
-                providers=list(providers or on_gpu()),
-            )
+            # It prints where a GPU fails and the CPU takes over.
+            with redirect_stdout(sys.stderr):
+                self.session = ort.InferenceSession(
+                    model.file if isinstance(model, GraphContent) else str(model),
+                    options,
+                    providers=list(providers or on_gpu()),
+                )
         except _FAILURES as error:
             raise EngineError(
                 f"ONNX Runtime {ort.__version__} cannot load {graph.file!r} ({first_line(error)}); export the "
                 "bundle again or upgrade onnxruntime."
             ) from error
+        weakref.finalize(self, keep_elsewhere, self.session, HomeProcess())
         # It would keep the file's content for a second start on other devices, which none of ours makes.
         vars(self.session).pop("_model_bytes", None)
         found = GraphInfo(graph.file, _tensors(self.session.get_inputs()), _tensors(self.session.get_outputs()))
@@ -244,6 +253,8 @@ def on_gpu(stream: int | None = None) -> Providers:
 
 @cache
 def _load_cuda_libraries() -> None:
+    # What is not there is said by whoever finds that the GPU is not used.
+    ort.set_default_logger_severity(_log_severity())
     # Those that were installed as packages are found by no other way.
     with redirect_stdout(sys.stderr):
         ort.preload_dlls()
@@ -253,6 +264,17 @@ def _give_data(options: Any, data: Mapping[str, Content]) -> None:
     """Let a model find the files that it calls by these names in memory, and only there."""
     buffers = [np.frombuffer(content, np.uint8) for content in data.values()]
     options.add_external_initializers_from_files_in_memory(list(data), buffers, [buffer.nbytes for buffer in buffers])
+
+
+def _log_severity() -> int:
+    """How much ONNX Runtime writes to stderr, by its own numbers: what it says of an error stands in ours too."""
+    text = os.environ.get(LOG_VARIABLE, f"{LOG_SEVERITIES.high}")
+    severity = int(text) if text.isdecimal() and len(text) == 1 else text
+    if fault := LOG_SEVERITIES.fault(severity):
+        raise EngineError(
+            f"The environment variable {LOG_VARIABLE} {fault}; 0 writes all, {LOG_SEVERITIES.high} nothing."
+        )
+    return int(severity)
 
 
 def _tensors(arguments: Any) -> tuple[TensorInfo, ...]:

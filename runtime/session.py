@@ -18,6 +18,7 @@ from .chunk import Chunk
 from .chunk_loop import Loop
 from .errors import EngineError, NumericalError, SessionError
 from .governor import Governor
+from .home_process import HomeProcess
 from .idle import IdleReplay
 from .overload import Decision, Overload, Rung
 from .sample_buffer import SampleBuffer
@@ -55,6 +56,7 @@ class Session:
         self._rendered = self._arrived = 0
         self._finished = False
         self._closed = False
+        self._home = HomeProcess()
         self._rendering = threading.Lock()
         self._changed = threading.Condition()
 
@@ -82,8 +84,9 @@ class Session:
 
         Raises:
             AudioError: another dtype or shape, or NaN or Inf among the samples.
-            SessionError: after `finish` or `close`.
+            SessionError: after `finish` or `close`, or in a forked child.
         """
+        self._home.require()
         with self._changed:
             self._require_open()
             if self._finished:
@@ -92,6 +95,7 @@ class Session:
 
     def finish(self) -> None:
         """End the audio: what is left becomes ready, and the last chunk ends where the audio ends."""
+        self._home.require()
         with self._changed:
             self._require_open()
             if not self._finished:
@@ -103,6 +107,7 @@ class Session:
 
     def wait(self, timeout: float | None = None) -> bool:
         """Wait until a chunk is ready; False if none will come, or none came within `timeout` seconds."""
+        self._home.require()
         with self._changed:
             self._changed.wait_for(lambda: self._closed or self._finished or self._ready(), timeout)
             return not self._closed and self._ready()
@@ -117,9 +122,10 @@ class Session:
             NumericalError: a stage gave NaN or Inf; the chunk is not yielded and the session is closed. Under an
                 overload policy only after as many failures in a row as the policy allows.
             EngineError: an engine failed; likewise.
-            SessionError: after `close`.
+            SessionError: after `close`, or in a forked child.
         """
         while True:
+            self._home.require()
             self._require_open()
             with self._rendering:
                 if not self._ready():
@@ -132,7 +138,12 @@ class Session:
             yield chunk
 
     def close(self) -> None:
-        """End the session: wait for the chunk that is being rendered, if any, and free the buffers; may be repeated."""
+        """End the session: wait for the chunk that is being rendered, if any, and free the buffers; may be repeated.
+
+        In a child that was forked later it does nothing.
+        """
+        if not self._home.is_here:
+            return
         with self._changed:
             self._closed = True
             self._changed.notify_all()

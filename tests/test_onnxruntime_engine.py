@@ -1,4 +1,4 @@
-"""What ONNX Runtime keeps between two runs."""
+"""What ONNX Runtime keeps between two runs, and what it says."""
 
 from __future__ import annotations
 
@@ -9,6 +9,10 @@ from pathlib import Path
 import onnx
 import pytest
 from handmade import FLOAT, helper, save
+
+from rap_edge.runtime.bundle import GraphInfo
+from rap_edge.runtime.errors import EngineError
+from rap_edge.runtime.onnxruntime_engine import CPU_ONLY, OnnxRuntimeEngine
 
 WORKING_MIB = 256
 RESIDENT = """
@@ -40,6 +44,54 @@ def large(folder: Path) -> Path:
         helper.make_node("ReduceMax", ["sines"], ["y"], keepdims=1),
     ]
     return save(folder, "large", nodes, [("x", FLOAT, (1,))], [("y", FLOAT, (1,))], [shape])
+
+
+FAILING = """
+import sys
+from pathlib import Path
+from rap_edge.runtime.bundle import GraphInfo, TensorInfo
+from rap_edge.runtime.errors import EngineError
+from rap_edge.runtime.onnxruntime_engine import CPU_ONLY, OnnxRuntimeEngine
+
+path = Path(sys.argv[1])
+info = GraphInfo(path.name, (TensorInfo("x", "float32", (1,)),), (TensorInfo("y", "float32", (1,)),))
+try:
+    execution = OnnxRuntimeEngine("division", info, path, 1, CPU_ONLY).prepare()
+    execution.buffers["x"][...] = 2.0
+    execution.run()
+except EngineError as error:
+    print(error)
+"""
+
+
+@pytest.mark.parametrize("severity", [None, "3", "5", "x"])
+def test_an_error_is_one_sentence_beside_which_onnx_runtime_logs_only_if_it_is_asked_to(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, severity: str | None
+) -> None:
+    # Takes the element of that number from a vector of one.
+    nodes = [
+        helper.make_node("Cast", ["x"], ["index"], to=onnx.TensorProto.INT64),
+        helper.make_node("Gather", ["x", "index"], ["y"]),
+    ]
+    path = save(tmp_path, "taking", nodes, [("x", FLOAT, (1,))], [("y", FLOAT, (1,))], [])
+    monkeypatch.delenv("RAP_ONNXRUNTIME_LOG", raising=False)
+    if severity is not None:
+        monkeypatch.setenv("RAP_ONNXRUNTIME_LOG", severity)
+    command = [sys.executable, "-c", FAILING, str(path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stdout.count("\n") == 1
+    if severity in (None, "3"):
+        assert "Graph 'division' failed in ONNX Runtime" in done.stdout
+        assert ("[E:onnxruntime" in done.stderr) == (severity == "3")
+    else:
+        assert "RAP_ONNXRUNTIME_LOG must be a whole number from 0 to 4" in done.stdout
+
+
+@pytest.mark.parametrize("threads", [0, -1, 257, 100_000])
+def test_threads_that_no_machine_has_are_refused_before_they_are_made(tmp_path: Path, threads: int) -> None:
+    info = GraphInfo("large.onnx", (), ())
+    with pytest.raises(EngineError, match="must be a whole number from 1 to 256"):
+        OnnxRuntimeEngine("large", info, large(tmp_path), threads, CPU_ONLY)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="asks Linux for the memory")
