@@ -20,6 +20,7 @@ from turn_server import BY_SECRET, LONG_TERM, PASSWORD, SECRET, TURNSERVER, USER
 from rap_edge.runtime.errors import ServeError
 from rap_edge.runtime.serve import cli
 from rap_edge.runtime.serve.ice import IceServer, parse_ice_servers, readable_by_all
+from rap_edge.runtime.serve.relay import note_missing_relay
 
 TURN = "turn:turn.example:3478"
 needs_coturn = pytest.mark.skipif(TURNSERVER is None, reason="coturn is not installed")
@@ -66,6 +67,19 @@ def test_a_visitor_is_served_though_the_turn_server_refuses_the_kiosk(bundle: Pa
     with turn_server(tmp_path) as url:
         run(scenario)
     assert "Cannot find credentials" in (tmp_path / "turn.log").read_text()
+
+
+@needs_coturn
+@pytest.mark.parametrize(("secret", "warnings"), [(SECRET, 0), ("another secret", 1)])
+def test_the_log_says_once_that_the_turn_server_gives_nothing(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, secret: str, warnings: int
+) -> None:
+    with turn_server(tmp_path) as url:
+        run(lambda: note_missing_relay((IceServer((url,), secret=secret),)))
+    found = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert [url in message for message in found] == [True] * warnings
+    # The relay is given back.
+    assert (tmp_path / "turn.log").read_text().count("lifetime=0") == 1 - warnings
 
 
 def test_a_secret_stays_here_and_makes_a_password_for_ten_minutes() -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from fractions import Fraction
@@ -155,6 +156,57 @@ def test_a_peer_that_never_connects_is_given_up(bundle: Path, monkeypatch: pytes
             await peer.close()
             assert answer.status == 200
             await until_free(kiosk)
+
+    run(scenario)
+
+
+def offered(sdp: str, addresses: str) -> dict[str, str]:
+    """An offer from a browser that tells `addresses` in place of its own."""
+    return {"sdp": re.sub(r"(a=candidate:\S+ \d udp \d+) \S+", rf"\1 {addresses}", sdp)}
+
+
+async def made_offer(peer: RTCPeerConnection) -> str:
+    peer.addTransceiver(Voice(), direction="sendrecv")
+    peer.addTransceiver("video", direction="recvonly")
+    await peer.setLocalDescription(await peer.createOffer())
+    return peer.localDescription.sdp
+
+
+def test_a_browser_whose_hidden_address_nobody_can_resolve_finds_the_kiosk_itself(bundle: Path) -> None:
+    async def scenario() -> None:
+        async with served(bundle) as (client, _):
+            peer = RTCPeerConnection(RTCConfiguration(iceServers=[]))
+            offer = offered(await made_offer(peer), "0f7d1c1a-2f5e-4d6e-9a50-3a3c34f3f1b2.local")
+            assert "a=end-of-candidates" in offer["sdp"]
+            answer = await (await client.post("/api/webrtc", json=offer)).json()
+            await peer.setRemoteDescription(RTCSessionDescription(answer["sdp"], "answer"))
+            async with asyncio.timeout(10):
+                while peer.connectionState != "connected":
+                    await asyncio.sleep(0.02)
+            await peer.close()
+
+    run(scenario)
+
+
+def test_a_browser_that_gives_up_before_the_answer_leaves_its_place(
+    bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def never(_: RTCPeerConnection, __: RTCSessionDescription) -> None:
+        await asyncio.sleep(60)
+
+    async def scenario() -> None:
+        async with served(bundle) as (client, kiosk):
+            peer = RTCPeerConnection(RTCConfiguration(iceServers=[]))
+            offer = {"sdp": await made_offer(peer)}
+            monkeypatch.setattr(webrtc.RTCPeerConnection, "setLocalDescription", never)
+            posting = asyncio.ensure_future(client.post("/api/webrtc", json=offer))
+            async with asyncio.timeout(10):
+                while not kiosk.admission.taken:
+                    await asyncio.sleep(0.02)
+            await asyncio.sleep(0.2)
+            posting.cancel()
+            await until_free(kiosk, 3.0)
+            await peer.close()
 
     run(scenario)
 

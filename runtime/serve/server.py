@@ -17,6 +17,7 @@ from .crowd import Crowd, most_connections
 from .kiosk import Kiosk
 from .listener import Listener
 from .log import note_loose_end
+from .relay import note_missing_relay
 from .settings import Settings
 
 _SHUTDOWN_SECONDS = 3.0
@@ -38,6 +39,7 @@ async def serve(kiosk: Kiosk, on_ready: Callable[[str], None], stop: asyncio.Eve
     async with listening(kiosk) as address:
         with _signals(stop):
             on_ready(address)
+            kiosk.start(note_missing_relay(kiosk.settings.ice_servers))
             await stop.wait()
 
 
