@@ -1,6 +1,8 @@
 """The page in a real Chromium, whose microphone is a speech file, and in a real Firefox, whose microphone is a tone."""
 
 import asyncio
+import base64
+import io
 import json
 import os
 import signal
@@ -16,6 +18,8 @@ from browser import BROWSERS, Page, open_page
 from tiny_bundle import write_png, write_tiny_bundle
 from turn_server import SECRET, TURNSERVER, turn_server
 from virtual_sound import missing_pulse, pulse_server
+
+from rap_edge.runtime.mp4 import STREAM, Mp4Muxer
 
 ROOT = Path(__file__).parent.parent
 PROBE = (Path(__file__).parent / "probe.js").read_text()
@@ -188,6 +192,10 @@ def test_the_page_falls_back_uploads_and_says_when_it_is_full(
             await touch(page, "start")
             await page.until(LIVE)
             assert await page.js("document.getElementById('video').srcObject === null")
+            await page.resize(360, 640)
+            await page.js("document.getElementById('status-text').textContent = 'Listening, machine busy'")
+            assert await page.js("document.documentElement.scrollWidth") == 360
+            assert await page.js("((box) => box.width / box.height)(frame.getBoundingClientRect())") == pytest.approx(1)
             await page.until("document.getElementById('video').currentTime > 1")
             assert await page.js("document.getElementById('video').videoWidth") == 64
 
@@ -213,16 +221,48 @@ def test_the_page_falls_back_uploads_and_says_when_it_is_full(
         asyncio.run(scenario(address))
 
 
+def long_stream(seconds: int) -> list[str]:
+    """What the WebSocket sends in so many seconds, in parts of a second, as base64."""
+    file, parts = io.BytesIO(), []
+    muxer = Mp4Muxer(file, "stream", 64, 25, 48000, 1, STREAM)
+    for second in range(seconds):
+        # A cut between the regular keyframes.
+        frames = np.full((25, 64, 64, 3), 200 if second == 5 else 60, np.uint8)
+        muxer.write(frames, np.zeros((48000, 1), np.float32))
+        parts.append(base64.b64encode(file.getvalue()).decode())
+        file.seek(0)
+        file.truncate()
+    muxer.abandon()
+    return parts
+
+
 @pytest.mark.slow
-def test_a_browser_without_webrtc_is_served_too(tmp_path: Path, browser: str, loudspeaker: dict[str, str]) -> None:
+def test_a_player_that_is_behind_jumps_to_the_present_and_lets_go_of_what_was_shown(
+    tmp_path: Path, browser: str, loudspeaker: dict[str, str]
+) -> None:
+    parts = json.dumps(long_stream(60))
+
     async def scenario(address: str) -> None:
-        before = "delete window.RTCPeerConnection"
-        async with open_page(address, tmp_path / "profile", browser, before=before, environment=loudspeaker) as page:
+        async with open_page(address, tmp_path / "profile", browser, environment=loudspeaker) as page:
             await page.until("document.body?.dataset.state === 'ready'")
-            await touch(page, "start")
-            await page.until(LIVE)
-            await page.until("document.getElementById('video').currentTime > 3")
-            assert page.complaints == []
+            await page.js(
+                f"""(async () => {{
+                  const {{ Player }} = await import("/websocket.js");
+                  const mime = 'video/mp4; codecs="avc1.64000a, mp4a.40.2"';
+                  const player = new Player(MediaSource, video, mime, () => (window.broken = true));
+                  window.holes = [];
+                  for (const part of {parts}) {{
+                    player.append(Uint8Array.from(atob(part), (letter) => letter.charCodeAt(0)));
+                    await new Promise((next) => setTimeout(next, 40));
+                    const {{ buffered, currentTime }} = video;
+                    if (buffered.length !== 1 || buffered.start(0) > currentTime) holes.push(currentTime);
+                  }}
+                }})()"""
+            )
+            await page.until("video.currentTime > 57")
+            assert await page.js("holes.length") <= 1, "only before the first picture nothing is there to show"
+            assert await page.js("video.buffered.start(0)") >= 20
+            assert not await page.js("window.broken")
 
     with Server(write_tiny_bundle(tmp_path / "bundle")) as address:
         asyncio.run(scenario(address))

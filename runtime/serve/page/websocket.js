@@ -6,8 +6,9 @@ const SOUND_MS = 3000;
 const START_BUFFER = 0.25;
 const FAST_ABOVE = 1.6;
 const JUMP_ABOVE = 4;
-// Longer than from keyframe to keyframe: what is removed goes as far as the next one.
-const KEEP_SECONDS = 30;
+const DROP_SECONDS = 10;
+// The stream has a keyframe at least this often, and a browser drops everything up to one.
+const GROUP_SECONDS = 20;
 
 const CANNOT_PLAY = ["unsupported", "This browser can play neither of the kiosk's streams; use another one."];
 const SILENT = ["silent-browser", "The browser gives no sound; plug in a loudspeaker or headphones and start again."];
@@ -49,7 +50,10 @@ export async function connect({ microphone, portrait, video, onStats, onEnd }) {
       if (message.type === "ready") {
         if (!Source.isTypeSupported(message.mime)) return fail(...CANNOT_PLAY);
         clearTimeout(timer);
-        player = new Player(Source, video, message.mime);
+        player = new Player(Source, video, message.mime, () => {
+          problem = { reason: "failed", message: "The browser could not play what the kiosk sent." };
+          socket.close();
+        });
         tap.port.onmessage = ({ data: block }) => {
           if (socket.readyState === WebSocket.OPEN && socket.bufferedAmount < 1 << 20) socket.send(block);
         };
@@ -79,8 +83,10 @@ async function ready(context) {
   await Promise.race([started, late]).finally(() => clearTimeout(timer));
 }
 
-class Player {
-  constructor(Source, video, mime) {
+export class Player {
+  constructor(Source, video, mime, onError) {
+    this.watching = new AbortController();
+    video.addEventListener("error", onError, { signal: this.watching.signal });
     this.video = video;
     this.queue = [];
     this.source = new Source();
@@ -113,12 +119,13 @@ class Player {
     if (this.ahead > JUMP_ABOVE) video.currentTime += this.ahead - 1;
     video.playbackRate = this.ahead > FAST_ABOVE ? 1.08 : 1;
     if (this.queue.length) this.buffer.appendBuffer(this.queue.shift());
-    else if (video.currentTime > 2 * KEEP_SECONDS && video.buffered.start(0) < video.currentTime - 2 * KEEP_SECONDS) {
-      this.buffer.remove(0, video.currentTime - KEEP_SECONDS);
+    else if (video.buffered.length && video.currentTime > video.buffered.start(0) + DROP_SECONDS + GROUP_SECONDS) {
+      this.buffer.remove(0, video.buffered.start(0) + DROP_SECONDS);
     }
   }
 
   close() {
+    this.watching.abort();
     URL.revokeObjectURL(this.url);
     this.video.removeAttribute("src");
     this.video.load();
