@@ -11,18 +11,21 @@ import math
 import shutil
 import zipfile
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 
 from rap_edge.export.parity import runs_per_chunk
 from rap_edge.export.stages import Stages
-from rap_edge.runtime.bundle import Manifest, hash_file
+from rap_edge.runtime.bounds import Count, Json, OneOf, Real, Text, Whole, printable, shown
+from rap_edge.runtime.bundle import GRAPH_NAMES, Hash, Manifest, hash_file
 from rap_edge.runtime.chunk_loop import ChunkLoop, encode_reference
 from rap_edge.runtime.engine import Array, Engine, Execution
-from rap_edge.runtime.errors import BundleError, CalibrationError
+from rap_edge.runtime.errors import BundleError, CalibrationError, first_line
+from rap_edge.runtime.fields import FieldError, record_from
+from rap_edge.runtime.regular_file import read_regular
 from rap_edge.runtime.sample_buffer import SampleBuffer
 from rap_edge.runtime.spec import ModelSpec
 
@@ -32,6 +35,16 @@ SET_NAME = "set.json"
 SET_LIMIT = 1 << 30
 MAX_INDEX_BYTES = 16 << 20
 FORMAT = 1
+
+
+@dataclass(frozen=True)
+class _FileInSet:
+    """The name of an .npz file without a folder."""
+
+    def fault(self, value: object) -> str | None:
+        if isinstance(value, str) and printable(value) and Path(value).name == value and value.endswith(".npz"):
+            return None
+        return f"must be an .npz file inside the set, not {shown(value)}"
 
 
 @dataclass(frozen=True)
@@ -45,10 +58,10 @@ class Stratum:
         level: timestep of a DiT's run, else None.
     """
 
-    portrait: int
-    sound: str
-    chunk: int
-    level: float | None
+    portrait: Annotated[int, Whole(0, 1 << 20)]
+    sound: Annotated[str, Text()]
+    chunk: Annotated[int, Whole(0, 1 << 31)]
+    level: Annotated[float, Real(0.0, 1000.0)] | None
 
     @property
     def name(self) -> str:
@@ -62,10 +75,19 @@ class Stratum:
 class Entry:
     """One recorded run: its graph, where it happened, its file inside the set and that file's sha256."""
 
-    graph: str
+    graph: Annotated[str, OneOf(GRAPH_NAMES)]
     stratum: Stratum
-    file: str
-    sha256: str
+    file: Annotated[str, _FileInSet()]
+    sha256: Hash
+
+
+@dataclass(frozen=True)
+class _Index:
+    format: Annotated[int, Whole(0, 1 << 31)]
+    spec: Annotated[Mapping[str, Any], Json()]
+    graphs: Annotated[Mapping[Annotated[str, Text()], Hash], Count(64)]
+    entries: Annotated[tuple[Entry, ...], Count(1 << 20)]
+    origin: Annotated[str, Text(4096)]
 
 
 @dataclass(frozen=True)
@@ -165,35 +187,30 @@ def open_set(folder: Path, manifest: Manifest) -> CalibrationSet:
     """
     path = folder / SET_NAME
     try:
-        if path.stat().st_size > MAX_INDEX_BYTES:
-            raise CalibrationError(f"{str(path)!r} is too large for the index of a set; record the set again.")
-        data = json.loads(path.read_text(encoding="utf-8"))
-        found = {key: data[key] for key in ("format", "spec", "graphs", "entries", "origin")}
-        entries = tuple(
-            Entry(item["graph"], Stratum(**item["stratum"]), _inside(item["file"]), item["sha256"])
-            for item in found["entries"]
-        )
-    except (OSError, UnicodeDecodeError, ValueError, KeyError, TypeError, RecursionError):
+        found = record_from(_Index, json.loads(read_regular(path, MAX_INDEX_BYTES)))
+    except (OSError, ValueError, RecursionError) as error:
+        reason = first_line(error) if isinstance(error, OSError | FieldError) else "it is not JSON"
         raise CalibrationError(
-            f"{str(folder)!r} holds no readable calibration set; pass a folder that rap-calibrate recorded, or none."
+            f"{str(folder)!r} holds no readable calibration set ({reason}); pass a folder that rap-calibrate recorded, "
+            "or none."
         ) from None
-    if found["format"] != FORMAT:
+    if found.format != FORMAT:
         raise CalibrationError(f"The set {str(folder)!r} has another format than {FORMAT}; record the set again.")
-    if found["spec"] != _plain(manifest.spec):
-        name = found["spec"].get("name") if isinstance(found["spec"], dict) else None
+    if found.spec != _plain(manifest.spec):
+        name = found.spec.get("name")
         raise CalibrationError(
-            f"The set {str(folder)!r} was recorded from another spec ({name!r}) than the bundle's "
+            f"The set {str(folder)!r} was recorded from another spec ({shown(name)}) than the bundle's "
             f"({manifest.spec.name!r}); record it from this bundle."
         )
     for name, sha256 in _graph_hashes(manifest).items():
-        if not isinstance(found["graphs"], dict) or found["graphs"].get(name) != sha256:
+        if found.graphs.get(name) != sha256:
             raise CalibrationError(
                 f"The set {str(folder)!r} was recorded from another graph {name!r} than the bundle's (the hashes "
                 "differ); record it from this bundle."
             )
-    if not entries:
+    if not found.entries:
         raise CalibrationError(f"The calibration set {str(folder)!r} is empty; record it again.")
-    return CalibrationSet(folder, entries, str(found["origin"]))
+    return CalibrationSet(folder, found.entries, found.origin)
 
 
 def _chunks(
@@ -275,9 +292,7 @@ def _write_index(recorded: CalibrationSet, manifest: Manifest) -> None:
         "spec": _plain(manifest.spec),
         "graphs": _graph_hashes(manifest),
         "origin": recorded.origin,
-        "entries": [
-            {"graph": e.graph, "stratum": vars(e.stratum), "file": e.file, "sha256": e.sha256} for e in recorded.entries
-        ],
+        "entries": [asdict(entry) for entry in recorded.entries],
     }
     # Written last: a set without it was cut off.
     (recorded.folder / SET_NAME).write_text(json.dumps(data), encoding="utf-8")
@@ -289,9 +304,3 @@ def _graph_hashes(manifest: Manifest) -> dict[str, str]:
 
 def _plain(spec: ModelSpec) -> Any:
     return json.loads(json.dumps(spec.to_dict()))
-
-
-def _inside(file: object) -> str:
-    if not isinstance(file, str) or Path(file).name != file or not file.endswith(".npz"):
-        raise ValueError(file)
-    return file

@@ -76,7 +76,7 @@ class _Elements:
 
 _Name = Annotated[str, Text(256)]
 _InBundle = Annotated[str, _InsidePath()]
-_Hash = Annotated[str, _Sha256()]
+Hash = Annotated[str, _Sha256()]
 _Bytes = Annotated[int, Whole(0, 1 << 50, "bytes")]
 _Dimension = Annotated[int, Whole(1, 1 << 34)] | _Name
 _FreeForm = Annotated[Mapping[str, Any], Json()]
@@ -96,7 +96,7 @@ class FileInfo:
     """Size in bytes and sha256 (hex) of one file of the bundle."""
 
     bytes: _Bytes
-    sha256: _Hash
+    sha256: Hash
 
 
 @dataclass(frozen=True)
@@ -153,7 +153,7 @@ class EngineInfo:
     platform: Annotated[str, Text(64)]
     compute_capabilities: Annotated[tuple[Annotated[str, Text(16)], ...], Count(64)]
     profile: Annotated[str, Text(64)]
-    graph_sha256: _Hash
+    graph_sha256: Hash
     evidence: _FreeForm = field(default_factory=dict)
     activation_bytes: _Bytes = 0
 

@@ -97,4 +97,4 @@ def refuse_full_memory() -> Iterator[None]:
 def first_line(error: Exception) -> str:
     """What somebody else's error says, short enough for a place in a sentence of ours."""
     lines = str(error).strip().splitlines()
-    return lines[0].rstrip(".")[:200] if lines else type(error).__name__
+    return "".join(filter(str.isprintable, lines[0]))[:200].rstrip(".") if lines else type(error).__name__

@@ -166,3 +166,22 @@ def test_a_damaged_file_is_read_as_it_was_or_refused(tmp_path_factory, place: in
     except BundleError:
         return
     assert frames.shape == (len(indices), *PICTURE)
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_golden_frames_that_numpy_would_not_have_packed_are_refused(method: int) -> None:
+    stream = io.BytesIO()
+    with zipfile.ZipFile(stream, "w", method) as archive:
+        archive.writestr("indices.npy", b"")
+    with pytest.raises(BundleError, match="packed as numpy packs no file"):
+        read_frames(stream.getvalue(), TINY)
+
+
+@pytest.mark.parametrize("header", [b"{'descr': '<i8'\0}", b"{" * 4000, b"-" * 4000, b"(((\n"])
+def test_the_header_of_golden_frames_is_never_parsed_as_python(header: bytes) -> None:
+    npy = b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header
+    stream = io.BytesIO()
+    with zipfile.ZipFile(stream, "w") as archive:
+        archive.writestr("indices.npy", npy)
+    with pytest.raises(BundleError, match="'indices' is no int64 of shape"):
+        read_frames(stream.getvalue(), TINY)
