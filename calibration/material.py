@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -172,9 +173,9 @@ def _portraits(spec: ModelSpec, count: int) -> tuple[tuple[Bytes, ...], Bytes, G
 
 
 def _audio_files(path: Path) -> Sequence[Path]:
-    if path.is_file():
+    if os.path.isfile(path):
         return [path]
-    if not path.is_dir():
+    if not os.path.isdir(path):
         raise CalibrationError(f"{str(path)!r} does not exist; pass an audio file or a folder of audio files.")
     files = sorted(file for file in path.iterdir() if file.suffix.lower() in AUDIO_SUFFIXES and file.is_file())
     if not files:

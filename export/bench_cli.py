@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from rap_edge.runtime.bounds import Whole, argument
+from rap_edge.runtime.bounds import Whole, argument, shown
 from rap_edge.runtime.cli_arguments import add_threads
 from rap_edge.runtime.exit_status import exit_status
 from rap_edge.runtime.extras import needs_extra
@@ -73,6 +74,6 @@ def _parser() -> argparse.ArgumentParser:
 
 def _backends(text: str) -> tuple[str, ...]:
     names = tuple(dict.fromkeys(name for name in text.split(",") if name))
-    if unknown := [name for name in names if name not in ("torch", "openvino") and not Path(name).is_dir()]:
-        raise argparse.ArgumentTypeError(f"unknown backend {unknown[0]!r}; choose torch, openvino or a bundle")
+    if unknown := [name for name in names if name not in ("torch", "openvino") and not os.path.isdir(name)]:
+        raise argparse.ArgumentTypeError(f"unknown backend {shown(unknown[0])}; choose torch, openvino or a bundle")
     return names

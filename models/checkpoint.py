@@ -6,6 +6,7 @@ network's own.
 
 from __future__ import annotations
 
+import os
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -84,12 +85,12 @@ def open_checkpoint(folder: Path, stem: str) -> Checkpoint:
             outside the folder; or a shard lacks a tensor that the index promises.
     """
     single, index = folder / f"{stem}.safetensors", folder / f"{stem}.safetensors.index.json"
-    if single.is_file():
+    if os.path.isfile(single):
         return Checkpoint(single, _tensors_of(single))
-    if index.is_file():
+    if os.path.isfile(index):
         return Checkpoint(index, _tensors_of_index(index))
     for file in sorted(folder.glob("*")):
-        if file.is_file():
+        if os.path.isfile(file):
             refuse_pickle(file)
     raise CheckpointError(f"{single} is missing; download the checkpoint completely or point at its folder.")
 

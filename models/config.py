@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from rap_edge.runtime.errors import CheckpointError
 from rap_edge.runtime.fields import FieldError, check_record, record_from, refuse_unknown_keys
-from rap_edge.runtime.regular_file import read_regular
+from rap_edge.runtime.regular_file import read_regular, real_path, reason
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -29,11 +28,10 @@ def read_json_object(file: Path) -> dict[str, Any]:
     """
     try:
         # Download caches keep links to their files.
-        data = json.loads(read_regular(os.path.realpath(file), MAX_JSON_BYTES))
+        data = json.loads(read_regular(real_path(file), MAX_JSON_BYTES))
     except OSError as error:
-        reason = error.strerror or type(error).__name__
         raise CheckpointError(
-            f"{file} is missing or unreadable ({reason}); check that the checkpoint is complete."
+            f"{file} is missing or unreadable ({reason(error)}); check that the checkpoint is complete."
         ) from None
     except (ValueError, RecursionError):
         raise CheckpointError(f"{file} is not valid JSON; download or save the checkpoint again.") from None

@@ -6,6 +6,7 @@ Layout: Model_Lite (DiT), VAE_LTX (diffusers' layout) and, inside the folder or 
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -29,7 +30,7 @@ DIT_UNUSED = ("text_embedding.", "audio_emb.")
 
 def is_flashhead_layout(folder: Path) -> bool:
     """Whether `folder` holds the published folders."""
-    return (folder / DIT_FOLDER).is_dir()
+    return os.path.isdir(folder / DIT_FOLDER)
 
 
 def load_flashhead_networks(folder: Path, spec: ModelSpec | None, dtype: torch.dtype) -> Networks:
@@ -40,7 +41,7 @@ def load_flashhead_networks(folder: Path, spec: ModelSpec | None, dtype: torch.d
     """
     wanted = spec or FLASHHEAD_LITE
     homes = (folder / AUDIO_FOLDER, folder.parent / AUDIO_FOLDER)
-    audio = next((home for home in homes if home.is_dir()), None)
+    audio = next((home for home in homes if os.path.isdir(home)), None)
     if audio is None:
         raise CheckpointError(
             f"{folder} has no {AUDIO_FOLDER} in it or next to it; download the audio encoder that FlashHead names."

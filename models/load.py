@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from os import PathLike
 from pathlib import Path
 
@@ -65,7 +66,7 @@ def load_dit(path: str | PathLike[str], spec: ModelSpec | None = None, dtype: to
 
 def _folder(path: str | PathLike[str]) -> Path:
     folder = Path(path)
-    if not folder.is_dir():
+    if not os.path.isdir(folder):
         refuse_pickle(folder)
         raise CheckpointError(f"{folder} is not a folder; point at the folder that holds the checkpoint.")
     return folder

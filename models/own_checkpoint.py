@@ -7,6 +7,7 @@ The VAE's config says its "architecture": "ltx" or "nano".
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -33,7 +34,7 @@ STEM = "model"
 
 def is_own_layout(folder: Path) -> bool:
     """Whether `folder` is laid out as `save_networks` does."""
-    return (folder / "spec.json").is_file() and (folder / "dit").is_dir()
+    return os.path.isfile(folder / "spec.json") and os.path.isdir(folder / "dit")
 
 
 def load_own_networks(folder: Path, spec: ModelSpec | None, dtype: torch.dtype) -> Networks:

@@ -18,7 +18,7 @@ from typing import Annotated, Any
 from rap_edge.runtime.bounds import Count, OneOf, Text, Whole, shown
 from rap_edge.runtime.errors import CheckpointError
 from rap_edge.runtime.fields import FieldError, record_from
-from rap_edge.runtime.regular_file import open_regular
+from rap_edge.runtime.regular_file import open_regular, real_path, reason
 
 # A hundred thousand tensors; the format allows 100 MB.
 MAX_HEADER_BYTES = 16 << 20
@@ -58,12 +58,11 @@ def read_header(file: Path) -> dict[str, TensorEntry]:
     """
     try:
         # Download caches keep links to their files.
-        with open_regular(os.path.realpath(file)) as opened:
+        with open_regular(real_path(file)) as opened:
             size, content = os.fstat(opened.fileno()).st_size, _header(file, opened)
     except OSError as error:
-        reason = error.strerror or type(error).__name__
         raise CheckpointError(
-            f"{file} is missing or unreadable ({reason}); download the checkpoint completely."
+            f"{file} is missing or unreadable ({reason(error)}); download the checkpoint completely."
         ) from None
     tensors = {name: _entry(file, name, value) for name, value in _parsed(file, content).items() if name != _METADATA}
     _check_places(file, tensors, size - _LENGTH_BYTES - len(content))

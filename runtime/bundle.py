@@ -26,7 +26,7 @@ from .fields import FieldError, R, record_from
 from .graph_check import MAX_GRAPH_BYTES, check_graph
 from .noise import SEEDS
 from .protobuf_wire import Content
-from .regular_file import open_regular, read_regular
+from .regular_file import open_regular, read_regular, real_path, reason, state_of
 from .spec import ModelSpec
 
 SCHEMA_VERSION = 2
@@ -287,7 +287,7 @@ class Bundle:
             text = read_regular(_inside(root, MANIFEST_NAME), MAX_MANIFEST_BYTES).decode()
         except OSError as error:
             raise BundleError(
-                f"{str(root)!r} holds no readable {MANIFEST_NAME} ({_reason(error)}); pass the folder that rap-export "
+                f"{str(root)!r} holds no readable {MANIFEST_NAME} ({reason(error)}); pass the folder that rap-export "
                 "wrote."
             ) from None
         except UnicodeDecodeError:
@@ -302,11 +302,11 @@ class Bundle:
             BundleError: the file is missing or no folder above it holds a manifest that lists it.
         """
         path = Path(file)
-        if not path.is_file():
+        if not os.path.isfile(path):
             raise BundleError(f"{str(file)!r} is not a file; pass an engine or graph inside a bundle.")
         path = path.absolute()
         for parent in path.parents:
-            if (parent / MANIFEST_NAME).is_file():
+            if os.path.isfile(parent / MANIFEST_NAME):
                 bundle, inside = cls.open(parent), path.relative_to(parent).as_posix()
                 if inside in bundle.manifest.files:
                     return bundle, inside
@@ -347,7 +347,7 @@ class Bundle:
             BundleError: as `read`; also at the end, if the file was changed meanwhile.
         """
         with self._open(inside) as file:
-            before = _state(file)
+            before = state_of(file)
             with _told(inside):
                 digest = hashlib.file_digest(file, "sha256").hexdigest()
                 # Nobody closes the map: an error's traceback may still hold a view of it.
@@ -355,7 +355,7 @@ class Bundle:
             self._compare(inside, len(content), digest)
             self._check_graph(inside, content)
             yield content
-            if _state(file) != before:
+            if state_of(file) != before:
                 raise BundleError(f"{inside!r} was changed while it was read; try again.")
 
     def check_sizes(self, paths: Iterable[str]) -> None:
@@ -446,17 +446,17 @@ def hash_file(path: Path) -> FileInfo:
         BundleError: it is no regular file, or cannot be read.
     """
     try:
-        with open_regular(os.path.realpath(path)) as file:
+        with open_regular(real_path(path)) as file:
             digest = hashlib.file_digest(file, "sha256")
             return FileInfo(file.tell(), digest.hexdigest())
     except OSError as error:
-        raise BundleError(f"{str(path)!r} cannot be read ({_reason(error)}); check its permissions.") from None
+        raise BundleError(f"{str(path)!r} cannot be read ({reason(error)}); check its permissions.") from None
 
 
 def _inside(root: Path, inside: str) -> Path:
     """The path on disk, links followed; raises `BundleError` if it leaves `root`."""
-    base = os.path.realpath(root)
-    path = Path(os.path.realpath(os.path.join(base, check_path(inside))))
+    base = real_path(root)
+    path = Path(real_path(os.path.join(base, check_path(inside))))
     if not path.is_relative_to(base):
         raise BundleError(f"{inside!r} leads outside the bundle; get the bundle from a source you trust.")
     return path
@@ -467,12 +467,6 @@ def _beside(file: str, other: str) -> str:
     return posixpath.relpath(other, posixpath.dirname(file) or ".")
 
 
-def _state(file: BufferedReader) -> tuple[int, int, int]:
-    """What changes when a file is written to."""
-    found = os.fstat(file.fileno())
-    return found.st_size, found.st_mtime_ns, found.st_ctime_ns
-
-
 @contextmanager
 def _told(inside: str) -> Iterator[None]:
     """Turns an `OSError` into a sentence about a file of the bundle."""
@@ -481,11 +475,7 @@ def _told(inside: str) -> Iterator[None]:
     except FileNotFoundError:
         raise BundleError(f"The bundle lacks {inside!r}; copy the whole folder or export it again.") from None
     except OSError as error:
-        raise BundleError(f"{inside!r} cannot be read ({_reason(error)}); copy it again or export again.") from None
-
-
-def _reason(error: OSError) -> str:
-    return error.strerror or type(error).__name__
+        raise BundleError(f"{inside!r} cannot be read ({reason(error)}); copy it again or export again.") from None
 
 
 def check_path(path: str) -> str:

@@ -18,6 +18,18 @@ for _name in ("O_CLOEXEC", "O_NOFOLLOW", "O_NONBLOCK", "O_BINARY"):
 _KINDS = {stat.S_IFIFO: "pipe", stat.S_IFCHR: "device", stat.S_IFBLK: "device", stat.S_IFSOCK: "socket"}
 
 
+def real_path(path: str | Path) -> str:
+    """`path` with all links in it followed, as far as there is something.
+
+    Raises:
+        OSError: no file can have this name.
+    """
+    try:
+        return os.path.realpath(path)
+    except ValueError:
+        raise OSError(errno.EINVAL, "no file can have this name") from None
+
+
 def open_regular(path: str | Path) -> BufferedReader:
     """Open a regular file for reading: never waits, and follows no link in the last part of `path`.
 
@@ -26,8 +38,6 @@ def open_regular(path: str | Path) -> BufferedReader:
     """
     try:
         descriptor = os.open(path, _FLAGS)
-    except ValueError:
-        raise OSError(errno.EINVAL, "no file can have this name") from None
     except OSError as error:
         if error.errno == errno.ELOOP:
             raise OSError(errno.ELOOP, "it is a link") from None
@@ -53,3 +63,14 @@ def read_regular(path: str | Path, most: int) -> bytes:
     if len(content) > most:
         raise OSError(errno.EFBIG, f"it is larger than {most >> 20} MiB")
     return content
+
+
+def state_of(file: BufferedReader) -> tuple[int, int, int]:
+    """What changes when an open file is written to: its size, and when its content and its record last changed."""
+    found = os.fstat(file.fileno())
+    return found.st_size, found.st_mtime_ns, found.st_ctime_ns
+
+
+def reason(error: OSError) -> str:
+    """What the system says of a file, as part of a sentence that names the file."""
+    return error.strerror or type(error).__name__

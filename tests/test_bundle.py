@@ -168,6 +168,15 @@ def test_the_bundle_of_an_engine_file_is_found(folder: Path, tmp_path_factory: p
         Bundle.containing(stray)
 
 
+@pytest.mark.parametrize("name", ["x" * 5000, "a\0b", "loop"])
+def test_a_name_that_no_file_can_have_is_a_sentence(tmp_path: Path, name: str) -> None:
+    (tmp_path / "loop").symlink_to("loop")
+    with pytest.raises(BundleError, match="is not a file"):
+        Bundle.containing(tmp_path / name)
+    with pytest.raises(BundleError, match="no readable manifest"):
+        Bundle.open(tmp_path / name)
+
+
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=8),
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8), inner, max_size=4),

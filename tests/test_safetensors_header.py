@@ -10,6 +10,7 @@ import pytest
 import torch
 from safetensors_file import entry, safetensors_file
 
+from rap_edge.models import load_networks
 from rap_edge.models.checkpoint import open_checkpoint
 from rap_edge.models.config import read_json_object
 from rap_edge.models.safetensors_header import MAX_HEADER_BYTES, TensorEntry, read_header
@@ -83,6 +84,13 @@ def test_a_pipe_as_config_is_not_waited_for(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "config.json")
     with pytest.raises(CheckpointError, match=r"config\.json is missing or unreadable \(it is no file but a pipe\)"):
         read_json_object(tmp_path / "config.json")
+
+
+@pytest.mark.parametrize("name", ["x" * 5000, "a\0b", "loop"])
+def test_a_name_that_no_folder_can_have_is_a_sentence(tmp_path: Path, name: str) -> None:
+    (tmp_path / "loop").symlink_to("loop")
+    with pytest.raises(CheckpointError, match="is not a folder"):
+        load_networks(tmp_path / name)
 
 
 def test_a_link_to_a_device_is_not_read(tmp_path: Path) -> None:

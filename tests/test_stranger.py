@@ -172,10 +172,15 @@ def test_what_looks_like_onnx_runtimes_own_format_is_read_as_onnx(folder: Path) 
     run(load_engines(Bundle.open(folder), 1, CPU_ONLY)["dit"])
 
 
-def replace_graph(folder: Path, node: onnx.NodeProto, functions: list[onnx.FunctionProto]) -> None:
+def replace_graph(
+    folder: Path,
+    node: onnx.NodeProto,
+    functions: list[onnx.FunctionProto],
+    weights: list[TensorProto] | None = None,
+) -> None:
     x, y = (helper.make_tensor_value_info(name, TensorProto.FLOAT, [4]) for name in "xy")
     opsets = [helper.make_opsetid("", 21), helper.make_opsetid("own", 1)]
-    graph = helper.make_graph([node], "g", [x], [y])
+    graph = helper.make_graph([node], "g", [x], [y], weights)
     onnx.save(helper.make_model(graph, functions=functions, opset_imports=opsets, ir_version=10), folder / "dit.onnx")
     list_file(folder, "dit.onnx")
 
@@ -189,6 +194,21 @@ def test_a_bomb_of_five_kilobytes_is_refused_before_it_unfolds(folder: Path) -> 
     replace_graph(folder, helper.make_node("F28", ["x"], ["y"], domain="own"), functions)
     assert (folder / "dit.onnx").stat().st_size < 5000
     with pytest.raises(BundleError, match="functions within each other"):
+        load_engines(Bundle.open(folder), 1, CPU_ONLY)
+
+
+def test_a_loop_without_an_end_is_refused_before_it_begins(folder: Path) -> None:
+    true, count = helper.make_tensor("true", TensorProto.BOOL, [], [True]), TensorProto.INT64
+    ends = [("i", count, []), ("more", TensorProto.BOOL, []), ("a", TensorProto.FLOAT, [4])]
+    body = helper.make_graph(
+        [helper.make_node("Identity", ["more"], ["again"]), helper.make_node("Neg", ["a"], ["b"])],
+        "body",
+        [helper.make_tensor_value_info(*end) for end in ends],
+        [helper.make_tensor_value_info(name, *end[1:]) for name, end in zip(("again", "b"), ends[1:], strict=True)],
+    )
+    forever = helper.make_node("Loop", ["", "true", "x"], ["y"], body=body)
+    replace_graph(folder, forever, [], [true])
+    with pytest.raises(BundleError, match="has the loop 'Loop'"):
         load_engines(Bundle.open(folder), 1, CPU_ONLY)
 
 
