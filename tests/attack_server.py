@@ -23,6 +23,7 @@ from pathlib import Path
 
 from aiohttp import ClientSession, WSMsgType
 from aiortc import RTCConfiguration, RTCPeerConnection
+from pictures import face, jpeg_of_scans, png_with
 
 TOKEN = "a-token-of-enough-letters"
 BEARER = {"Authorization": f"Bearer {TOKEN}"}
@@ -176,13 +177,17 @@ async def streams(server: Server, rng: random.Random) -> None:
 
 
 async def uploads(server: Server, rng: random.Random) -> None:
-    """Pictures that are none, and picture headers that promise too much."""
+    """Pictures that are none, picture headers that promise too much, and pictures that cost more than their pixels."""
     png = b"\x89PNG\r\n\x1a\n\x00\x00\x00\rIHDR" + (60_000).to_bytes(4) * 2 + b"\x08\x02\x00\x00\x00" + bytes(900)
     jpeg = b"\xff\xd8\xff\xc0\x00\x11\x08\xff\xff\xff\xff\x03\x01\x11\x00\x02\x11\x01\x03\x11\x01" + bytes(900)
     async with session(server) as client:
         for data in (png, jpeg, mutated(rng, png), mutated(rng, jpeg), rng.randbytes(9000)):
             answer = await client.post("/api/portraits", data=data)
             assert answer.status in (400, 503), answer.status
+        pixels = face()
+        for data, status in ((jpeg_of_scans(pixels, 1000), 400), (png_with(pixels, b"zTXt", 64 << 20), 201)):
+            answer = await client.post("/api/portraits", data=data)
+            assert answer.status in (status, 503), answer.status
 
 
 async def strangers(server: Server, rng: random.Random) -> None:

@@ -42,6 +42,21 @@ def animate(pictures: list[np.ndarray], container: str, codec: str, pixel_format
     return file.getvalue()
 
 
+def jpeg_of_scans(pixels: np.ndarray, scans: int) -> bytes:
+    """A JPEG whose only scan comes as often as asked."""
+    data = encode(pixels, "mjpeg", "yuvj420p", qmin="2", qmax="2")
+    start = data.rindex(b"\xff\xda")
+    return data[:start] + data[start:-2] * scans + b"\xff\xd9"
+
+
+def png_with(pixels: np.ndarray, kind: bytes, unpacked: int) -> bytes:
+    """A PNG with a chunk that holds so many compressed zeros."""
+    data, packer = encode(pixels, "png", "rgb24"), zlib.compressobj(9)
+    step = 1 << 20
+    zeros = b"".join([*(packer.compress(bytes(step)) for _ in range(unpacked // step)), packer.flush()])
+    return data[:33] + png_chunk(kind, b"a\0\0" + zeros) + data[33:]
+
+
 def png_chunk(kind: bytes, body: bytes) -> bytes:
     return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
 

@@ -5,7 +5,7 @@ import zlib
 
 import numpy as np
 import pytest
-from pictures import animate, encode, face, png_chunk
+from pictures import animate, face, jpeg_of_scans, png_chunk, png_with
 
 from rap_edge.runtime.errors import PortraitError
 from rap_edge.runtime.picture_header import png_chunks, read_picture_header
@@ -22,17 +22,9 @@ def still(data: bytes) -> bytes:
     return still_picture("The picture", data, header)
 
 
-def jpeg(scans: int = 1, *, behind: bytes = b"") -> bytes:
-    """A JPEG whose only scan comes as often as asked."""
-    data = encode(PIXELS, "mjpeg", "yuvj420p", qmin="2", qmax="2")
-    start = data.rindex(b"\xff\xda")
-    return data[:start] + data[start:-2] * scans + b"\xff\xd9" + behind
-
-
 @pytest.mark.parametrize("kind", [b"zTXt", b"iTXt", b"iCCP", b"tEXt", b"fdAT"])
 def test_what_a_png_would_unpack_beside_its_pixels_is_not_handed_to_the_decoder(kind: bytes) -> None:
-    data = encode(PIXELS, "png", "rgb24")
-    bomb = data[:33] + png_chunk(kind, b"a\0\0" + zlib.compress(bytes(1 << 20))) + data[33:]
+    bomb = png_with(PIXELS, kind, 1 << 20)
     assert {found for found, _, _ in png_chunks(still(bomb))} == {b"IHDR", b"IDAT", b"IEND"}
     assert np.array_equal(load_portrait(bomb, SIZE), PIXELS)
 
@@ -47,18 +39,18 @@ def test_pixels_that_unpack_to_far_more_than_a_picture_are_refused() -> None:
 
 
 def test_a_jpeg_of_very_many_scans_is_refused_and_one_of_several_is_not() -> None:
-    assert still(jpeg(10)) == jpeg(10)
-    still(jpeg(MOST_JPEG_SCANS))
+    assert still(jpeg_of_scans(PIXELS, 10)) == jpeg_of_scans(PIXELS, 10)
+    still(jpeg_of_scans(PIXELS, MOST_JPEG_SCANS))
     with pytest.raises(PortraitError, match="more than 100 scans; save the picture again"):
-        load_portrait(jpeg(MOST_JPEG_SCANS + 1), SIZE)
+        load_portrait(jpeg_of_scans(PIXELS, MOST_JPEG_SCANS + 1), SIZE)
 
 
 def test_scans_of_a_thumbnail_or_behind_the_picture_do_not_count() -> None:
-    plain = jpeg()
+    plain = jpeg_of_scans(PIXELS, 1)
     thumbnail = b"\xff\xda\0\0" * 200
     segment = b"\xff\xe2" + struct.pack(">H", len(thumbnail) + 2) + thumbnail
     assert still(plain[:2] + segment + plain[2:]) == plain[:2] + segment + plain[2:]
-    assert still(jpeg(behind=jpeg(MOST_JPEG_SCANS + 1))) == plain
+    assert still(plain + jpeg_of_scans(PIXELS, MOST_JPEG_SCANS + 1)) == plain
 
 
 def test_an_animated_webp_becomes_a_still_one_of_its_first_frame() -> None:
