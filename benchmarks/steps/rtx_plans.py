@@ -57,7 +57,7 @@ class Plans:
 
     def load(self, graph: str, path: Path) -> TensorRtEngine:
         """The engine of a plan; raises `EngineError`."""
-        return TensorRtEngine(graph, self._bundle.manifest.graphs[graph], path, self._module, self._cuda)
+        return TensorRtEngine(graph, self._bundle.manifest.graphs[graph], path.read_bytes(), self._module, self._cuda)
 
     def validity(self, path: Path) -> str:
         """What TensorRT-RTX itself says of a plan on this GPU."""
