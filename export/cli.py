@@ -185,3 +185,7 @@ def table(report: ExportReport) -> str:
         f"in {report.seconds:.0f} s, peak memory {report.peak_memory_bytes / 2**30:.1f} GiB"
     )
     return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
