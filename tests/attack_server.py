@@ -13,6 +13,7 @@ import random
 import re
 import resource
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -22,6 +23,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from aiohttp import ClientSession, WSMsgType
+from aioice import stun
 from aiortc import RTCConfiguration, RTCPeerConnection
 from pictures import face, jpeg_of_scans, png_with
 
@@ -134,15 +136,19 @@ async def slow_bodies(server: Server, rng: random.Random) -> None:
     await asyncio.gather(*(server.send(head % rng.choice([b"webrtc", b"portraits"])) for _ in range(20)))
 
 
-async def offers(server: Server, rng: random.Random) -> None:
-    """Offers with lines changed, left out, doubled and exchanged; visitors who never come."""
+async def good_offer() -> bytes:
     peer = RTCPeerConnection(RTCConfiguration(iceServers=[]))
     peer.createDataChannel("figures")
     peer.addTransceiver("audio")
     peer.addTransceiver("video", direction="recvonly")
     await peer.setLocalDescription(await peer.createOffer())
     await peer.close()
-    offer = peer.localDescription.sdp.encode()
+    return peer.localDescription.sdp.encode()
+
+
+async def offers(server: Server, rng: random.Random) -> None:
+    """Offers with lines changed, left out, doubled and exchanged; visitors who never come."""
+    offer = await good_offer()
     async with session(server) as client:
         for number in range(12):
             sdp = mutated(rng, offer) if number else re.sub(rb"a=mid:1\r\n", b"", offer)
@@ -150,6 +156,35 @@ async def offers(server: Server, rng: random.Random) -> None:
             assert answer.status in (200, 400, 503), await answer.text()
             if answer.status == 200:
                 await client.delete(f"/api/webrtc/{(await answer.json())['session']}")
+
+
+async def datagrams(server: Server, rng: random.Random) -> None:
+    """Packets that are no STUN, DTLS or RTP, at the ports of a visitor who never comes."""
+    async with session(server) as client:
+        answer = await client.post("/api/webrtc", json={"sdp": (await good_offer()).decode()})
+        if answer.status != 200:
+            return
+        told = await answer.json()
+        ports = re.findall(r"a=candidate:\S+ 1 udp \d+ ([\d.]+) (\d+) typ", told["sdp"])
+        fields = {key: re.search(rf"a=ice-{key}:(\S+)", told["sdp"])[1] for key in ("ufrag", "pwd")}
+        question = stun.Message(
+            stun.Method.BINDING, stun.Class.REQUEST, attributes={"USERNAME": fields["ufrag"] + ":x"}
+        )
+        question.add_message_integrity(fields["pwd"].encode())
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sending:
+            for number in range(400):
+                data = rng.choice(
+                    [
+                        rng.randbytes(rng.randrange(200)),
+                        mutated(rng, bytes(question)),
+                        bytes([rng.choice([20, 22, 23, 128, 129])]) + b"\xfe\xfd" + rng.randbytes(60),
+                    ]
+                )
+                for address, port in ports:
+                    sending.sendto(data, (address, int(port)))
+                if number % 40 == 0:
+                    await asyncio.sleep(0.005)
+        await client.delete(f"/api/webrtc/{told['session']}")
 
 
 def frame(payload: bytes, opcode: int = 2, masked: bool = True) -> bytes:
@@ -192,14 +227,16 @@ async def uploads(server: Server, rng: random.Random) -> None:
 
 async def strangers(server: Server, rng: random.Random) -> None:
     """Tokens, cookies, hosts and origins that are not the kiosk's."""
-    for line in (
+    cookie = rng.randbytes(8).translate(None, b"\r\n")
+    lines = (
         b"Host: [::1]evil\r\n",
         b"Host: 127.0.0.1\r\nHost: evil\r\n",
         b"Host: 127.0.0.1\r\nAuthorization: Bearer \xff\xff\r\n",
-        b"Host: 127.0.0.1\r\nCookie: rap-serve=" + rng.randbytes(8).replace(b"\n", b"").replace(b"\r", b"") + b"\r\n",
+        b"Host: 127.0.0.1\r\nCookie: rap-serve=" + cookie + b"\r\n",
         b"Host: 127.0.0.1\r\nOrigin: http://[::1]evil\r\n",
-    ):
-        answer = await server.send(b"GET /metrics?token=" + TOKEN.encode() + b" HTTP/1.1\r\n" + line + b"\r\n")
+    )
+    asked = b"GET /metrics?token=" + TOKEN.encode() + b" HTTP/1.1\r\n"
+    for answer in await asyncio.gather(*(server.send(asked + line + b"\r\n") for line in lines)):
         assert not answer or re.match(rb"HTTP/\d\.\d 4", answer), answer
 
 
@@ -208,6 +245,7 @@ ATTACKS: tuple[Callable[[Server, random.Random], Awaitable[None]], ...] = (
     half_requests,
     slow_bodies,
     offers,
+    datagrams,
     streams,
     uploads,
     strangers,
@@ -241,8 +279,11 @@ async def quiet(server: Server) -> None:
     async with session(server) as client, asyncio.timeout(20):
         while (await (await client.get("/healthz")).json())["sessions"]:
             await asyncio.sleep(0.1)
-    # What aiortc closes in the background, and the connection above.
-    await asyncio.sleep(1.0)
+    # aiortc closes its ports in the background, and the connection above closes too.
+    last = None
+    while (now := server.descriptors()) != last:
+        last = now
+        await asyncio.sleep(0.5)
 
 
 async def attack(server: Server, rounds: int, seed: int = 0) -> dict[str, object]:

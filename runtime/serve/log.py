@@ -55,7 +55,8 @@ def note_loose_end(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> 
     if is_farewell(context):
         return
     if isinstance(error, BaseException) and _ended_in(error) in _LIBRARIES:
-        _LOG.warning("A visitor's connection ended in %s.", type(error).__name__)
+        kind = type(error)
+        _LOG.warning("What a visitor sent ended in %s.%s.", kind.__module__, kind.__qualname__)
     else:
         loop.default_exception_handler(context)
 
