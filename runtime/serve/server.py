@@ -52,8 +52,7 @@ async def listening(kiosk: Kiosk) -> AsyncIterator[str]:
     """
     settings = kiosk.settings
     tls = _tls(settings)
-    # A visitor who gave up before the answer must not keep a place, hence the cancellation.
-    runner = web.AppRunner(build_app(kiosk), shutdown_timeout=_SHUTDOWN_SECONDS, handler_cancellation=True)
+    runner = web.AppRunner(build_app(kiosk), shutdown_timeout=_SHUTDOWN_SECONDS)
     await runner.setup()
     assert runner.server is not None
     try:

@@ -48,7 +48,11 @@ async def offer(request: web.Request) -> web.Response:
     visit = await kiosk.open_visit("webrtc", parse_portrait(message), RATE, RATE)
     connection = _Connection(visit, kiosk.settings.ice_servers)
     kiosk.start(connection.run(sdp))
-    return web.json_response({"sdp": await connection.answer, "session": visit.id})
+    answer = await connection.answer
+    if request.transport is None:
+        # The browser gave up waiting and takes the other path, for which it needs the place.
+        visit.end(LEFT)
+    return web.json_response({"sdp": answer, "session": visit.id})
 
 
 async def leave(request: web.Request) -> web.Response:
@@ -80,8 +84,6 @@ class _Connection:
         try:
             if await self._answered(sdp):
                 end = await self._first_end()
-            elif self.answer.cancelled():
-                end = LEFT
         finally:
             # The place is free for the next visitor before the goodbyes, which may take time and fail.
             self._visit.close(end)
@@ -96,12 +98,9 @@ class _Connection:
     async def _answered(self, sdp: str) -> bool:
         answering = asyncio.ensure_future(self._negotiate(sdp))
         try:
-            # Nobody waits for the answer any more once it is cancelled: the browser took the other path.
-            await asyncio.wait([answering, self.answer], return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait([answering])
         finally:
             answering.cancel()
-        if self.answer.cancelled():
-            return False
         error = answering.exception()
         if error is None:
             self.answer.set_result(answering.result())

@@ -25,7 +25,7 @@ let attempt = 0;
 let run = 0;
 let timer = 0;
 let leftPlace = -Infinity;
-let plainUntil = new URLSearchParams(location.search).get("transport") === "websocket" ? Infinity : 0;
+let plainUntil = 0;
 
 const WORDS = {
   loading: ["Loading", "One moment", "The portrait is being fetched."],
