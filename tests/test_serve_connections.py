@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import datetime
 import itertools
 import json
 import logging
@@ -14,12 +13,10 @@ from pathlib import Path
 
 import pytest
 from aiohttp import ClientSession
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
 from hypothesis import given
 from hypothesis import strategies as st
 from kiosk_client import Client, run, served, start
+from self_signed import write_certificate
 from tiny_bundle import write_tiny_bundle
 
 from rap_edge.runtime.errors import ServeError
@@ -194,27 +191,11 @@ def test_a_listener_without_handles_goes_on_when_there_are_some_again(
     ]
 
 
-def certificate(folder: Path) -> tuple[Path, Path]:
-    key, name = ec.generate_private_key(ec.SECP256R1()), x509.Name([])
-    now = datetime.datetime.now(datetime.UTC)
-    made = (
-        x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
-        .not_valid_before(now)
-        .not_valid_after(now + datetime.timedelta(1))
-        .sign(key, hashes.SHA256())
-    )
-    (folder / "cert.pem").write_bytes(made.public_bytes(serialization.Encoding.PEM))
-    (folder / "key.pem").write_bytes(
-        key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
-    )
-    return folder / "cert.pem", folder / "key.pem"
-
-
 def test_handshakes_that_are_never_finished_are_counted_and_dropped_too(
     bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(server, "most_connections", lambda places: 8)
-    cert, key = certificate(tmp_path)
+    cert, key = write_certificate(tmp_path)
     trusting = ssl.create_default_context(cafile=cert)
     trusting.check_hostname = False
 

@@ -13,6 +13,7 @@ from aiortc import RTCIceServer
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from kiosk_client import run, served
+from self_signed import write_certificate
 from test_serve_webrtc import connected
 from tiny_bundle import write_tiny_bundle
 from turn_server import BY_SECRET, LONG_TERM, PASSWORD, SECRET, TURNSERVER, USER, turn_server
@@ -31,6 +32,16 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_tiny_bundle(tmp_path_factory.mktemp("tiny") / "bundle")
 
 
+async def talk_by_relay(bundle: Path, server: IceServer) -> None:
+    """A visit whose packets have no other way than `server`."""
+    async with served(bundle, ice_servers=(server,)) as (client, _):
+        told = (await (await client.get("/api/ice-servers")).json())["ice_servers"]
+        mine = [RTCIceServer(**entry) for entry in told]
+        async with connected(client, mine, "typ relay") as peer, asyncio.timeout(15):
+            await peer.tracks["video"].recv()
+            await peer.tracks["audio"].recv()
+
+
 @needs_coturn
 @pytest.mark.parametrize(
     ("mechanism", "server"),
@@ -42,17 +53,20 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_media_comes_through_a_turn_server_where_there_is_no_other_way(
     bundle: Path, tmp_path: Path, mechanism: tuple[str, ...], server: dict[str, str]
 ) -> None:
-    async def scenario() -> None:
-        servers = (IceServer((url,), **server),)
-        async with served(bundle, ice_servers=servers) as (client, _):
-            told = (await (await client.get("/api/ice-servers")).json())["ice_servers"]
-            mine = [RTCIceServer(**entry) for entry in told]
-            async with connected(client, mine, "typ relay") as peer, asyncio.timeout(15):
-                await peer.tracks["video"].recv()
-                await peer.tracks["audio"].recv()
+    with turn_server(tmp_path, mechanism) as url:
+        run(lambda: talk_by_relay(bundle, IceServer((url,), **server)))
+    assert "CHANNEL_BIND processed, success" in (tmp_path / "turn.log").read_text()
 
-    with turn_server(tmp_path, *mechanism) as url:
-        run(scenario)
+
+@needs_coturn
+def test_media_comes_through_a_turn_server_over_tls(
+    bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    certificate = write_certificate(tmp_path)
+    # As a certificate that everybody trusts.
+    monkeypatch.setenv("SSL_CERT_FILE", str(certificate[0]))
+    with turn_server(tmp_path, BY_SECRET, certificate) as url:
+        run(lambda: talk_by_relay(bundle, IceServer((url,), secret=SECRET)))
     assert "CHANNEL_BIND processed, success" in (tmp_path / "turn.log").read_text()
 
 
