@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import math
+import re
 import reprlib
 import unicodedata
 from collections.abc import Callable, Mapping, Sized
@@ -139,6 +140,46 @@ class Count:
         if isinstance(value, Sized) and len(value) > self.longest:
             return f"must have at most {self.longest} entries, not {len(value)}"
         return None
+
+
+@dataclass(frozen=True)
+class InsidePath:
+    """A plain relative POSIX path that stays inside its folder: no `..`, backslash, drive letter or empty part."""
+
+    def fault(self, value: object) -> str | None:
+        """See `Bounds.fault`."""
+        plain = (
+            isinstance(value, str)
+            and 0 < len(value) <= 1024
+            and printable(value)
+            and not re.search(r"[\\:]", value)
+            and all(part not in ("", ".", "..") and len(part.encode()) < 256 for part in value.split("/"))
+            and not value.startswith("/")
+        )
+        return None if plain else f"must be a plain path inside the bundle, not {shown(value)}"
+
+
+@dataclass(frozen=True)
+class Sha256:
+    """64 hexadecimal digits."""
+
+    def fault(self, value: object) -> str | None:
+        """See `Bounds.fault`."""
+        if isinstance(value, str) and re.fullmatch(r"[0-9a-f]{64}", value):
+            return None
+        return f"must be a sha256 in 64 hexadecimal digits, not {shown(value)}"
+
+
+@dataclass(frozen=True)
+class Elements:
+    """A shape whose fixed dimensions have at most `most` elements together."""
+
+    most: int
+
+    def fault(self, value: object) -> str | None:
+        """See `Bounds.fault`."""
+        sizes = [size for size in value if isinstance(size, int)] if isinstance(value, list | tuple) else []
+        return f"must have at most {self.most} elements" if math.prod(sizes) > self.most else None
 
 
 def printable(text: str) -> bool:

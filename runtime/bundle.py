@@ -8,19 +8,17 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 import mmap
 import os
 import posixpath
-import re
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field
 from io import BufferedReader
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Annotated, Any
 
-from .bounds import Count, Json, OneOf, Real, Text, Whole, printable, shown
+from .bounds import Count, Elements, InsidePath, Json, OneOf, Real, Sha256, Text, Whole
 from .errors import BundleError
 from .fields import FieldError, R, record_from
 from .graph_check import MAX_GRAPH_BYTES, check_graph
@@ -37,46 +35,9 @@ DTYPES = ("float32", "float16", "uint8", "int8", "int32", "int64")
 MAX_MANIFEST_BYTES = 16 << 20
 
 
-@dataclass(frozen=True)
-class _InsidePath:
-    """A plain relative POSIX path that stays inside the bundle: no `..`, backslash, drive letter or empty part."""
-
-    def fault(self, value: object) -> str | None:
-        plain = (
-            isinstance(value, str)
-            and 0 < len(value) <= 1024
-            and printable(value)
-            and not re.search(r"[\\:]", value)
-            and all(part not in ("", ".", "..") and len(part.encode()) < 256 for part in value.split("/"))
-            and not PurePosixPath(value).is_absolute()
-        )
-        return None if plain else f"must be a plain path inside the bundle, not {shown(value)}"
-
-
-@dataclass(frozen=True)
-class _Sha256:
-    """64 hexadecimal digits."""
-
-    def fault(self, value: object) -> str | None:
-        if isinstance(value, str) and re.fullmatch(r"[0-9a-f]{64}", value):
-            return None
-        return f"must be a sha256 in 64 hexadecimal digits, not {shown(value)}"
-
-
-@dataclass(frozen=True)
-class _Elements:
-    """A shape whose fixed dimensions have at most `most` elements together."""
-
-    most: int
-
-    def fault(self, value: object) -> str | None:
-        sizes = [size for size in value if isinstance(size, int)] if isinstance(value, list | tuple) else []
-        return f"must have at most {self.most} elements" if math.prod(sizes) > self.most else None
-
-
 _Name = Annotated[str, Text(256)]
-_InBundle = Annotated[str, _InsidePath()]
-Hash = Annotated[str, _Sha256()]
+_InBundle = Annotated[str, InsidePath()]
+Hash = Annotated[str, Sha256()]
 _Bytes = Annotated[int, Whole(0, 1 << 50, "bytes")]
 _Dimension = Annotated[int, Whole(1, 1 << 34)] | _Name
 _FreeForm = Annotated[Mapping[str, Any], Json()]
@@ -88,7 +49,7 @@ class TensorInfo:
 
     name: _Name
     dtype: Annotated[str, OneOf(DTYPES)]
-    shape: Annotated[tuple[_Dimension, ...], Count(8), _Elements(1 << 34)]
+    shape: Annotated[tuple[_Dimension, ...], Count(8), Elements(1 << 34)]
 
 
 @dataclass(frozen=True)
@@ -484,7 +445,7 @@ def check_path(path: str) -> str:
     Raises:
         BundleError: absolute, too long, with `..`, backslash, drive letter, control character or empty part.
     """
-    if fault := _InsidePath().fault(path):
+    if fault := InsidePath().fault(path):
         raise BundleError(f"A path {fault}; do not use this bundle.")
     return path
 

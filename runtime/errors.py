@@ -89,9 +89,14 @@ def refuse_full_memory() -> Iterator[None]:
     try:
         yield
     except MemoryError:
-        raise MemoryPlanError(
-            "The memory of this machine is full; close other programs, or choose a smaller model or input."
-        ) from None
+        raise full_memory() from None
+
+
+def full_memory() -> MemoryPlanError:
+    """The error of an allocation that failed."""
+    return MemoryPlanError(
+        "The memory of this machine is full; close other programs, or choose a smaller model or input."
+    )
 
 
 def first_line(error: Exception) -> str:

@@ -70,21 +70,6 @@ def check_record(record: DataclassInstance) -> None:
         _value(hint, getattr(record, name), name)
 
 
-def value_from(hint: Any, data: Mapping[str, object], key: str, where: str = "") -> Any:
-    """Read one entry of a mapping whose other entries do not matter.
-
-    Args:
-        hint: as a field's annotation.
-        data: plain JSON types.
-        key: of the entry; one that is missing reads as None.
-        where: names the place of `data` in errors.
-
-    Raises:
-        FieldError: the value is not within its bounds.
-    """
-    return _value(hint, data.get(key), f"{where}.{key}" if where else key)
-
-
 @functools.cache
 def _hints(cls: type[Any]) -> dict[str, Any]:
     return get_type_hints(cls, include_extras=True)

@@ -24,7 +24,7 @@ from .contract import check_signature
 from .cpu_memory_plan import require_memory
 from .cuda_memory import CudaStream, DeviceMemory
 from .engine import Array, allocate, resolved_shape
-from .errors import EngineError, first_line
+from .errors import EngineError, first_line, full_memory
 from .home_process import HomeProcess, keep_elsewhere
 from .protobuf_wire import Content
 
@@ -163,9 +163,10 @@ class OnnxRuntimeEngine:
                     providers=list(providers or on_gpu()),
                 )
         except _FAILURES as error:
-            raise EngineError(
+            raise _failure(
+                error,
                 f"ONNX Runtime {ort.__version__} cannot load {graph.file!r} ({first_line(error)}); export the "
-                "bundle again or upgrade onnxruntime."
+                "bundle again or upgrade onnxruntime.",
             ) from error
         weakref.finalize(self, keep_elsewhere, self.session, HomeProcess())
         # It would keep the file's content for a second start on other devices, which none of ours makes.
@@ -199,9 +200,14 @@ class OnnxRuntimeEngine:
             with self._turn:
                 self.session.run_with_iobinding(binding, options)
         except _FAILURES as error:
-            raise EngineError(
-                f"Graph {self.name!r} failed in ONNX Runtime ({first_line(error)}); export it again."
+            raise _failure(
+                error, f"Graph {self.name!r} failed in ONNX Runtime ({first_line(error)}); export it again."
             ) from error
+
+
+def _failure(error: Exception, sentence: str) -> EngineError:
+    """The error of a graph, of which full memory is none."""
+    return full_memory() if "Failed to allocate memory" in str(error) else EngineError(sentence)
 
 
 def load_engines(

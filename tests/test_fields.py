@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 import pytest
 
 from rap_edge.runtime.bounds import Count, Real, Text, Whole
-from rap_edge.runtime.fields import FieldError, check_record, record_from, refuse_unknown_keys, value_from
+from rap_edge.runtime.fields import FieldError, check_record, record_from, refuse_unknown_keys
 
 
 @dataclass(frozen=True)
@@ -73,9 +73,3 @@ def test_a_record_made_in_code_is_held_to_the_same() -> None:
     check_record(Part(1))
     with pytest.raises(FieldError, match="size must be a whole number"):
         check_record(Part(0))
-
-
-def test_one_entry_is_read_without_the_others() -> None:
-    assert value_from(Annotated[int, Whole(0, 5)], {"a": 4, "b": []}, "a") == 4
-    with pytest.raises(FieldError, match=r"golden\.a must be"):
-        value_from(Annotated[int, Whole(0, 5)], {}, "a", "golden")

@@ -10,8 +10,8 @@ import onnx
 import pytest
 from handmade import FLOAT, helper, save
 
-from rap_edge.runtime.bundle import GraphInfo
-from rap_edge.runtime.errors import EngineError
+from rap_edge.runtime.bundle import GraphInfo, TensorInfo
+from rap_edge.runtime.errors import EngineError, MemoryPlanError
 from rap_edge.runtime.onnxruntime_engine import CPU_ONLY, OnnxRuntimeEngine
 
 WORKING_MIB = 256
@@ -35,9 +35,9 @@ print(resident() - before, float(execution.buffers["y"][0]))
 """
 
 
-def large(folder: Path) -> Path:
+def large(folder: Path, mebibytes: int = WORKING_MIB) -> Path:
     """A number in and a number out, and much in between."""
-    shape = helper.make_tensor("shape", onnx.TensorProto.INT64, [1], [WORKING_MIB << 18])
+    shape = helper.make_tensor("shape", onnx.TensorProto.INT64, [1], [mebibytes << 18])
     nodes = [
         helper.make_node("Expand", ["x", "shape"], ["many"]),
         helper.make_node("Sin", ["many"], ["sines"]),
@@ -104,3 +104,11 @@ def test_working_memory_stays_for_the_next_run_or_is_given_back(tmp_path: Path) 
         assert float(y) == pytest.approx(0.479426, abs=1e-5)
     assert int(grown["keeps"]) > WORKING_MIB
     assert int(grown["gives back"]) < WORKING_MIB / 4
+
+
+def test_memory_that_runs_out_in_a_graph_is_no_fault_of_the_graph(tmp_path: Path) -> None:
+    path = large(tmp_path, 1 << 24)
+    info = GraphInfo(path.name, (TensorInfo("x", "float32", (1,)),), (TensorInfo("y", "float32", (1,)),))
+    execution = OnnxRuntimeEngine("large", info, path, 1, CPU_ONLY).prepare()
+    with pytest.raises(MemoryPlanError, match="memory of this machine is full"):
+        execution.run()
