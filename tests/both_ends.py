@@ -20,6 +20,7 @@ BUNDLE = ROOT / "build" / "nano-fp32"
 LATER = ("3.14", "3.13", "3.12")
 # They need neither torch nor what comes with it.
 RUNTIME = ["audio", "video", "portrait", "pcm", "session", "bundle", "cli_run", "cli_live", "selftest"]
+RUNTIME += ["sound_container", "still_picture", "heif"]
 SERVE = [f"serve_{name}" for name in ("app", "cli", "connections", "ice", "offers", "webrtc", "websocket")]
 EXPORT = ["export", "graphs", "onnxruntime_engine", "quantize", "cpu_passes", "conv3d", "nano_renderer", "nano_speech"]
 
@@ -76,12 +77,12 @@ def check(python: Path, tests: Sequence[str]) -> None:
 
 def check_lowest() -> None:
     """Everything, at the lowest versions, on this Python."""
-    pins = lowest(["plans", "export", "calibrate", "serve", "mic", "camera"])
+    pins = lowest(["plans", "export", "calibrate", "serve", "mic", "camera", "heic"])
     print("lowest:", *pins, flush=True)
     python = environment(
         sys.executable, ROOT / "build" / "lowest", [path for path in sys.path if path.endswith("site-packages")]
     )
-    install(python, "--no-build-isolation", "--no-warn-conflicts", ".[export,calibrate,serve,mic,camera]", *pins)
+    install(python, "--no-build-isolation", "--no-warn-conflicts", ".[export,calibrate,serve,mic,camera,heic]", *pins)
     check(python, [*RUNTIME, *SERVE, *EXPORT])
 
 
@@ -90,7 +91,7 @@ def check_newest() -> None:
     base, tried = later_python()
     print(json.dumps({"chosen": base, "tried": tried}, indent=2), flush=True)
     python = environment(base, ROOT / "build" / "newest")
-    install(python, "--upgrade", ".[plans,serve,mic,camera]", "hypothesis", "prometheus-client", "pytest")
+    install(python, "--upgrade", ".[plans,serve,mic,camera,heic]", "hypothesis", "prometheus-client", "pytest")
     check(python, [*RUNTIME, *SERVE])
 
 
