@@ -117,7 +117,9 @@ def tiff_tags(tiff: bytes) -> Mapping[int, int]:
     return tags
 
 
-def _png(data: bytes) -> PictureHeader:
+def _png(data: bytes) -> PictureHeader | None:
+    if data[12:16] != b"IHDR":
+        return None
     # With the depth and the kind of colour, so that there is all that the size of a row is told from.
     width, height, _, _ = struct.unpack_from(">IIBB", data, 16)
     orientation = 1

@@ -71,7 +71,7 @@ def _checked(picture: NDArray[Any]) -> Picture:
 
 
 def _read(source: str | Path | bytes, most_pixels: int) -> Picture:
-    """uint8 [H, W, 4] RGBA, upright."""
+    """uint8 [H, W, 3] RGB or [H, W, 4] RGBA, upright."""
     data = source if isinstance(source, bytes) else _read_bytes(Path(source))
     name = "The picture" if isinstance(source, bytes) else repr(str(source))
     try:
@@ -134,11 +134,11 @@ def _decode(name: str, data: bytes, header: PictureHeader) -> Picture:
 
 
 def _over_grey(picture: Picture) -> Picture:
-    if picture.shape[2] == 3 or picture[..., 3].min() == 255:
-        return picture[..., :3]
-    rgba, alpha = picture, picture[..., 3:]
+    colours, alpha = picture[..., :3], picture[..., 3:]
+    if alpha.size == 0 or alpha.min() == 255:
+        return colours
     weight = alpha.astype(np.uint16)
-    mixed = (rgba[..., :3] * weight + _GREY * (255 - weight) + 127) // 255
+    mixed = (colours * weight + _GREY * (255 - weight) + 127) // 255
     return mixed.astype(np.uint8)
 
 

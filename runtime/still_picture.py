@@ -83,12 +83,12 @@ def _unpacks_beyond(parts: list[bytes], most: int) -> bool:
     try:
         for piece in pieces:
             length += len(unpacker.decompress(piece))
-            if length > most:
-                return True
+            if length > most or unpacker.eof:
+                break
     except zlib.error:
         # Of damage the decoder says so itself.
         return False
-    return False
+    return length > most
 
 
 def _jpeg(name: str, data: bytes) -> bytes:

@@ -1,5 +1,6 @@
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from pictures import png_chunk
 
 from rap_edge.runtime.picture_header import PictureHeader, read_picture_header
 
@@ -31,3 +32,9 @@ def test_a_jpeg_header_is_found_behind_padding_and_other_segments() -> None:
 def test_a_bottom_up_bitmap_has_a_positive_height() -> None:
     sizes = b"".join(value.to_bytes(4, "little", signed=True) for value in (40, 30, -20))
     assert read_picture_header(b"BM" + bytes(12) + sizes + bytes(28)) == PictureHeader("bmp", 30, 20)
+
+
+def test_a_png_whose_size_does_not_come_first_has_no_header() -> None:
+    text = png_chunk(b"tEXt", (8).to_bytes(4, "big") * 2 + b"\x08\x02\0\0\0")
+    size = png_chunk(b"IHDR", (60_000).to_bytes(4, "big") * 2 + b"\x08\x02\0\0\0")
+    assert read_picture_header(b"\x89PNG\r\n\x1a\n" + text + size) is None
