@@ -18,11 +18,13 @@ from .audio import AudioWarning
 from .avatar import Avatar
 from .bundle import Bundle
 from .cli_arguments import check, open_model, parser
-from .cli_media import AnySource, opened_display, opened_source, output_path
+from .cli_media import AnySource, media_needs, opened_display, opened_source, output_path
+from .engines import plan_needs
 from .exit_status import INTERRUPTED, exit_status
 from .interrupt import held_interrupt
 from .live import play
 from .microphone import Microphone
+from .needs import require
 from .outlets import Display, Speaker
 from .overload import Overload
 from .overwriting import refuse_to_overwrite
@@ -69,6 +71,7 @@ def _run(arguments: argparse.Namespace) -> int:
     piped = arguments.audio == "-"
     inputs = (sys.stdin.fileno() if piped else arguments.audio, arguments.portrait)
     refuse_to_overwrite((output, arguments.report), bundle, inputs)
+    require([*(() if arguments.fallback else plan_needs(bundle, engine)), *media_needs(arguments)])
     found: list[str] = []
 
     def notify(sentence: str) -> None:

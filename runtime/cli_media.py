@@ -13,11 +13,13 @@ from .errors import OutputError
 from .interrupt import ending_on_interrupt
 from .loudspeaker import Loudspeaker
 from .microphone import Microphone
+from .needs import Need
 from .outlets import Display, SilentSpeaker, Speaker
 from .pcm import PcmStream
+from .portaudio import input_needs
 from .spec import ModelSpec
 from .virtual_camera import VirtualCamera
-from .window import Window
+from .window import Window, window_needs
 
 AnySource = AudioFile | PcmStream | Microphone
 
@@ -29,6 +31,12 @@ def output_path(arguments: argparse.Namespace) -> Path | None:
     if arguments.mic or arguments.window or arguments.virtual_camera:
         return None
     return Path("stdin.mp4" if arguments.audio == "-" else f"{Path(arguments.audio).stem}.mp4")
+
+
+def media_needs(arguments: argparse.Namespace) -> tuple[Need, ...]:
+    """What the microphone and the window that were asked for need of this machine."""
+    windowed = output_path(arguments) is None and not arguments.virtual_camera
+    return (*(input_needs(arguments.device) if arguments.mic else ()), *(window_needs() if windowed else ()))
 
 
 @contextmanager

@@ -29,14 +29,13 @@ from .findings import Diagnosis, Finding, Section
 from .memory_plan import as_gib
 from .nvml import DriverState, driver_state, free_memory
 from .onnxruntime_engine import cpu_name
+from .portaudio import has_library
 from .preflight import OLDEST_CUDA, Machine, is_too_old, this_machine
 from .tensorrt_module import LEAN, RTX, TENSORRT
 
 # The first driver with CUDA 13.
 OLDEST_DRIVER = 580
 _NVIDIA = "0x10de"
-_PORTAUDIO = {"win32": "libportaudio64bit.dll", "darwin": "libportaudio.dylib"}
-_DEFAULT_PORTAUDIO = "libportaudio.so.2"
 
 
 @dataclass(frozen=True)
@@ -218,9 +217,7 @@ def _portaudio(load: Callable[[str], Any]) -> Finding:
         )
     if sys.platform != "linux":
         return Finding("PortAudio", "ok", f"comes with sounddevice {_version('sounddevice')}")
-    try:
-        load(_PORTAUDIO.get(sys.platform, _DEFAULT_PORTAUDIO))
-    except OSError:
+    if not has_library(load):
         text = "sounddevice is here and its library is not, so no microphone can be opened"
         return Finding("PortAudio", "problem", text, "apt-get install libportaudio2")
     return Finding("PortAudio", "ok", f"with sounddevice {_version('sounddevice')}")

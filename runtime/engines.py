@@ -23,10 +23,11 @@ from .engine import Engine
 from .errors import BundleError, EngineError, PreflightError
 from .fallback_loop import FallbackLoop
 from .memory_plan import plan_memory
+from .needs import Need
 from .nvml import driver_state, free_memory
 from .onnxruntime_engine import CPU_ONLY, has_cuda, on_gpu
 from .onnxruntime_engine import load_engines as load_onnxruntime
-from .preflight import Machine, check_engine, damaged, this_machine
+from .preflight import Machine, check_engine, damaged, engine_needs, this_machine
 from .protobuf_wire import Content
 from .runtime_cache import cache_path
 from .shell import named_command
@@ -90,6 +91,17 @@ def load_engines(
     if not fallback:
         return loaded
     return replace(loaded, new_loop=FallbackLoop.maker(loaded.new_loop, _OnCpu(bundle, threads).new_loop))
+
+
+def plan_needs(bundle: Bundle, engine: str | None, machine: Machine | None = None) -> tuple[Need, ...]:
+    """What the plan that `load_engines` would take first asks of this machine; nothing where graphs are taken.
+
+    Raises:
+        EngineError, BundleError: as `load_engines`, where there is no such engine.
+    """
+    for name, plan in _chosen_plans(bundle.manifest, engine).items():
+        return engine_needs(bundle, name, plan, machine or this_machine())
+    return ()
 
 
 class _OnCpu:

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import atexit
+import ctypes
+import importlib.util
 import os
+import sys
 import threading
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from .errors import AudioError
+from .needs import Need
 
 _INSTALL = "install it with: pip install 'rap-edge[mic]'"
 _LIBRARY = "install it, on Debian with: apt-get install libportaudio2"
@@ -59,6 +64,29 @@ def sounddevice() -> Any:
     except OSError as error:
         raise AudioError(f"Recording needs the PortAudio library, which was not found ({error}); {_LIBRARY}.") from None
     return module
+
+
+def has_library(load: Callable[[str], Any] = ctypes.CDLL) -> bool:
+    """Whether PortAudio itself is here; but on Linux it comes with sounddevice."""
+    if sys.platform != "linux":
+        return True
+    try:
+        load("libportaudio.so.2")
+    except OSError:
+        return False
+    return True
+
+
+def input_needs(name: str | None) -> tuple[Need, ...]:
+    """What recording from that device needs, in the order in which to install or connect it."""
+    if importlib.util.find_spec("sounddevice") is None:
+        return (sounddevice, _library)
+    return (partial(find_input, name),)
+
+
+def _library() -> None:
+    if not has_library():
+        raise AudioError(f"Recording needs the PortAudio library, which was not found; {_LIBRARY}.")
 
 
 def input_devices() -> list[InputDevice]:

@@ -14,6 +14,7 @@ from functools import partial
 from .bundle import Bundle, EngineInfo, graph_hash
 from .cuda_device import CudaDriver, query_driver
 from .errors import BundleError, PreflightError
+from .needs import Need
 from .shell import named_command
 from .tensorrt_module import (
     LEAN,
@@ -76,13 +77,30 @@ def check_engine(bundle: Bundle, name: str, engine: EngineInfo, machine: Machine
         PreflightError: names the first fact that is wrong and the command that mends it. In turn: the plan's size, the
             graph that it was built from, platform, module, version, GPU, compute capability.
     """
-    fail = partial(_failure, engine.file)
-    _check_files(bundle, name, engine, fail)
+    _check_files(bundle, name, engine, partial(_failure, engine.file))
+    _check_platform(bundle, engine, machine)
+    module = _fitting_module(bundle, engine, machine)
+    _check_gpu(bundle, engine, machine)
+    return module
+
+
+def engine_needs(bundle: Bundle, name: str, engine: EngineInfo, machine: Machine) -> tuple[Need, ...]:
+    """What `check_engine` asks for, each for itself, in the order in which to mend what is missing."""
+    files = partial(_check_files, bundle, name, engine, partial(_failure, engine.file))
+    return (files, *(partial(ask, bundle, engine, machine) for ask in (_check_platform, _check_gpu, _fitting_module)))
+
+
+def _check_platform(bundle: Bundle, engine: EngineInfo, machine: Machine) -> None:
     if machine.platform != engine.platform:
-        raise fail(
+        raise _failure(
+            engine.file,
             f"was built for {engine.platform} and this is {machine.platform}",
             f"build it here with {rebuild_command(bundle, engine)}",
         )
+
+
+def _fitting_module(bundle: Bundle, engine: EngineInfo, machine: Machine) -> TensorRtModule:
+    fail = partial(_failure, engine.file)
     candidates = modules_for(engine.backend, engine.profile)
     if not candidates:
         raise fail(f"needs the backend {engine.backend!r}, which this version does not know", "upgrade rap-edge")
@@ -97,7 +115,6 @@ def check_engine(bundle: Bundle, name: str, engine: EngineInfo, machine: Machine
             f"was built by {engine.backend} {engine.version} and {machine.versions[present[0].module]} is installed",
             f"build it again with {rebuild_command(bundle, engine)}",
         )
-    _check_gpu(bundle, engine, machine.driver, fail)
     return fitting[0]
 
 
@@ -147,9 +164,8 @@ def is_too_old(driver: CudaDriver) -> bool:
     return version_numbers(driver.version or "0") < version_numbers(OLDEST_CUDA)
 
 
-def _check_gpu(
-    bundle: Bundle, engine: EngineInfo, driver: CudaDriver, fail: Callable[[str, str], PreflightError]
-) -> None:
+def _check_gpu(bundle: Bundle, engine: EngineInfo, machine: Machine) -> None:
+    fail, driver = partial(_failure, engine.file), machine.driver
     if not driver.devices:
         raise fail(
             f"needs an NVIDIA GPU and {driver.problem}",

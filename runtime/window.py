@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import ctypes
+import importlib.util
+import os
+import sys
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,6 +14,7 @@ from numpy.typing import NDArray
 
 from .errors import OutputError
 from .marks import Mark
+from .needs import Need
 from .outlets import Showing
 from .sdl import load_sdl, sdl_error
 
@@ -36,9 +41,11 @@ class Window:
         self._window = self._renderer = self._texture = None
         self._open = True
         sdl = self._sdl
-        if sdl.SDL_InitSubSystem(sdl.SDL_INIT_VIDEO) != 0:
+        try:
+            _open_display(sdl)
+        except OutputError:
             self._open = False
-            raise OutputError(f"There is no display for a window ({sdl_error(sdl)}); {_CURE}.")
+            raise
         sdl.SDL_SetHint(sdl.SDL_HINT_RENDER_SCALE_QUALITY, b"best")
         # A kiosk must not dim while somebody listens.
         sdl.SDL_DisableScreenSaver()
@@ -120,6 +127,29 @@ class Window:
     def _switch(self) -> None:
         sdl, self._full_screen = self._sdl, not self._full_screen
         sdl.SDL_SetWindowFullscreen(self._window, sdl.SDL_WINDOW_FULLSCREEN_DESKTOP if self._full_screen else 0)
+
+
+def window_needs() -> tuple[Need, ...]:
+    """What a window needs, in the order in which to install or connect it."""
+    return (load_sdl, _find_screen) if importlib.util.find_spec("sdl2") is None else (_try_display,)
+
+
+def _try_display() -> None:
+    sdl = load_sdl()
+    _open_display(sdl)
+    sdl.SDL_QuitSubSystem(sdl.SDL_INIT_VIDEO)
+
+
+def _open_display(sdl: Any) -> None:
+    if sdl.SDL_InitSubSystem(sdl.SDL_INIT_VIDEO) != 0:
+        raise OutputError(f"There is no display for a window ({sdl_error(sdl)}); {_CURE}.")
+
+
+def _find_screen() -> None:
+    """What can be known without SDL: on Linux a desktop names its screen, and a console has a device."""
+    named = any(os.environ.get(name) for name in ("DISPLAY", "WAYLAND_DISPLAY", "SDL_VIDEODRIVER"))
+    if sys.platform == "linux" and not named and not any(Path("/dev/dri").glob("card*")):
+        raise OutputError(f"There is no display for a window; {_CURE}.")
 
 
 _CURE = "pass -o out.mp4 for a video, or run rap-serve for a page"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import dataclasses
 import json
+import re
 import shlex
 from pathlib import Path
 
@@ -14,8 +15,9 @@ from tiny_bundle import write_tiny_bundle
 from rap_edge.runtime import cli
 from rap_edge.runtime.bundle import MANIFEST_NAME, Bundle, EngineInfo, graph_hash, hash_file
 from rap_edge.runtime.cuda_device import CudaDevice, CudaDriver, query_driver
-from rap_edge.runtime.engines import load_engines
+from rap_edge.runtime.engines import load_engines, plan_needs
 from rap_edge.runtime.errors import BundleError, PreflightError
+from rap_edge.runtime.needs import SeveralNeedsError, require
 from rap_edge.runtime.preflight import Machine, check_engine, covers, platform_name, this_machine
 from rap_edge.runtime.tensorrt_module import LEAN, RTX, TENSORRT
 
@@ -27,8 +29,12 @@ FITTING = Machine("linux-x86_64", ADA, {"tensorrt_rtx": VERSION})
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
+    return write_planned_bundle(tmp_path / "bundle")
+
+
+def write_planned_bundle(root: Path) -> Path:
     """A bundle whose plans are files that nothing may ever load."""
-    root = write_tiny_bundle(tmp_path / "bundle")
+    write_tiny_bundle(root)
     manifest = Bundle.open(root).manifest
     engines = {}
     for name, graph in manifest.graphs.items():
@@ -193,6 +199,18 @@ def test_the_fallback_runs_in_onnx_runtime_and_says_why(folder) -> None:
 
 def bare_machine() -> Machine:
     return dataclasses.replace(FITTING, driver=CudaDriver(None, (), "no CUDA driver is installed"))
+
+
+def test_a_run_is_told_everything_that_it_lacks_in_the_order_in_which_to_mend_it(folder) -> None:
+    machine = dataclasses.replace(bare_machine(), versions={})
+    with pytest.raises(SeveralNeedsError) as error:
+        require(plan_needs(Bundle.open(folder), "dit.plan", machine))
+    first, *things = str(error.value).splitlines()
+    assert first == "2 things are missing:"
+    assert [re.search("NVIDIA GPU|tensorrt_rtx", thing).group() for thing in things] == ["NVIDIA GPU", "tensorrt_rtx"]
+    require(plan_needs(Bundle.open(folder), "dit.plan", FITTING))
+    with pytest.raises(PreflightError, match="NVIDIA GPU"):
+        require(plan_needs(Bundle.open(folder), "dit.plan", bare_machine()))
 
 
 def test_graphs_without_a_plan_and_unknown_engines_are_named(folder) -> None:

@@ -1,6 +1,7 @@
 """The bare wheel, in an environment that holds its declared dependencies and nothing else."""
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -11,6 +12,7 @@ from pathlib import Path
 import pytest
 import setuptools
 from half_bundle import linked
+from test_preflight import write_planned_bundle
 
 from rap_edge.export.attention_ptx import SOURCES
 from rap_edge.runtime.bundle import GRAPH_NAMES, Bundle
@@ -107,8 +109,8 @@ def test_rap_run_makes_a_talking_video_there(python: Path, nano_bundle: Path, tm
         ("rap-export --bundle BUNDLE --engine tensorrt-rtx", "onnx", "plans"),
         ("rap-calibrate --bundle BUNDLE", "onnx_ir", "calibrate"),
         ("rap-bench --bundle BUNDLE", "onnx", "export"),
-        ("rap-serve --bundle BUNDLE", "aiohttp", "serve"),
-        ("rap-run --bundle BUNDLE --mic", "sounddevice", "mic"),
+        ("rap-serve --bundle BUNDLE", "aiortc", "serve"),
+        ("rap-run --bundle BUNDLE --mic -o out.mp4", "sounddevice", "mic"),
     ],
 )
 def test_a_program_whose_packages_are_missing_there_says_which_extra_brings_them(
@@ -119,6 +121,19 @@ def test_a_program_whose_packages_are_missing_there_says_which_extra_brings_them
     assert (done.returncode, done.stdout) == (2, "")
     (sentence,) = done.stderr.splitlines()
     assert re.search(rf"\b{package}\b.*pip install 'rap-edge\[{extra}\]'", sentence), sentence
+
+
+def test_a_kiosk_that_lacks_everything_is_told_so_at_once(python: Path, tmp_path: Path) -> None:
+    bundle = write_planned_bundle(tmp_path / "bundle")
+    command = [str(python.parent / "rap-run"), "--engine", "dit.plan", "--mic"]
+    bare = {name: value for name, value in os.environ.items() if name not in ("DISPLAY", "WAYLAND_DISPLAY")}
+    done = subprocess.run(command, cwd=bundle, env=bare, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (2, "")
+    found = re.findall(r"NVIDIA GPU|module 'tensorrt_rtx'|package sounddevice|PySDL2|display for a window", done.stderr)
+    order = ["module 'tensorrt_rtx'", "package sounddevice", "PySDL2"]
+    assert [thing for thing in found if thing in order] == order
+    if not Path("/dev/dri").exists():
+        assert found[-1] == "display for a window"
 
 
 @pytest.mark.parametrize("program", ["assets", "dataset", "evaluate", "live_figures", "renderer", "train"])
