@@ -169,7 +169,8 @@ def play(
             renderer.stop()
             times = live_meter.times(session.decisions)
             if meter is not None:
-                meter.live, meter.notes = times, session.notes
+                meter.live = times
+                meter.note(session.notes)
         return times
 
 
@@ -286,6 +287,7 @@ class _Renderer:
                             late=chunk.late,
                             stats=chunk.stats,
                         )
+                        self._meter.note(self._session.notes)
                     self._player.add(chunk)
                     if self._on_progress is not None:
                         self._on_progress(chunk.pts + chunk.duration)

@@ -62,7 +62,6 @@ def render(
         soundtrack.finish()
         loop.drain()
         loop.finish()
-        meter.notes = session.notes
     if peak < _SILENCE:
         warnings.warn("The audio is silent from start to end, so the face does not speak.", AudioWarning, stacklevel=2)
 
@@ -104,6 +103,7 @@ class _Loop:
                 late=chunk.late,
                 stats={"audio_input": self._input_seconds, **chunk.stats},
             )
+            self._meter.note(self._session.notes)
             self._input_seconds = 0.0
             with self._meter.stages.time("video_output"):
                 self._sink.write(frames, self._soundtrack.take_until(end))

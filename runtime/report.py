@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -120,14 +120,19 @@ class RunMeter:
     Attributes:
         stages: times per stage.
         live: what a live run adds.
-        notes: of the session, for the report's warnings.
     """
 
-    def __init__(self, chunk_seconds: float) -> None:
-        """Start the clock of the first frame; `chunk_seconds` is how long a whole chunk plays."""
+    def __init__(self, chunk_seconds: float, on_note: Callable[[str], None] = lambda sentence: None) -> None:
+        """Start the clock of the first frame.
+
+        Args:
+            chunk_seconds: how long a whole chunk plays.
+            on_note: is told every new note of the session, perhaps in another thread.
+        """
         self.stages = StageTimer()
         self.live: LiveTimes | None = None
-        self.notes: tuple[str, ...] = ()
+        self._notes: tuple[str, ...] = ()
+        self._on_note = on_note
         self._chunk_seconds = chunk_seconds
         self._chunks = Distribution()
         self._frames = self._late = 0
@@ -147,6 +152,13 @@ class RunMeter:
         self._late += late
         self.stages.add(stats)
 
+    def note(self, notes: tuple[str, ...]) -> None:
+        """Take the session's notes so far, for the report's warnings."""
+        for sentence in notes:
+            if sentence not in self._notes:
+                self._on_note(sentence)
+        self._notes = notes
+
     def report(
         self, *, engine: str, precision: str, device: str, load_seconds: float, warnings: Sequence[str]
     ) -> Report:
@@ -165,7 +177,7 @@ class RunMeter:
             late_chunks=self._late,
             peak_rss_mb=peak_rss_mb(),
             stages=self.stages.times(),
-            warnings=(*warnings, *self.notes),
+            warnings=(*warnings, *self._notes),
             live=self.live,
         )
 

@@ -180,7 +180,7 @@ def _play(
             found += [chunk.frames[index].copy() for index in inside]
             first += len(chunk.frames)
             on_progress(first / spec.fps)
-        meter.notes = session.notes
+        meter.note(session.notes)
     if len(found) < len(wanted):
         raise BundleError(
             f"The golden clip expects frame {wanted[-1]} and its speech gives {first} frames; export the bundle again."

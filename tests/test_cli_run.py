@@ -324,7 +324,7 @@ def test_numbers_of_the_command_line_have_a_lower_and_an_upper_bound(capsys, sta
         assert len(said) < 200
 
 
-@pytest.mark.parametrize("output", ["missing/out.mp4", ".", "a.wav/out.mp4", "/dev/null"])
+@pytest.mark.parametrize("output", ["missing/out.mp4", ".", "a.wav/out.mp4", "/dev/null", "out.webm"])
 def test_an_output_that_cannot_be_written_is_refused_before_the_engines_load(
     bundle: Path, capsys, monkeypatch: pytest.MonkeyPatch, output: str
 ) -> None:

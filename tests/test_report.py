@@ -70,6 +70,16 @@ def test_the_real_time_factor_is_rendering_time_over_audio_time() -> None:
     assert made.load_ms == pytest.approx(250.0)
 
 
+def test_a_note_is_told_once_when_it_comes_and_stands_in_the_report() -> None:
+    told: list[str] = []
+    meter = RunMeter(0.5, told.append)
+    for notes in ((), ("The GPU is lost.",), ("The GPU is lost.",), ("The GPU is lost.", "It is back.")):
+        meter.note(notes)
+    assert told == ["The GPU is lost.", "It is back."]
+    made = meter.report(engine="e", precision="fp32", device="d", load_seconds=0.0, warnings=["A small picture."])
+    assert made.warnings == ("A small picture.", "The GPU is lost.", "It is back.")
+
+
 def test_the_first_frame_is_timed_from_the_start() -> None:
     assert 0.0 < report().ttff_ms < 10_000.0
 
