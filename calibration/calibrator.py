@@ -87,6 +87,9 @@ def calibrate(request: Request, settings: Settings, stages: Stages) -> Calibrati
     if output.exists() and output.samefile(request.bundle):
         raise OutputError(f"{str(output)!r} is the bundle itself; choose another folder for the result.")
     refuse_to_replace(output)
+    for read in (request.audio, request.recorded):
+        if read is not None and read.resolve().is_relative_to(output.resolve()):
+            raise OutputError(f"{str(read)!r} lies in {str(output)!r}, which is replaced; choose another folder.")
     bundle.verify()
     work = output.with_name(f".{output.name}.calibration")
     audio = None if request.audio is None else _audio_hashes(request.audio)

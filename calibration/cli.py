@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from rap_edge.runtime.exit_status import exit_status
 from rap_edge.runtime.extras import needs_extra
+from rap_edge.runtime.progress import say
 
 if TYPE_CHECKING:
     from .results import Calibration
@@ -62,6 +63,7 @@ def _parser() -> argparse.ArgumentParser:
 
 @needs_extra("calibrate")
 def _run(arguments: argparse.Namespace) -> Calibration:
+    say(f"rap-calibrate: loading {arguments.bundle!r} ...")
     # onnx_ir and matplotlib take a second to import: bad arguments and --help come before it.
     from rap_edge.export.stages import Stages
 

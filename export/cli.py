@@ -16,6 +16,7 @@ from rap_edge.runtime.bundle import Bundle
 from rap_edge.runtime.errors import ExportError
 from rap_edge.runtime.exit_status import exit_status
 from rap_edge.runtime.extras import needs_extra
+from rap_edge.runtime.progress import say
 from rap_edge.runtime.spec import PRESETS, load_spec
 from rap_edge.runtime.tensorrt_module import BACKENDS
 
@@ -103,6 +104,7 @@ def _run(arguments: argparse.Namespace) -> ExportReport | PlansReport:
         refuse_to_replace(target)
     engines = _choose_engines(arguments, precision)
     # torch takes seconds to import: bad arguments and --help come before it.
+    say("rap-export: loading PyTorch ...")
     import torch
 
     from .exporter import ExportSettings, export_bundle

@@ -209,6 +209,14 @@ def test_a_graph_whose_hash_does_not_match_is_refused(bundle, speech, tmp_path, 
     assert "'dit.onnx' has been changed" in line
 
 
+def test_what_is_read_does_not_lie_in_the_bundle_that_is_replaced(bundle, tmp_path, capsys) -> None:
+    older = shutil.copytree(bundle, tmp_path / "older")
+    for option in ("--audio", "--set"):
+        line = refused(capsys, "--bundle", str(bundle), option, str(older / "golden"), "-o", str(older))
+        assert "which is replaced" in line
+    Bundle.open(older).verify()
+
+
 def test_explain_prints_the_ledgers_entry(calibrated, capsys) -> None:
     assert export_main(["explain", calibrated.output, "dit.blocks.0.ffn.0"]) == 0
     text = capsys.readouterr().out
