@@ -20,9 +20,10 @@ from self_signed import write_certificate
 from tiny_bundle import write_tiny_bundle
 
 from rap_edge.runtime.errors import ServeError
-from rap_edge.runtime.serve import crowd, http_connection, server
+from rap_edge.runtime.serve import crowd, http_connection, listener, server, websocket
 from rap_edge.runtime.serve.crowd import Crowd, most_connections
 from rap_edge.runtime.serve.frames import MaskedFrames
+from rap_edge.runtime.serve.http_connection import HttpConnection
 from rap_edge.runtime.serve.log import Sparing, note_loose_end
 
 TOKEN = "a-token-of-enough-letters"
@@ -103,6 +104,24 @@ def test_a_handler_that_fails_is_told_without_its_traceback_which_is_in_the_log(
     assert "TypeError" in caplog.text
 
 
+def test_a_stream_that_fails_frees_its_place_and_is_in_the_log(
+    bundle: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def broken(*_: object) -> None:
+        raise KeyError("a mistake of ours")
+
+    monkeypatch.setattr(websocket, "_converse", broken)
+
+    async def scenario() -> None:
+        async with served(bundle) as (client, kiosk), client.ws_connect("/api/stream") as socket:
+            await socket.send_str('{"type": "start", "rate": 16000}')
+            await socket.receive()
+            assert kiosk.admission.taken == 0
+
+    run(scenario)
+    assert "a mistake of ours" in caplog.text
+
+
 def test_a_client_that_goes_in_the_middle_of_its_body_leaves_no_trace(
     bundle: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -132,17 +151,34 @@ def test_a_request_that_is_never_whole_is_cut_off(bundle: Path, sent: bytes, mon
     run(scenario)
 
 
-def test_a_client_that_does_not_read_its_answer_is_cut_off(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(http_connection, "_ANSWER_SECONDS", 0.3)
+@pytest.mark.parametrize("closing", [False, True])
+def test_a_client_that_does_not_read_its_answer_is_cut_off(
+    bundle: Path, closing: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(http_connection, "_ANSWER_SECONDS", 0.5)
+    made: list[HttpConnection] = []
+
+    class Noted(HttpConnection):
+        def connection_made(self, transport: asyncio.BaseTransport) -> None:
+            super().connection_made(transport)
+            made.append(self)
+
+    monkeypatch.setattr(listener, "HttpConnection", Noted)
 
     async def scenario() -> None:
         async with served(bundle) as (client, kiosk), opened(client) as (_, writer):
             writer.transport.pause_reading()
             for _ in range(20_000):
                 writer.write(b"GET /app.js HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
+            while not made or not made[0].writing_paused:
+                await asyncio.sleep(0.01)
+            if closing:
+                # As aiohttp does, which then waits for what is written to be read.
+                made[0].force_close()
             async with asyncio.timeout(20):
-                while 'reason="too-slow"' not in kiosk.metrics.text():
+                while made[0].is_open:
                     await asyncio.sleep(0.05)
+            assert 'reason="too-slow"' in kiosk.metrics.text()
 
     run(scenario)
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import os
 import re
 from collections.abc import Iterator
 
@@ -105,6 +106,18 @@ def test_a_connection_whose_closing_fails_has_freed_its_place_before(
     monkeypatch.setattr(RTCPeerConnection, "close", broken)
     assert posted.post("v=0\r\n")[0] == 400
     assert posted.post(re.sub(r"a=ice-ufrag:.*\r\n", "", posted.offer))[0] == 400
+
+
+def test_a_visit_that_breaks_off_frees_its_place_and_closes_its_ports(
+    posted: Posted, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def broken(self: webrtc._Connection) -> None:
+        raise KeyError("a mistake of ours")
+
+    monkeypatch.setattr(webrtc._Connection, "_first_end", broken)
+    before = len(os.listdir("/proc/self/fd"))
+    assert posted.post(posted.offer) == (200, "")
+    assert len(os.listdir("/proc/self/fd")) <= before
 
 
 def changed(data: st.DataObject, line: str) -> list[str]:

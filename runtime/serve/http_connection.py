@@ -117,13 +117,15 @@ class HttpConnection(web.RequestHandler):
         """The answer to what is no HTTP, or to a request whose handler failed; neither is quoted anywhere."""
         # aiohttp tells whoever reads from a closed connection by a RuntimeError.
         gone = isinstance(exc, ConnectionError) or (isinstance(exc, RuntimeError) and self.transport is None)
-        if gone or request.writer.output_size > 0:
-            raise ConnectionError("The client has gone, or has half of an answer already.")
+        if gone:
+            raise ConnectionError("The client has gone.")
         if status < 500:
             self._metrics.refused.add(label="malformed")
             _LOG.warning("What came from %s is no HTTP request (%s).", self._address, type(exc).__name__)
             return _in_our_words(status, "malformed")
         _LOG.error("A request from %s could not be answered.", self._address, exc_info=exc)
+        if request.writer.output_size > 0:
+            raise ConnectionError("The client has half of an answer, which no other one can follow.")
         answer = refusal(status, "failed", "The kiosk could not answer; its log says why. Try again in a moment.")
         return _last(answer)
 

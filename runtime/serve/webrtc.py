@@ -36,6 +36,7 @@ _CLOSE_SECONDS = 5.0
 _LONGEST_GAP_SECONDS = 1.0
 _LOST = End("connection-lost", "The connection was lost; it will be tried again.", 1006)
 _BAD_OFFER = End("bad-offer", "The offer could not be used.")
+_FAILED = End("failed", "The kiosk could not go on; start again.", 1011)
 
 
 async def offer(request: web.Request) -> web.Response:
@@ -80,20 +81,24 @@ class _Connection:
 
     async def run(self, sdp: str) -> None:
         """Answer the offer and serve until somebody ends it; `answer` gets the answer's SDP or a `ServeError`."""
+        try:
+            await self._serve(sdp)
+        finally:
+            await self._close()
+
+    async def _serve(self, sdp: str) -> None:
         end = _BAD_OFFER
         try:
             if await self._answered(sdp):
+                end = _FAILED
                 end = await self._first_end()
         finally:
             # The place is free for the next visitor before the goodbyes, which may take time and fail.
             self._visit.close(end)
             self.answer.cancel()
-        try:
-            self._tell({"type": "end", "reason": end.reason, "message": end.message})
-            # The message needs a moment on the wire before the connection closes.
-            await asyncio.sleep(0.2 if self._connected.is_set() else 0.0)
-        finally:
-            await self._close()
+        self._tell({"type": "end", "reason": end.reason, "message": end.message})
+        # The message needs a moment on the wire before the connection closes.
+        await asyncio.sleep(0.2 if self._connected.is_set() else 0.0)
 
     async def _answered(self, sdp: str) -> bool:
         answering = asyncio.ensure_future(self._negotiate(sdp))
