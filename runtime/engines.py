@@ -173,6 +173,10 @@ def _load_graphs_on_gpu(bundle: Bundle, threads: int | None, notes: tuple[str, .
     cuda = Cuda()
     stream = cuda.stream()
     engines = load_onnxruntime(bundle, threads, on_gpu(stream.handle))
+    for name, engine in engines.items():
+        for operator, count in engine.beside_gpu.items():
+            told = f"{engine.backend} computes {count} {operator} of {name!r} on the processor"
+            notes = (*notes, f"{told}; upgrade onnxruntime-gpu.")
     if not all(engine.is_on_gpu for engine in engines.values()):
         raise EngineError("ONNX Runtime cannot load its CUDA libraries; run pip install 'rap-edge[gpu]'.")
     try:

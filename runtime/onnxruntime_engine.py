@@ -7,6 +7,7 @@ import platform
 import sys
 import threading
 import weakref
+from collections import Counter
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext, redirect_stdout
 from functools import cache
@@ -22,6 +23,7 @@ from .bounds import Whole
 from .bundle import Bundle, GraphContent, GraphInfo, TensorInfo
 from .contract import check_signature
 from .cpu_memory_plan import require_memory
+from .cuda_device import query_driver
 from .cuda_memory import CudaStream, DeviceMemory
 from .engine import Array, allocate, resolved_shape
 from .errors import EngineError, first_line, full_memory
@@ -33,6 +35,8 @@ CPU_ONLY: Providers = ("CPUExecutionProvider",)
 # ONNX Runtime's own log on stderr, by its own numbers: 0 verbose, 1 info, 2 warning, 3 error, 4 fatal.
 LOG_VARIABLE, LOG_SEVERITIES = "RAP_ONNXRUNTIME_LOG", Whole(0, 4)
 _CUDA = "CUDAExecutionProvider"
+# Operators that a GPU is there for.
+_PRODUCTS = ("Attention", "Conv", "Gemm", "MatMul")
 _DTYPES = {
     "tensor(float)": "float32",
     "tensor(float16)": "float16",
@@ -152,16 +156,19 @@ class OnnxRuntimeEngine:
         options.add_session_config_entry("session.qdqisint8allowed", "1")
         # What looks like ONNX Runtime's own format would be read as that, which nobody has checked.
         options.add_session_config_entry("session.load_model_format", "ONNX")
+        wanted = providers or on_gpu()
+        if wanted != CPU_ONLY:
+            options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
         if isinstance(model, GraphContent):
             _give_data(options, model.data)
         try:
-            # It prints where a GPU fails and the CPU takes over.
-            with redirect_stdout(sys.stderr):
-                self.session = ort.InferenceSession(
-                    model.file if isinstance(model, GraphContent) else str(model),
-                    options,
-                    providers=list(providers or on_gpu()),
-                )
+            self.session = ort.InferenceSession(
+                model.file if isinstance(model, GraphContent) else str(model),
+                options,
+                providers=list(wanted),
+                # It would print that it goes on with the CPU; whoever asked for a GPU is told by us.
+                enable_fallback=0,
+            )
         except _FAILURES as error:
             raise _failure(
                 error,
@@ -175,6 +182,7 @@ class OnnxRuntimeEngine:
         check_signature(name, found, graph.inputs, graph.outputs)
         self.backend = f"onnxruntime {ort.__version__}"
         self.is_on_gpu = self.session.get_providers()[0] == _CUDA
+        self.beside_gpu = products_beside_gpu(self.session) if self.is_on_gpu else Counter()
         # On a GPU all runs of a session share the handles of its libraries, which take no two threads at once.
         self._turn: AbstractContextManager[object] = threading.Lock() if self.is_on_gpu else nullcontext()
         self.device = "CUDA GPU" if self.is_on_gpu else f"{cpu_name()}, {options.intra_op_num_threads} threads"
@@ -247,7 +255,7 @@ def has_cuda() -> bool:
 
 def on_gpu(stream: int | None = None) -> Providers:
     """A GPU if this ONNX Runtime can, else the CPU; `stream` is the CUDA stream for all work, None one of its own."""
-    if not has_cuda():
+    if not has_cuda() or not query_driver().devices:
         return CPU_ONLY
     _load_cuda_libraries()
     # TF32 has the precision of float16, and an fp32 bundle would be fp32 in name only.
@@ -264,6 +272,17 @@ def _load_cuda_libraries() -> None:
     # Those that were installed as packages are found by no other way.
     with redirect_stdout(sys.stderr):
         ort.preload_dlls()
+
+
+def products_beside_gpu(session: Any) -> Counter[str]:
+    """Of a session on a GPU, how many nodes of an operator with products the CPU computes, for want of a kernel."""
+    return Counter(
+        node.op_type
+        for part in session.get_provider_graph_assignment_info()
+        if part.ep_name == CPU_ONLY[0]
+        for node in part.get_nodes()
+        if node.op_type in _PRODUCTS
+    )
 
 
 def _give_data(options: Any, data: Mapping[str, Content]) -> None:

@@ -17,7 +17,13 @@ from rap_edge.runtime.bundle import Bundle, GraphInfo
 from rap_edge.runtime.cuda_memory import Cuda
 from rap_edge.runtime.engines import LoadedEngines, load_engines
 from rap_edge.runtime.errors import EngineError
-from rap_edge.runtime.onnxruntime_engine import CPU_ONLY, OnnxRuntimeDeviceExecution, OnnxRuntimeEngine, on_gpu
+from rap_edge.runtime.onnxruntime_engine import (
+    CPU_ONLY,
+    OnnxRuntimeDeviceExecution,
+    OnnxRuntimeEngine,
+    on_gpu,
+    products_beside_gpu,
+)
 
 __all__ = ["folder"]
 
@@ -39,6 +45,7 @@ def loaded(bundle: Path, **changes: object) -> LoadedEngines:
 
 def test_the_gpu_computes_in_full_precision_on_the_stream_it_is_given(monkeypatch, capsys) -> None:
     monkeypatch.setattr("rap_edge.runtime.onnxruntime_engine.has_cuda", lambda: True)
+    monkeypatch.setattr("rap_edge.runtime.onnxruntime_engine.query_driver", lambda: FITTING.driver)
     monkeypatch.setattr(ort, "preload_dlls", lambda: print("Failed to load something"))
     (provider, options), *others = on_gpu(140)
     assert (provider, tuple(others)) == ("CUDAExecutionProvider", CPU_ONLY)
@@ -47,6 +54,55 @@ def test_the_gpu_computes_in_full_precision_on_the_stream_it_is_given(monkeypatc
     assert "user_compute_stream" not in on_gpu()[0][1]
     # Reports go to stdout.
     assert capsys.readouterr().out == ""
+
+
+def test_without_a_gpu_an_onnx_runtime_for_cuda_is_asked_for_the_cpu_alone(monkeypatch) -> None:
+    monkeypatch.setattr("rap_edge.runtime.onnxruntime_engine.has_cuda", lambda: True)
+    assert on_gpu() == CPU_ONLY
+
+
+def test_products_that_the_gpu_has_no_kernel_for_are_counted_by_operator() -> None:
+    def part(name: str, *operators: str) -> SimpleNamespace:
+        return SimpleNamespace(ep_name=name, get_nodes=lambda: [SimpleNamespace(op_type=item) for item in operators])
+
+    parts = [
+        part("CUDAExecutionProvider", "MatMul", "Attention"),
+        part("CPUExecutionProvider", "Shape", "Attention"),
+        part("CPUExecutionProvider", "Attention", "Gather", "Conv"),
+    ]
+    session = SimpleNamespace(get_provider_graph_assignment_info=lambda: parts)
+    assert products_beside_gpu(session) == {"Attention": 2, "Conv": 1}
+
+
+def test_the_real_onnx_runtime_tells_where_every_node_is(folder) -> None:
+    options = ort.SessionOptions()
+    options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
+    session = ort.InferenceSession(str(folder / "dit.onnx"), options, providers=list(CPU_ONLY), enable_fallback=0)
+    parts = session.get_provider_graph_assignment_info()
+    assert {part.ep_name for part in parts} == {CPU_ONLY[0]}
+    found = [node.op_type for part in parts for node in part.get_nodes()]
+    assert products_beside_gpu(session).total() == sum(
+        name in ("Attention", "Conv", "Gemm", "MatMul") for name in found
+    )
+    assert found
+
+
+def test_products_beside_the_gpu_are_noted_with_the_cure(folder, gpu, monkeypatch) -> None:
+    from rap_edge.runtime import engines
+
+    load = engines.load_onnxruntime
+
+    def beside(bundle, threads, providers=None):
+        made = load(bundle, threads, CPU_ONLY)
+        for engine in made.values():
+            engine.is_on_gpu = True
+        made["dit"].beside_gpu = {"Attention": 30}
+        return made
+
+    monkeypatch.setattr(engines, "load_onnxruntime", beside)
+    monkeypatch.setattr(engines.Device, "open", lambda *arguments: None)
+    (note,) = loaded(folder).notes
+    assert "computes 30 Attention of 'dit' on the processor; upgrade onnxruntime-gpu." in note
 
 
 def test_a_gpu_that_does_not_start_is_noted(folder, gpu) -> None:
