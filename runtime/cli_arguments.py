@@ -11,9 +11,10 @@ from .available import THREADS
 from .bounds import Whole, argument
 from .bundle import Bundle
 from .noise import SEEDS
-from .pcm import CHANNELS, FORMATS
+from .pcm import FORMATS
 from .portaudio import input_devices
 from .spec import LATENCY, STEPS
+from .wav_header import CHANNELS
 
 
 def parser() -> argparse.ArgumentParser:
@@ -88,7 +89,7 @@ def check(made: argparse.ArgumentParser, arguments: argparse.Namespace) -> None:
 def _source(made: argparse.ArgumentParser) -> None:
     group = made.add_argument_group("sound")
     source = group.add_mutually_exclusive_group(required=True)
-    source.add_argument("--audio", metavar="FILE", help="a sound file, 1 kHz to 768 kHz; - is raw PCM on stdin")
+    source.add_argument("--audio", metavar="FILE", help="a sound file, 1 kHz to 768 kHz; - is WAV or raw PCM on stdin")
     source.add_argument("--mic", action="store_true", help="a microphone, until Ctrl-C")
     group.add_argument("--device", metavar="NAME", help="which microphone: name, part of a name or index")
     group.add_argument("--list-devices", action=_ListDevices, help="show the microphones and exit")

@@ -53,8 +53,7 @@ def opened_source(arguments: argparse.Namespace, notify: Callable[[str], None]) 
         ):
             yield microphone
     elif arguments.audio == "-":
-        form = (arguments.rate or 16000, arguments.channels or 1, arguments.format or "s16le")
-        with PcmStream(sys.stdin.fileno(), *form) as stream:
+        with PcmStream(sys.stdin.fileno(), arguments.rate, arguments.channels, arguments.format) as stream:
             yield stream
     else:
         with read_audio(arguments.audio) as file:

@@ -56,6 +56,20 @@ def test_sound_from_a_pipe_of_unknown_length_becomes_a_video_of_its_length(bundl
     assert json.loads((tmp_path / "out.json").read_text())["audio_seconds"] == pytest.approx(3.0, abs=1e-3)
 
 
+def test_a_wav_from_a_pipe_keeps_its_own_rate_and_what_looks_wrong_is_warned_of(bundle, tmp_path):
+    header = b"RIFF\xff\xff\xff\xffWAVEfmt " + np.array([16, 1 | 1 << 16, 24000, 48000, 2 | 16 << 16], "<u4").tobytes()
+    command = rap_run(bundle, "--audio", "-", "-o", "out.mp4", "--report", "out.json")
+    stream = header + b"data\xff\xff\xff\xff" + noise(1.0, 24000)
+    done = subprocess.run(command, input=stream, capture_output=True, cwd=tmp_path, timeout=60, check=True)
+    assert b"look like" not in done.stdout + done.stderr
+    with av.open(str(tmp_path / "out.mp4")) as file:
+        assert file.streams.audio[0].rate == 24000
+    assert json.loads((tmp_path / "out.json").read_text())["audio_seconds"] == pytest.approx(1.0, abs=1e-3)
+    tone = (0.3 * np.sin(np.arange(16000) * 0.1)).astype("<f4").tobytes()
+    done = subprocess.run(command, input=tone, capture_output=True, cwd=tmp_path, timeout=60, check=True)
+    assert b"does not look like s16le: these may be 32 bit floats" in done.stdout + done.stderr
+
+
 def test_float_pcm_that_is_read_as_something_else_is_one_sentence(bundle, tmp_path):
     command = rap_run(bundle, "--audio", "-", "--format", "f32le", "-o", "out.mp4")
     done = subprocess.run(command, input=b"\x00\x00\xc0\x7f" * 100, capture_output=True, cwd=tmp_path)

@@ -5,6 +5,7 @@ from fuzz_targets.configs import CONFIGS
 from fuzz_targets.golden import GOLDEN
 from fuzz_targets.graph import GRAPH
 from fuzz_targets.manifest import MANIFEST
+from fuzz_targets.pcm import PCM
 from fuzz_targets.picture import PICTURE
 from fuzz_targets.recording import RECORDING
 from fuzz_targets.sound import SOUND
@@ -12,5 +13,6 @@ from fuzz_targets.spec import SPEC
 from fuzz_targets.target import Target
 
 TARGETS: dict[str, Target] = {
-    target.name: target for target in (CHECKPOINT, CONFIGS, GOLDEN, GRAPH, MANIFEST, PICTURE, RECORDING, SOUND, SPEC)
+    target.name: target
+    for target in (CHECKPOINT, CONFIGS, GOLDEN, GRAPH, MANIFEST, PCM, PICTURE, RECORDING, SOUND, SPEC)
 }
