@@ -67,7 +67,7 @@ def sounddevice() -> Any:
 
 
 def has_library(load: Callable[[str], Any] = ctypes.CDLL) -> bool:
-    """Whether PortAudio itself is here; but on Linux it comes with sounddevice."""
+    """Whether PortAudio's library is here; outside Linux it comes with sounddevice."""
     if sys.platform != "linux":
         return True
     try:

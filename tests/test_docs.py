@@ -22,7 +22,7 @@ from golden_clip import add_golden
 from tiny_bundle import write_tiny_bundle
 
 ROOT = Path(__file__).parent.parent
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 OURS = set(PROJECT["scripts"])
 OTHERS = {"apt-get", "cmake", "espeak-ng", "ffmpeg", "make", "pip", "printf", "pytest", "python", "python3"}
