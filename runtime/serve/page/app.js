@@ -92,7 +92,6 @@ async function open(mine) {
   const options = {
     microphone,
     portrait: chosen,
-    config,
     video,
     onStats: (stats) => mine === run && showStats(stats),
     onEnd: (end) => mine === run && over(end),
