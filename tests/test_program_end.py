@@ -130,6 +130,7 @@ def test_other_faults_of_the_system_are_not_taken_for_bad_input(tmp_path: Path) 
         "export.cli",
         "export.bench_cli",
         "calibration.cli",
+        "models.nano.assets",
     ],
 )
 def test_every_program_says_that_its_help_did_not_arrive(module: str) -> None:

@@ -15,7 +15,8 @@ import numpy as np
 import numpy.typing as npt
 
 from rap_edge.runtime.bounds import Whole, argument
-from rap_edge.runtime.errors import OutputError, RapEdgeError
+from rap_edge.runtime.errors import OutputError
+from rap_edge.runtime.exit_status import exit_status
 from rap_edge.runtime.extras import program_needs_extra
 
 with program_needs_extra("train", __name__):
@@ -58,6 +59,10 @@ def write_wave(path: Path, waveform: npt.NDArray[np.float32]) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Write portrait.png and speech.wav."""
+    return exit_status("assets", lambda: _run(arguments), "Stopped.")
+
+
+def _run(arguments: Sequence[str] | None) -> int:
     parser = argparse.ArgumentParser(description="Write the demo portrait and speech.")
     parser.add_argument("--out", type=Path, default=Path("examples/assets"), help="folder, made if it does not exist")
     parser.add_argument(
@@ -67,18 +72,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         help="side of the portrait in pixels, a multiple of 64",
     )
     options = parser.parse_args(arguments)
+    picture = cv2.cvtColor(portrait(options.size), cv2.COLOR_RGB2BGR)
+    waveform = speech()
     try:
-        picture = cv2.cvtColor(portrait(options.size), cv2.COLOR_RGB2BGR)
-        waveform = speech()
-        try:
-            options.out.mkdir(parents=True, exist_ok=True)
-            (options.out / "portrait.png").write_bytes(cv2.imencode(".png", picture)[1].tobytes())
-            write_wave(options.out / "speech.wav", waveform)
-        except OSError as error:
-            raise OutputError(f"Cannot write into '{options.out}' ({error.strerror}); name another folder.") from error
-    except RapEdgeError as error:
-        print(error, file=sys.stderr)
-        return 2
+        options.out.mkdir(parents=True, exist_ok=True)
+        (options.out / "portrait.png").write_bytes(cv2.imencode(".png", picture)[1].tobytes())
+        write_wave(options.out / "speech.wav", waveform)
+    except OSError as error:
+        raise OutputError(f"Cannot write into '{options.out}' ({error.strerror}); name another folder.") from error
     return 0
 
 

@@ -22,7 +22,8 @@ import numpy as np
 import numpy.typing as npt
 
 from rap_edge.runtime.bounds import Whole, argument
-from rap_edge.runtime.errors import OutputError, RapEdgeError
+from rap_edge.runtime.errors import OutputError
+from rap_edge.runtime.exit_status import exit_status
 from rap_edge.runtime.extras import program_needs_extra
 from rap_edge.runtime.noise import SEEDS
 
@@ -237,6 +238,10 @@ def _progress(done: int, total: int, seconds: float) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Command line: `python -m rap_edge.models.nano.dataset --out DIR --clips N --seed S --split train`."""
+    return exit_status("dataset", lambda: _run(arguments), "Stopped.")
+
+
+def _run(arguments: Sequence[str] | None) -> int:
     parser = argparse.ArgumentParser(description="Render nano's training or held-out clips.")
     parser.add_argument("--out", type=Path, required=True, help="folder to create")
     parser.add_argument("--clips", type=argument(Whole(1, 1_000_000)), required=True)
@@ -244,11 +249,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--split", choices=SPLITS, default="train")
     parser.add_argument("--processes", type=argument(Whole(1, 1024)), default=os.cpu_count() or 1)
     options = parser.parse_args(arguments)
-    try:
-        build(options.out, options.clips, options.seed, options.split, options.processes)
-    except RapEdgeError as error:
-        print(error, file=sys.stderr)
-        return 2
+    build(options.out, options.clips, options.seed, options.split, options.processes)
     return 0
 
 

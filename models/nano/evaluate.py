@@ -20,7 +20,7 @@ import numpy.typing as npt
 
 from rap_edge.runtime.avatar import Avatar
 from rap_edge.runtime.bounds import Real, Whole, argument
-from rap_edge.runtime.errors import RapEdgeError
+from rap_edge.runtime.exit_status import exit_status
 from rap_edge.runtime.extras import program_needs_extra
 from rap_edge.runtime.spec import STEPS, ModelSpec
 
@@ -222,6 +222,10 @@ def gates(values: dict[str, float]) -> dict[str, bool]:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Evaluate the weights or a bundle; print and write the figures."""
+    return exit_status("evaluate", lambda: _run(arguments), "Stopped.")
+
+
+def _run(arguments: Sequence[str] | None) -> int:
     parser = argparse.ArgumentParser(prog="python -m rap_edge.models.nano.evaluate", description=__doc__)
     parser.add_argument("--weights", type=Path, default=WEIGHTS, help="checkpoint folder, through PyTorch")
     parser.add_argument("--bundle", type=Path, help="bundle folder, through the torch-free runtime, instead")
@@ -238,19 +242,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--steps", type=argument(STEPS), help="denoise steps per chunk; the spec's if not given")
     parser.add_argument("--out", type=Path, default=Path("build/nano-evaluation"), help="for figures and pictures")
     options = parser.parse_args(arguments)
-    try:
-        networks = load_networks(options.weights)
-        if options.steps:
-            networks = dataclasses.replace(networks, spec=networks.spec.with_steps(options.steps))
-        talk = bundle_talker(options.bundle) if options.bundle else torch_talker(networks)
-        spec = networks.spec
-        values, sheet = figures(talk, spec, options.subjects, round(options.seconds * FRAME_RATE))
-        values["closed_in_silence"] = silence_figure(talk, spec, max(2, options.subjects // 2))
-        if options.stream_seconds:
-            values |= stream_figures(talk, spec, options.stream_seconds)
-    except RapEdgeError as error:
-        print(error, file=sys.stderr)
-        return 2
+    networks = load_networks(options.weights)
+    if options.steps:
+        networks = dataclasses.replace(networks, spec=networks.spec.with_steps(options.steps))
+    talk = bundle_talker(options.bundle) if options.bundle else torch_talker(networks)
+    spec = networks.spec
+    values, sheet = figures(talk, spec, options.subjects, round(options.seconds * FRAME_RATE))
+    values["closed_in_silence"] = silence_figure(talk, spec, max(2, options.subjects // 2))
+    if options.stream_seconds:
+        values |= stream_figures(talk, spec, options.stream_seconds)
     passed = gates(values)
     options.out.mkdir(parents=True, exist_ok=True)
     report = {"figures": values, "gates": passed, "engine": "runtime" if options.bundle else "torch"}

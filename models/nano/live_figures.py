@@ -20,7 +20,7 @@ import numpy.typing as npt
 from rap_edge.runtime.avatar import Avatar
 from rap_edge.runtime.bounds import Real, Whole, argument
 from rap_edge.runtime.bundle import Bundle
-from rap_edge.runtime.errors import RapEdgeError
+from rap_edge.runtime.exit_status import exit_status
 from rap_edge.runtime.extras import program_needs_extra
 from rap_edge.runtime.onnxruntime_engine import load_engines
 from rap_edge.runtime.spec import ModelSpec
@@ -124,6 +124,10 @@ def idle_figures(bundle: Bundle, subjects: int, seconds: float) -> list[dict[str
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure, print and write the figures."""
+    return exit_status("live_figures", lambda: _run(arguments), "Stopped.")
+
+
+def _run(arguments: Sequence[str] | None) -> int:
     parser = argparse.ArgumentParser(prog="python -m rap_edge.models.nano.live_figures", description=__doc__)
     parser.add_argument("what", choices=["dial", "idle"])
     parser.add_argument("--bundle", type=Path, required=True)
@@ -133,14 +137,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--out", type=Path, help="JSON file for the figures")
     options = parser.parse_args(arguments)
-    try:
-        measure = dial_figures if options.what == "dial" else idle_figures
-        rows = measure(Bundle.open(options.bundle), options.subjects, options.seconds)
-        if options.out is not None:
-            options.out.write_text(json.dumps(rows, indent=2) + "\n", encoding="utf-8")
-    except RapEdgeError as error:
-        print(error, file=sys.stderr)
-        return 2
+    measure = dial_figures if options.what == "dial" else idle_figures
+    rows = measure(Bundle.open(options.bundle), options.subjects, options.seconds)
+    if options.out is not None:
+        options.out.write_text(json.dumps(rows, indent=2) + "\n", encoding="utf-8")
     print(" ".join(f"{name:>18s}" for name in rows[0]))
     for row in rows:
         print(" ".join(f"{value:18.3f}" for value in row.values()))

@@ -18,7 +18,8 @@ import numpy as np
 import numpy.typing as npt
 
 from rap_edge.runtime.bounds import Whole, argument
-from rap_edge.runtime.errors import OutputError, RapEdgeError
+from rap_edge.runtime.errors import OutputError
+from rap_edge.runtime.exit_status import exit_status
 from rap_edge.runtime.extras import program_needs_extra
 from rap_edge.runtime.noise import SEEDS
 
@@ -328,6 +329,10 @@ def _draw_inner_mouth(
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Write a contact sheet of random portraits: `python -m rap_edge.models.nano.renderer sheet.png`."""
+    return exit_status("renderer", lambda: _run(arguments), "Stopped.")
+
+
+def _run(arguments: Sequence[str] | None) -> int:
     parser = argparse.ArgumentParser(description="Write a contact sheet of random portraits as PNG.")
     parser.add_argument("out", type=Path, help="path of the PNG")
     parser.add_argument("--columns", type=argument(Whole(1, 64)), default=6)
@@ -340,13 +345,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         help="side of one portrait in pixels, a multiple of 64",
     )
     options = parser.parse_args(arguments)
-    try:
-        sheet = contact_sheet(options.columns, options.rows, options.seed, options.size)
-        if options.out.suffix != ".png" or not cv2.imwrite(str(options.out), cv2.cvtColor(sheet, cv2.COLOR_RGB2BGR)):
-            raise OutputError(f"Cannot write '{options.out}'; name a .png file in a folder that exists.")
-    except RapEdgeError as error:
-        print(error, file=sys.stderr)
-        return 2
+    sheet = contact_sheet(options.columns, options.rows, options.seed, options.size)
+    if options.out.suffix != ".png" or not cv2.imwrite(str(options.out), cv2.cvtColor(sheet, cv2.COLOR_RGB2BGR)):
+        raise OutputError(f"Cannot write '{options.out}'; name a .png file in a folder that exists.")
     return 0
 
 

@@ -14,7 +14,8 @@ from pathlib import Path
 
 from rap_edge.runtime.available import THREADS
 from rap_edge.runtime.bounds import Real, argument
-from rap_edge.runtime.errors import OutputError, RapEdgeError
+from rap_edge.runtime.errors import OutputError
+from rap_edge.runtime.exit_status import exit_status
 from rap_edge.runtime.extras import program_needs_extra
 from rap_edge.runtime.spec import NANO, ModelSpec
 
@@ -105,6 +106,10 @@ def save_half(networks: Networks, folder: Path) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the stages that `--stage` names."""
+    return exit_status("train", lambda: _run(arguments), "Stopped.")
+
+
+def _run(arguments: Sequence[str] | None) -> int:
     parser = argparse.ArgumentParser(prog="python -m rap_edge.models.nano.train", description=__doc__)
     parser.add_argument("--data", type=Path, required=True, help="folder with train/ and heldout/")
     parser.add_argument("--out", type=Path, required=True, help="folder of states, log, plot and weights")
@@ -116,33 +121,29 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--threads", type=argument(THREADS), default=2)
     options = parser.parse_args(arguments)
     torch.set_num_threads(options.threads)
-    try:
-        if options.stage in ("vae", "all"):
-            train_vae.train(options.data, options.out, options.vae_minutes, NanoVAEConfig())
-        if options.stage in ("audio", "all"):
-            train_audio.train(options.data, options.out, options.audio_minutes)
-        if options.stage in ("dit", "all"):
-            build_cache(options.out, options.data)
-            vae, head = trained_vae(options.out, options.data)
-            train_dit.train(
-                options.out / "cache",
-                options.data / "train",
-                options.out,
-                options.dit_minutes,
-                dit_config(SPEC, ffn_dim=FFN_DIM, audio_hidden=AUDIO_HIDDEN),
-                head,
-                vae,
-                latents=SPEC.chunk_latents,
-                shift=TRAIN_SHIFT,
-            )
-        if options.stage in ("decoder", "all"):
-            train_vae.refine(options.data, options.out, options.decoder_minutes, NanoVAEConfig())
-        if options.stage in ("dit", "decoder", "all"):
-            save_half(collect(options.out, options.data), options.out / "weights")
-        plot_log(options.out / "log.jsonl", options.out / "training.png")
-    except RapEdgeError as error:
-        print(error, file=sys.stderr)
-        return 2
+    if options.stage in ("vae", "all"):
+        train_vae.train(options.data, options.out, options.vae_minutes, NanoVAEConfig())
+    if options.stage in ("audio", "all"):
+        train_audio.train(options.data, options.out, options.audio_minutes)
+    if options.stage in ("dit", "all"):
+        build_cache(options.out, options.data)
+        vae, head = trained_vae(options.out, options.data)
+        train_dit.train(
+            options.out / "cache",
+            options.data / "train",
+            options.out,
+            options.dit_minutes,
+            dit_config(SPEC, ffn_dim=FFN_DIM, audio_hidden=AUDIO_HIDDEN),
+            head,
+            vae,
+            latents=SPEC.chunk_latents,
+            shift=TRAIN_SHIFT,
+        )
+    if options.stage in ("decoder", "all"):
+        train_vae.refine(options.data, options.out, options.decoder_minutes, NanoVAEConfig())
+    if options.stage in ("dit", "decoder", "all"):
+        save_half(collect(options.out, options.data), options.out / "weights")
+    plot_log(options.out / "log.jsonl", options.out / "training.png")
     return 0
 
 
