@@ -13,6 +13,7 @@ import onnx
 import pytest
 from small import NANO, SMALL, small_networks
 from test_export import export
+from tiny_bundle import write_tiny_bundle
 
 from rap_edge.calibration import calibrator, choosing
 from rap_edge.calibration.calibrator import Request, calibrate
@@ -158,9 +159,8 @@ def test_a_recorded_set_serves_another_run_and_no_other_model(bundle, speech, ca
 
 
 def test_a_gate_that_fails_leaves_an_older_bundle_as_it_was(bundle, speech, calibrated, tmp_path) -> None:
-    output = tmp_path / "out"
-    output.mkdir()
-    (output / "manifest.json").write_text("{}")
+    output = write_tiny_bundle(tmp_path / "out")
+    before = {path.name: path.read_bytes() for path in output.iterdir()}
     done = Path(calibrated.output).with_name(".small-int8.calibration")
     shutil.copytree(done, tmp_path / ".out.calibration")
     strict = dataclasses.replace(SETTINGS, gates=dataclasses.replace(SETTINGS.gates, speedup=1e6))
@@ -168,8 +168,7 @@ def test_a_gate_that_fails_leaves_an_older_bundle_as_it_was(bundle, speech, cali
         patch.setattr(choosing, "measure_kind", all_pay_but("audio_encoder"))
         with pytest.raises(CalibrationError, match="fails the gate 'time of the base"):
             run(bundle, speech, output, strict)
-    assert (output / "manifest.json").read_text() == "{}"
-    assert [path.name for path in output.iterdir()] == ["manifest.json"]
+    assert {path.name: path.read_bytes() for path in output.iterdir()} == before
 
 
 def refused(capsys, *arguments: str) -> str:
