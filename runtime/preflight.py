@@ -15,6 +15,7 @@ from .bundle import Bundle, EngineInfo, graph_hash
 from .cuda_device import CudaDriver, query_driver
 from .errors import BundleError, PreflightError
 from .needs import Need
+from .protobuf_wire import Content
 from .shell import named_command
 from .tensorrt_module import (
     LEAN,
@@ -25,6 +26,7 @@ from .tensorrt_module import (
     TensorRtModule,
     load_module,
     modules_for,
+    rtx_against,
 )
 
 _MACHINES = {"amd64": "x86_64", "arm64": "aarch64"}
@@ -41,11 +43,13 @@ class Machine:
         platform: as `EngineInfo.platform`.
         driver: the CUDA driver and its GPUs.
         versions: by import name, of the TensorRT modules that are installed and load.
+        against: what TensorRT-RTX itself has against a plan on the GPU that is here; "" if nothing.
     """
 
     platform: str
     driver: CudaDriver
     versions: Mapping[str, str]
+    against: Callable[[Content], str] = rtx_against
 
 
 def this_machine() -> Machine:
@@ -182,9 +186,20 @@ def _check_gpu(bundle: Bundle, engine: EngineInfo, machine: Machine) -> None:
     wanted = ", ".join(engine.compute_capabilities)
     fact = f"was built for compute capability {wanted} and the {gpu.name} here has {gpu.compute_capability}"
     if engine.backend == RTX.backend and gpu.compute_capability not in RTX_CAPABILITIES:
-        raise fail(fact, f"TensorRT-RTX does not list this GPU, so run {_cpu_command(bundle)}")
+        # What it can build for by name may be less than what it runs on.
+        if not (reason := _asked(bundle, engine, machine)):
+            return
+        raise fail(f"{fact}, where TensorRT-RTX refuses it ({reason})", f"run {_cpu_command(bundle)}")
     target = gpu.compute_capability.replace(".", "") if engine.backend == RTX.backend else ""
     raise fail(fact, f"build it for this GPU with {rebuild_command(bundle, engine, target)}")
+
+
+def _asked(bundle: Bundle, engine: EngineInfo, machine: Machine) -> str:
+    try:
+        with bundle.mapped(engine.file) as plan:
+            return machine.against(plan)
+    except BundleError as error:
+        raise damaged(bundle, engine, error) from None
 
 
 def _runs(engine: EngineInfo, version: str) -> bool:

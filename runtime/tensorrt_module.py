@@ -14,6 +14,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from .protobuf_wire import Content
+
 # There TensorRT comes with the system, and wheels are for other machines.
 JETSON = Path("/etc/nv_tegra_release")
 VERSION_COMPATIBLE = ("version-compatible", "portable")
@@ -63,6 +65,19 @@ def load_module(candidate: TensorRtModule, load: Callable[[str], ModuleType] = i
         return None
     # The meta package imports without the library that it is about.
     return module if hasattr(module, "Runtime") else None
+
+
+def rtx_against(plan: Content) -> str:
+    """What TensorRT-RTX itself has against a plan on the GPU that is here; "" if nothing. It reads the header."""
+    module = load_module(RTX)
+    if module is None:
+        return f"it is not installed; run {RTX.install}"
+    log = log_of(module)
+    verdict, reasons = module.Runtime(log.logger).get_engine_validity(plan)
+    if verdict != module.EngineValidity.INVALID:
+        return ""
+    known = module.EngineInvalidityDiagnostics.__members__
+    return ", ".join(name for name, flag in known.items() if int(flag) & reasons) or log.last_error()
 
 
 class TensorRtLog:

@@ -19,7 +19,7 @@ from rap_edge.runtime.engines import load_engines, plan_needs
 from rap_edge.runtime.errors import BundleError, PreflightError
 from rap_edge.runtime.needs import SeveralNeedsError, require
 from rap_edge.runtime.preflight import Machine, check_engine, covers, platform_name, this_machine
-from rap_edge.runtime.tensorrt_module import LEAN, RTX, TENSORRT
+from rap_edge.runtime.tensorrt_module import LEAN, RTX, TENSORRT, rtx_against
 
 VERSION = "1.7.1.116"
 ADA = CudaDriver("13.0", (CudaDevice(0, "RTX 4090", "8.9", 24 << 30),), "")
@@ -145,10 +145,35 @@ def test_another_gpu_gets_the_target_to_build_for(folder) -> None:
     assert f"'rap-export --bundle {folder} --engine tensorrt-rtx --target 89'" in message
 
 
-def test_a_gpu_that_the_backend_does_not_list_is_sent_to_onnx_runtime(folder) -> None:
-    message = refused(folder, dataclasses.replace(FITTING, driver=HOPPER))
-    assert "does not list this GPU" in message
+def test_of_a_gpu_that_it_does_not_list_tensorrt_rtx_is_asked_itself(folder) -> None:
+    asked = []
+
+    def against(plan) -> str:
+        asked.append(bytes(plan))
+        return answer
+
+    machine = dataclasses.replace(FITTING, driver=HOPPER, against=against)
+    answer = "UNSUPPORTED_CC"
+    message = refused(folder, machine)
+    assert "the H100 here has 9.0, where TensorRT-RTX refuses it (UNSUPPORTED_CC)" in message
     assert f"rap-run --bundle {folder}" in message
+    answer = ""
+    assert check(folder, machine) == RTX
+    assert asked == [b"plan of dit"] * 2
+    # Of a GPU that its list has, the manifest knows.
+    ampere = CudaDriver("13.0", (CudaDevice(0, "A100", "8.0", 80 << 30),), "")
+    assert "build it for this GPU" in refused(folder, dataclasses.replace(machine, driver=ampere))
+    assert len(asked) == 2
+
+
+def test_a_changed_plan_is_not_shown_to_tensorrt_rtx(folder) -> None:
+    (folder / "dit.plan").write_bytes(b"plan of d1t")
+    assert "is damaged" in refused(folder, dataclasses.replace(FITTING, driver=HOPPER, against=lambda plan: ""))
+
+
+def test_the_real_tensorrt_rtx_says_what_it_has_against_a_plan() -> None:
+    pytest.importorskip("tensorrt_rtx", reason="the TensorRT-RTX wheel is not installed")
+    assert rtx_against(b"no plan at all")
 
 
 def test_plans_of_tensorrt_proper_name_their_profile(folder) -> None:

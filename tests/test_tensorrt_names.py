@@ -37,6 +37,9 @@ COMPILES_LATE = {
         "set_runtime_cache",
     ),
     "IRuntimeCache": ("deserialize", "serialize"),
+    "Runtime": ("get_engine_validity",),
+    "EngineValidity": ("INVALID",),
+    "EngineInvalidityDiagnostics": ("UNSUPPORTED_CC",),
     "DynamicShapesKernelSpecializationStrategy": ("EAGER",),
 }
 BUILDS = {
