@@ -1,6 +1,7 @@
 import asyncio
 import contextlib
 import json
+import time
 from pathlib import Path
 
 import numpy as np
@@ -306,7 +307,12 @@ def test_an_upload_that_never_ends_is_given_up(bundle: Path, monkeypatch: pytest
     run(scenario)
 
 
-def test_one_upload_per_visitor_and_few_in_all_are_read_at_once(bundle: Path, png: bytes) -> None:
+def visitor_from(number: int) -> ClientSession:
+    """Somebody with a loopback address of their own."""
+    return ClientSession(connector=TCPConnector(local_addr=(f"127.0.0.{number}", 0)))
+
+
+def test_one_upload_per_visitor_and_few_in_all_are_on_their_way_at_once(bundle: Path, png: bytes) -> None:
     async def scenario() -> None:
         async with served(bundle) as (client, _), contextlib.AsyncExitStack() as stack:
             gate = asyncio.Event()
@@ -316,21 +322,54 @@ def test_one_upload_per_visitor_and_few_in_all_are_read_at_once(bundle: Path, pn
                 await gate.wait()
                 yield png[10:]
 
-            async def visitor(number: int) -> ClientSession:
-                connector = TCPConnector(local_addr=(f"127.0.0.{number}", 0))
-                return await stack.enter_async_context(ClientSession(connector=connector))
-
-            first, second, third = [await visitor(number) for number in (1, 2, 3)]
+            *slow, other = [await stack.enter_async_context(visitor_from(number)) for number in range(1, 10)]
             url = f"http://127.0.0.1:{client.port}/api/portraits"
-            waiting = [asyncio.ensure_future(session.post(url, data=held())) for session in (first, second)]
+            waiting = [asyncio.ensure_future(session.post(url, data=held())) for session in slow]
             await asyncio.sleep(0.2)
-            for session, match in ((first, "Your last picture"), (third, "Other pictures")):
+            for session, match in ((slow[0], "Your last picture"), (other, "Other pictures")):
                 answer = await session.post(url, data=png)
                 assert answer.status == 503
                 assert match in (await answer.json())["error"]["message"]
             gate.set()
-            assert [(await answer).status for answer in waiting] == [201, 201]
-            assert (await first.post(url, data=png)).status == 201
+            assert [(await answer).status for answer in waiting] == [201] * 8
+            assert (await slow[0].post(url, data=png)).status == 201
+
+    run(scenario)
+
+
+def test_slow_uploads_keep_nobody_from_having_a_picture_decoded_and_two_are_at_a_time(
+    bundle: Path, png: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    decode, busy, together = portraits.decode_picture, [], []
+
+    def watched(data: bytes, size: int):
+        busy.append(None)
+        together.append(len(busy))
+        time.sleep(0.1)
+        try:
+            return decode(data, size)
+        finally:
+            busy.pop()
+
+    monkeypatch.setattr(portraits, "decode_picture", watched)
+
+    async def scenario() -> None:
+        async with served(bundle) as (client, _), contextlib.AsyncExitStack() as stack:
+            gate = asyncio.Event()
+
+            async def never():
+                yield png[:10]
+                await gate.wait()
+
+            visitors = [await stack.enter_async_context(visitor_from(number)) for number in range(1, 7)]
+            url = f"http://127.0.0.1:{client.port}/api/portraits"
+            slow = [asyncio.ensure_future(session.post(url, data=never())) for session in visitors[:2]]
+            await asyncio.sleep(0.2)
+            answers = await asyncio.gather(*(session.post(url, data=png) for session in visitors[2:]))
+            assert [answer.status for answer in answers] == [201] * 4
+            assert max(together) == 2
+            gate.set()
+            await asyncio.gather(*slow)
 
     run(scenario)
 

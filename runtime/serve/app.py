@@ -21,9 +21,12 @@ from .protocol import FORMATS, MAX_BINARY, MAX_RATE, MIN_RATE
 from .webrtc import leave, offer
 from .websocket import websocket
 
-_UPLOADS_AT_ONCE = 2
+# Bodies that are being received, each of which may take its time, and those that are being decoded.
+_UPLOADS_AT_ONCE = 8
+_DECODED_AT_ONCE = 2
 _RETRY_SECONDS = "5"
 _UPLOADS = web.AppKey("UPLOADS", asyncio.Semaphore)
+_DECODERS = web.AppKey("DECODERS", asyncio.Semaphore)
 _UPLOADING = web.AppKey("UPLOADING", set[str | None])
 
 
@@ -33,6 +36,7 @@ def build_app(kiosk: Kiosk) -> web.Application:
     app = web.Application(middlewares=[note_request, _sentences(kiosk), middleware(guard)])
     app[KIOSK] = kiosk
     app[_UPLOADS] = asyncio.Semaphore(_UPLOADS_AT_ONCE)
+    app[_DECODERS] = asyncio.Semaphore(_DECODED_AT_ONCE)
     app[_UPLOADING] = set()
     app.on_response_prepare.append(add_headers)
     app.on_shutdown.append(_stop)
@@ -139,7 +143,8 @@ async def _upload(request: web.Request) -> web.Response:
         async with uploads:
             data = await read_body(request, MAX_UPLOAD_BYTES)
             request.app[KIOSK].note_use()
-            portrait = await asyncio.to_thread(request.app[KIOSK].portraits.upload, data)
+            async with request.app[_DECODERS]:
+                portrait = await asyncio.to_thread(request.app[KIOSK].portraits.upload, data)
     finally:
         uploading.discard(request.remote)
     request.app[KIOSK].metrics.uploads.add()
