@@ -63,13 +63,13 @@ def _parser() -> argparse.ArgumentParser:
 
 @needs_extra("calibrate")
 def _run(arguments: argparse.Namespace) -> Calibration:
-    say(f"rap-calibrate: loading {arguments.bundle!r} ...")
     # onnx_ir and matplotlib take a second to import: bad arguments and --help come before it.
     from rap_edge.export.stages import Stages
 
     from .calibrator import Request, calibrate
     from .context import Settings
 
+    say(f"rap-calibrate: loading {arguments.bundle!r} ...")
     request = Request(
         Path(arguments.bundle),
         arguments.precision,
