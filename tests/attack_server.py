@@ -24,7 +24,7 @@ from pathlib import Path
 
 from aiohttp import ClientSession, WSMsgType
 from aioice import stun
-from aiortc import RTCConfiguration, RTCPeerConnection
+from kiosk_client import good_offer
 from pictures import face, jpeg_of_scans, png_with
 
 TOKEN = "a-token-of-enough-letters"
@@ -137,19 +137,9 @@ async def slow_bodies(server: Server, rng: random.Random) -> None:
     await asyncio.gather(*(server.send(head % rng.choice([b"webrtc", b"portraits"])) for _ in range(20)))
 
 
-async def good_offer() -> bytes:
-    peer = RTCPeerConnection(RTCConfiguration(iceServers=[]))
-    peer.createDataChannel("figures")
-    peer.addTransceiver("audio")
-    peer.addTransceiver("video", direction="recvonly")
-    await peer.setLocalDescription(await peer.createOffer())
-    await peer.close()
-    return peer.localDescription.sdp.encode()
-
-
 async def offers(server: Server, rng: random.Random) -> None:
     """Offers with lines changed, left out, doubled and exchanged; visitors who never come."""
-    offer = await good_offer()
+    offer = (await good_offer()).encode()
     async with session(server) as client:
         for number in range(12):
             sdp = mutated(rng, offer) if number else re.sub(rb"a=mid:1\r\n", b"", offer)
@@ -162,7 +152,7 @@ async def offers(server: Server, rng: random.Random) -> None:
 async def datagrams(server: Server, rng: random.Random) -> None:
     """Packets that are no STUN, DTLS or RTP, at the ports of a visitor who never comes."""
     async with session(server) as client:
-        answer = await client.post("/api/webrtc", json={"sdp": (await good_offer()).decode()})
+        answer = await client.post("/api/webrtc", json={"sdp": await good_offer()})
         if answer.status != 200:
             return
         told = await answer.json()

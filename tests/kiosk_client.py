@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from aiohttp import ClientSession, ClientWebSocketResponse, CookieJar, WSMsgType
+from aiortc import RTCConfiguration, RTCPeerConnection
 from yarl import URL
 
 from rap_edge.runtime.bundle import Bundle
@@ -79,3 +80,14 @@ async def listen(socket: ClientWebSocketResponse) -> tuple[bytes, list[dict[str,
                 texts.append(text)
         else:
             return bytes(video), texts
+
+
+async def good_offer() -> str:
+    """The SDP of a visitor who never comes."""
+    peer = RTCPeerConnection(RTCConfiguration(iceServers=[]))
+    peer.createDataChannel("figures")
+    peer.addTransceiver("audio")
+    peer.addTransceiver("video", direction="recvonly")
+    await peer.setLocalDescription(await peer.createOffer())
+    await peer.close()
+    return peer.localDescription.sdp

@@ -7,24 +7,14 @@ import re
 from collections.abc import Iterator
 
 import pytest
-from aiortc import RTCConfiguration, RTCPeerConnection
+from aiortc import RTCPeerConnection
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from kiosk_client import Client, served
+from kiosk_client import Client, good_offer, served
 from tiny_bundle import write_tiny_bundle
 
 from rap_edge.runtime.serve import webrtc
 from rap_edge.runtime.serve.kiosk import Kiosk
-
-
-async def good_offer() -> str:
-    peer = RTCPeerConnection(RTCConfiguration(iceServers=[]))
-    peer.createDataChannel("figures")
-    peer.addTransceiver("audio")
-    peer.addTransceiver("video", direction="recvonly")
-    await peer.setLocalDescription(await peer.createOffer())
-    await peer.close()
-    return peer.localDescription.sdp
 
 
 class Posted:
