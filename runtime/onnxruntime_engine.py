@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import platform
 import sys
@@ -11,6 +12,7 @@ from collections import Counter
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext, redirect_stdout
 from functools import cache
+from importlib.util import find_spec
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -269,9 +271,19 @@ def on_gpu(stream: int | None = None) -> Providers:
 def _load_cuda_libraries() -> None:
     # What is not there is said by whoever finds that the GPU is not used.
     ort.set_default_logger_severity(_log_severity())
-    # Those that were installed as packages are found by no other way.
+    # Those that were installed as packages are found by no other way, and by itself only beside its own package.
+    for folder in _cuda_folders():
+        with redirect_stdout(io.StringIO()):
+            ort.preload_dlls(directory=str(folder))
     with redirect_stdout(sys.stderr):
         ort.preload_dlls()
+
+
+def _cuda_folders() -> list[Path]:
+    """Folders of CUDA's libraries as packages have them, wherever these are installed."""
+    found = find_spec("nvidia")
+    places = [] if found is None else list(found.submodule_search_locations or [])
+    return [folder for place in places for folder in sorted(Path(place).glob("*/lib"))]
 
 
 def products_beside_gpu(session: Any) -> Counter[str]:

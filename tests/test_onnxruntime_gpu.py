@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import sys
 import threading
 import time
 from pathlib import Path
@@ -13,6 +14,7 @@ import pytest
 from fake_gpu import FakeCudaDriver
 from test_preflight import FITTING, folder
 
+from rap_edge.runtime import onnxruntime_engine
 from rap_edge.runtime.bundle import Bundle, GraphInfo
 from rap_edge.runtime.cuda_memory import Cuda
 from rap_edge.runtime.engines import LoadedEngines, load_engines
@@ -46,7 +48,7 @@ def loaded(bundle: Path, **changes: object) -> LoadedEngines:
 def test_the_gpu_computes_in_full_precision_on_the_stream_it_is_given(monkeypatch, capsys) -> None:
     monkeypatch.setattr("rap_edge.runtime.onnxruntime_engine.has_cuda", lambda: True)
     monkeypatch.setattr("rap_edge.runtime.onnxruntime_engine.query_driver", lambda: FITTING.driver)
-    monkeypatch.setattr(ort, "preload_dlls", lambda: print("Failed to load something"))
+    monkeypatch.setattr(ort, "preload_dlls", lambda directory=None: print("Failed to load something"))
     (provider, options), *others = on_gpu(140)
     assert (provider, tuple(others)) == ("CUDAExecutionProvider", CPU_ONLY)
     assert options["use_tf32"] == "0"
@@ -54,6 +56,27 @@ def test_the_gpu_computes_in_full_precision_on_the_stream_it_is_given(monkeypatc
     assert "user_compute_stream" not in on_gpu()[0][1]
     # Reports go to stdout.
     assert capsys.readouterr().out == ""
+
+
+def test_cudas_libraries_are_found_in_packages_that_lie_elsewhere(tmp_path, monkeypatch, capsys) -> None:
+    for part in ("cu13", "cudnn"):
+        (tmp_path / "nvidia" / part / "lib").mkdir(parents=True)
+    (tmp_path / "nvidia" / "cu13" / "bin").mkdir()
+    asked = []
+
+    def preload(directory=None) -> None:
+        asked.append(directory)
+        print("Failed to load what is in another folder")
+
+    monkeypatch.setattr(ort, "preload_dlls", preload)
+    monkeypatch.setattr(sys, "path", [str(tmp_path)])
+    monkeypatch.delitem(sys.modules, "nvidia", raising=False)
+    onnxruntime_engine._load_cuda_libraries.__wrapped__()
+    folders = [str(tmp_path / "nvidia" / part / "lib") for part in ("cu13", "cudnn")]
+    assert asked == [*folders, None]
+    # What is missing in the end is told once.
+    told = capsys.readouterr()
+    assert (told.out, told.err.count("Failed")) == ("", 1)
 
 
 def test_without_a_gpu_an_onnx_runtime_for_cuda_is_asked_for_the_cpu_alone(monkeypatch) -> None:
