@@ -13,13 +13,14 @@ from rap_edge.runtime.spec import NANO, ModelSpec
 
 SHIPPED = Path(__file__).resolve().parent.parent / "models" / "nano" / "weights"
 RANDOM_SEED = 0
+_PATH = Text(4096)
 
 
 @dataclass(frozen=True)
 class _Provenance:
     weights: Annotated[str, Text(32)] = ""
     seed: Annotated[int, Whole(0, (1 << 63) - 1)] = RANDOM_SEED
-    checkpoint: Annotated[str, Text(4096)] | None = None
+    checkpoint: Annotated[str, _PATH] | None = None
 
 
 @dataclass(frozen=True)
@@ -63,9 +64,13 @@ def choose_source(checkpoint: str | None, spec: ModelSpec | None, *, random_weig
     """The source that the command line asks for.
 
     Raises:
-        CheckpointError: the spec's weights do not ship, or those that do are missing.
+        CheckpointError: the spec's weights do not ship, or those that do are missing, or no manifest could name the
+            checkpoint's folder.
     """
     if checkpoint is not None:
+        # The manifest will name it, and no manifest may hold anything else.
+        if fault := _PATH.fault(str(Path(checkpoint).resolve())):
+            raise CheckpointError(f"The checkpoint's path {fault}; rename the folder.")
         return NetworkSource(Path(checkpoint), spec)
     if random_weights:
         return NetworkSource(None, spec or NANO)

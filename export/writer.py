@@ -65,8 +65,11 @@ class BundleWriter:
 
         Raises:
             OutputError: the place cannot be taken, or holds other files by now; the new bundle is kept beside it.
+            BundleError: nobody could read the manifest.
         """
-        (self.root / MANIFEST_NAME).write_text(manifest.to_json() + "\n", encoding="utf-8")
+        text = manifest.to_json()
+        Manifest.from_json(text)
+        (self.root / MANIFEST_NAME).write_text(text + "\n", encoding="utf-8")
         self._flush()
         with held_interrupt():
             why = self._replace()

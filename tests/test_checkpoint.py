@@ -23,6 +23,7 @@ from safetensors.torch import load_file, save_file
 from test_vae import reference_vae
 from transformers import Wav2Vec2Config, Wav2Vec2ForCTC
 
+from rap_edge.export.source import choose_source
 from rap_edge.models import NetworkConfigs, Networks, load_dit, load_networks, random_networks, save_networks
 from rap_edge.models.audio_encoder import AudioEncoder, AudioEncoderConfig
 from rap_edge.models.checkpoint import StoredTensor, open_checkpoint
@@ -414,3 +415,8 @@ def test_opening_a_checkpoint_tells_where_every_tensor_lies(own):
 def test_importing_the_package_does_not_import_torch():
     code = "import sys, rap_edge.models; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_a_checkpoint_whose_path_no_manifest_may_hold_is_refused_before_the_work(tmp_path) -> None:
+    with pytest.raises(CheckpointError, match=r"must have no control characters.*; rename the folder"):
+        choose_source(str(tmp_path / "with\x1b[2J"), None, random_weights=False)

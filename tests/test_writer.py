@@ -13,7 +13,7 @@ from torch import nn
 
 from rap_edge.export.writer import new_bundle, refuse_to_replace, require_space
 from rap_edge.runtime.bundle import GRAPH_NAMES, Bundle, GraphInfo, Manifest
-from rap_edge.runtime.errors import OutputError
+from rap_edge.runtime.errors import BundleError, OutputError
 
 
 def linear() -> ir.Model:
@@ -181,3 +181,9 @@ def test_the_manifest_lists_every_file_with_its_hash(tmp_path) -> None:
         writer.commit(dataclasses.replace(content, files=writer.hashes()))
     listed = set(Bundle.open(tmp_path / "bundle").manifest.files)
     assert listed == {f"{name}.onnx" for name in GRAPH_NAMES} | {"golden/portrait.png"}
+
+
+def test_a_manifest_that_nobody_could_read_is_not_written(tmp_path) -> None:
+    with pytest.raises(BundleError, match="control characters"), new_bundle(tmp_path / "bundle") as writer:
+        writer.commit(dataclasses.replace(manifest(writer, EMPTY), provenance={"checkpoint": "with\x1b[2J"}))
+    assert not (tmp_path / "bundle").exists()
