@@ -60,7 +60,9 @@ def work_through(steps: Sequence[Step], path: Path, title: str, where: str, seco
         left = end - time.monotonic()
         lacking = item.lacks(carried.has)
         if lacking:
-            outcome = left_out(item, f"Left out: there is no {', no '.join(lacking)}.")
+            outcome = left_out(
+                item, f"Left out: there is no {', no '.join(need.replace('import', 'module') for need in lacking)}."
+            )
         elif left < _LEAST_SECONDS:
             outcome = left_out(item, f"Left out: {max(left, 0):.0f} s are left.")
         else:

@@ -146,7 +146,7 @@ def test_what_a_step_lacks_and_what_no_longer_fits_are_lines_and_no_end(no_gpu, 
     monkeypatch.setattr(on_a_gpu, "second_phase", lambda: phase)
     assert main(["--phase", "2", "--seconds", "100", "-o", str(tmp_path)]) == 0
     text = (tmp_path / "phase-2.md").read_text()
-    assert "Left out: there is no GPU, no no-such-tool, no import no_such_module.\n" in text
+    assert "Left out: there is no GPU, no no-such-tool, no module no_such_module.\n" in text
     assert "Left out: 'build/never.json' was not there after 1 s." in text
     assert "\n\nwent on\n\n" in text
     assert text.startswith("# Phase 2\n\nNo GPU: no CUDA driver is installed; commit ")
