@@ -29,6 +29,7 @@ from .spec import ModelSpec
 
 SCHEMA_VERSION = 2
 MANIFEST_NAME = "manifest.json"
+PLAN_SUFFIX = ".plan"
 GRAPH_NAMES = ("audio_encoder", "conditioner", "dit", "vae_encoder", "vae_decoder")
 PRECISIONS = ("fp32", "fp16", "int8", "fp8")
 DTYPES = ("float32", "float16", "uint8", "int8", "int32", "int64")
@@ -259,10 +260,14 @@ class Bundle:
     def containing(cls, file: str | Path) -> tuple[Bundle, str]:
         """The bundle that `file` lies in and its path inside it.
 
+        A plan that is not there yet, in the folder of a bundle, is found too: whoever loads it says how it is built.
+
         Raises:
             BundleError: the file is missing or no folder above it holds a manifest that lists it.
         """
         path = Path(file)
+        if path.suffix == PLAN_SUFFIX and not os.path.lexists(path) and os.path.isfile(path.parent / MANIFEST_NAME):
+            return cls.open(path.parent), path.name
         if not os.path.isfile(path):
             raise BundleError(f"{str(file)!r} is not a file; pass an engine or graph inside a bundle.")
         path = path.absolute()

@@ -11,7 +11,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import partial
 
-from .bundle import Bundle, EngineInfo, Manifest
+from .bundle import PLAN_SUFFIX, Bundle, EngineInfo, Manifest
 from .chunk_loop import ChunkLoop, Loop, LoopMaker, Reference
 from .contract import chunk_sizes
 from .cpu_features import cpu_features
@@ -27,7 +27,7 @@ from .needs import Need
 from .nvml import driver_state, free_memory
 from .onnxruntime_engine import CPU_ONLY, has_cuda, on_gpu
 from .onnxruntime_engine import load_engines as load_onnxruntime
-from .preflight import Machine, check_engine, damaged, engine_needs, this_machine
+from .preflight import Machine, check_engine, damaged, engine_needs, needs_of_unbuilt, refuse_unbuilt, this_machine
 from .protobuf_wire import Content
 from .runtime_cache import cache_path
 from .shell import named_command
@@ -79,15 +79,15 @@ def load_engines(
         EngineError: an engine cannot be loaded, or there is no such one.
         BundleError: a file is missing or changed, or a graph differs from the manifest.
     """
-    plans = _chosen_plans(bundle.manifest, engine)
-    if not plans:
-        return _load_graphs(bundle, threads, machine)
     try:
-        loaded = _load_plans(bundle, plans, machine or this_machine(), allow_host_code)
+        plans = _chosen_plans(bundle, engine)
+        loaded = _load_plans(bundle, plans, machine or this_machine(), allow_host_code) if plans else None
     except EngineError as error:
         if not fallback:
             raise
         return _load_graphs(bundle, threads, machine, f"Fell back to ONNX Runtime: {error}")
+    if loaded is None:
+        return _load_graphs(bundle, threads, machine)
     if not fallback:
         return loaded
     return replace(loaded, new_loop=FallbackLoop.maker(loaded.new_loop, _OnCpu(bundle, threads).new_loop))
@@ -99,7 +99,9 @@ def plan_needs(bundle: Bundle, engine: str | None, machine: Machine | None = Non
     Raises:
         EngineError, BundleError: as `load_engines`, where there is no such engine.
     """
-    for name, plan in _chosen_plans(bundle.manifest, engine).items():
+    if engine is not None and _is_unbuilt(bundle.manifest, engine):
+        return needs_of_unbuilt(bundle, engine, machine or this_machine())
+    for name, plan in _chosen_plans(bundle, engine).items():
         return engine_needs(bundle, name, plan, machine or this_machine())
     return ()
 
@@ -137,7 +139,13 @@ def plans_of(manifest: Manifest, first: EngineInfo) -> Mapping[str, EngineInfo]:
     return result
 
 
-def _chosen_plans(manifest: Manifest, engine: str | None) -> Mapping[str, EngineInfo]:
+def _is_unbuilt(manifest: Manifest, engine: str) -> bool:
+    """Whether an engine is a plan's file that the bundle does not list."""
+    return engine.endswith(PLAN_SUFFIX) and engine not in manifest.files
+
+
+def _chosen_plans(bundle: Bundle, engine: str | None) -> Mapping[str, EngineInfo]:
+    manifest = bundle.manifest
     if engine is None or engine == ONNX_RUNTIME or engine in {graph.file for graph in manifest.graphs.values()}:
         return {}
     every = [item for engines in manifest.engines.values() for item in engines]
@@ -148,6 +156,8 @@ def _chosen_plans(manifest: Manifest, engine: str | None) -> Mapping[str, Engine
         raise PreflightError(
             f"The bundle has no plans of {engine!r}; build them with 'rap-export --bundle DIR --engine {engine}'."
         )
+    if _is_unbuilt(manifest, engine):
+        refuse_unbuilt(bundle, engine)
     raise BundleError(
         f"{engine!r} is no graph or plan of its bundle that this version can run; choose "
         f"{', '.join(item.file for item in every) or 'one of its ONNX graphs'}."

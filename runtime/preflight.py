@@ -94,6 +94,22 @@ def engine_needs(bundle: Bundle, name: str, engine: EngineInfo, machine: Machine
     return (files, *(partial(ask, bundle, engine, machine) for ask in (_check_platform, _check_gpu, _fitting_module)))
 
 
+def needs_of_unbuilt(bundle: Bundle, file: str, machine: Machine) -> tuple[Need, ...]:
+    """What a plan that the bundle lacks asks for, itself first, as if TensorRT-RTX had built it for this GPU."""
+    engine = _unbuilt(file, machine.platform, machine.versions.get(RTX.module, ""))
+    asks = (partial(ask, bundle, engine, machine) for ask in (_check_gpu, _fitting_module))
+    return (partial(refuse_unbuilt, bundle, file), *asks)
+
+
+def refuse_unbuilt(bundle: Bundle, file: str) -> None:
+    """Raise the `PreflightError` of a plan that the bundle lacks."""
+    raise _failure(file, "has not been built", f"run {rebuild_command(bundle, _unbuilt(file))}")
+
+
+def _unbuilt(file: str, platform: str = "", version: str = "") -> EngineInfo:
+    return EngineInfo(file, RTX.backend, version, platform, ("0.0+",), "", "")
+
+
 def _check_platform(bundle: Bundle, engine: EngineInfo, machine: Machine) -> None:
     if machine.platform != engine.platform:
         raise _failure(

@@ -285,10 +285,19 @@ def test_a_folder_that_is_no_bundle_is_refused(tmp_path: Path, capsys) -> None:
 
 def test_a_file_that_is_no_graph_of_a_bundle_is_refused(bundle: Path, capsys) -> None:
     audio = write_wav("a.wav", speech(0.5))
-    for engine in (bundle / "portrait.png", Path(audio), bundle / "missing.plan"):
+    for engine in (bundle / "portrait.png", Path(audio), bundle.parent / "missing.plan"):
         assert cli.main(["--engine", str(engine), "--audio", audio]) == 2
         lines = capsys.readouterr().err.splitlines()
         assert [line for line in lines if not line.startswith("rap-run: loading")] == lines[-1:]
+
+
+def test_a_plan_that_a_bundle_does_not_have_yet_is_told_with_what_else_it_needs(bundle: Path, capsys) -> None:
+    audio = write_wav("a.wav", speech(0.5))
+    assert cli.main(["--engine", str(bundle / "dit.plan"), "--audio", audio]) == 2
+    head, built, *others = capsys.readouterr().err.splitlines()
+    assert head == f"rap-run: {1 + len(others)} things are missing:"
+    assert "has not been built" in built
+    assert "NVIDIA GPU" in others[0]
 
 
 @pytest.mark.parametrize("more", [("--report", "missing/r.json"), ("--report", ".")])

@@ -238,6 +238,24 @@ def test_a_run_is_told_everything_that_it_lacks_in_the_order_in_which_to_mend_it
         require(plan_needs(Bundle.open(folder), "dit.plan", bare_machine()))
 
 
+def test_of_a_plan_that_has_not_been_built_everything_is_told_too(tmp_path) -> None:
+    write_tiny_bundle(tmp_path / "bundle")
+    bundle, engine = Bundle.containing(tmp_path / "bundle" / "dit.plan")
+    machine = dataclasses.replace(bare_machine(), versions={})
+    with pytest.raises(SeveralNeedsError) as error:
+        require(plan_needs(bundle, engine, machine))
+    first, built, gpu, module = str(error.value).splitlines()
+    assert first == "3 things are missing:"
+    command = f"'rap-export --bundle {tmp_path / 'bundle'} --engine tensorrt-rtx'"
+    assert built == f"  1. The engine 'dit.plan' has not been built; run {command}."
+    assert "NVIDIA GPU" in gpu
+    assert "tensorrt_rtx" in module
+    with pytest.raises(PreflightError, match="has not been built"):
+        load_engines(bundle, engine, machine=machine)
+    (note,) = load_engines(bundle, engine, fallback=True, threads=1, machine=machine).notes
+    assert note.startswith("Fell back to ONNX Runtime: The engine 'dit.plan' has not been built")
+
+
 def test_graphs_without_a_plan_and_unknown_engines_are_named(folder) -> None:
     data = json.loads((folder / MANIFEST_NAME).read_text())
     del data["engines"]["conditioner"]
