@@ -17,6 +17,7 @@ from rap_edge.export import bench_cli
 from rap_edge.runtime import cli
 from rap_edge.runtime.bundle import MANIFEST_NAME
 from rap_edge.runtime.chunk_loop import ChunkLoop
+from rap_edge.runtime.cuda_device import CudaDriver
 
 
 @pytest.fixture(scope="module")
@@ -291,7 +292,11 @@ def test_a_file_that_is_no_graph_of_a_bundle_is_refused(bundle: Path, capsys) ->
         assert [line for line in lines if not line.startswith("rap-run: loading")] == lines[-1:]
 
 
-def test_a_plan_that_a_bundle_does_not_have_yet_is_told_with_what_else_it_needs(bundle: Path, capsys) -> None:
+def test_a_plan_that_a_bundle_does_not_have_yet_is_told_with_what_else_it_needs(
+    bundle: Path, capsys, monkeypatch
+) -> None:
+    driver = CudaDriver(None, (), "no CUDA driver is installed")
+    monkeypatch.setattr("rap_edge.runtime.preflight.query_driver", lambda: driver)
     audio = write_wav("a.wav", speech(0.5))
     assert cli.main(["--engine", str(bundle / "dit.plan"), "--audio", audio]) == 2
     head, built, *others = capsys.readouterr().err.splitlines()
