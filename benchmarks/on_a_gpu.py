@@ -20,11 +20,15 @@ import time
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from carried import Carried
 from gpu_steps import NANO, ROOT, RTX, TENSORRT, Step, first_phase, is_here, second_phase, whole
 from provenance import commit
 from step_runner import Outcome, left_out, run, start
+
+if TYPE_CHECKING:
+    from rap_edge.runtime.cuda_device import CudaDriver
 
 SPECS = (NANO, "flashhead-lite", "rap-1.3b")
 DEFAULT_LIBRARY = "build/plugins/librap_hybrid_attention.so"
@@ -109,19 +113,25 @@ def _phase(arguments: argparse.Namespace, carried: Carried) -> int:
     for line in carried.unpack():
         print(line, flush=True)
     phase = first_phase(carried.libraries() or [DEFAULT_LIBRARY]) if arguments.phase == 1 else second_phase()
-    for item in phase.beside:
-        if not item.lacks(carried.has) and is_here("GPU"):
-            start(item, carried.environment(item))
+    beside = [
+        start(item, arguments.output / f"beside-{number}.log", carried.environment(item))
+        for number, item in enumerate(phase.beside)
+        if not item.lacks(carried.has) and is_here("GPU")
+    ]
     path = arguments.output / f"phase-{arguments.phase}.md"
     left = arguments.seconds - (time.monotonic() - started)
-    return int(work_through(phase.steps, path, f"Phase {arguments.phase}", _where(), left, carried) > 0)
+    failed = work_through(phase.steps, path, f"Phase {arguments.phase}", _where(), left, carried)
+    for process in beside:
+        # Whoever has ended is let go of; the others go on, for the next phase.
+        process.poll()
+    return int(failed > 0)
 
 
 def _unlimited(item: Step) -> Step:
     return Step(item.words, 0, item.needs, item.plain)
 
 
-def _driver():  # type: ignore[no-untyped-def]
+def _driver() -> CudaDriver:
     from rap_edge.runtime.cuda_device import query_driver
 
     return query_driver()

@@ -79,12 +79,10 @@ def run(step: Step, seconds: float, environment: Mapping[str, str] | None = None
     return Outcome(step, status, time.monotonic() - started, "\n".join(kept))
 
 
-def start(step: Step, environment: Mapping[str, str]) -> None:
-    """Run a command beside everything else; it may outlive this process, and its output goes into a file."""
-    log = ROOT / "build" / f"{abs(hash(step.words)):x}.log"
-    log.parent.mkdir(exist_ok=True)
+def start(step: Step, log: Path, environment: Mapping[str, str]) -> subprocess.Popen[bytes]:
+    """Run a command beside everything else; it may outlive this process, and its output goes into `log`."""
     with log.open("wb") as stream:
-        subprocess.Popen(
+        process = subprocess.Popen(
             ["nice", "-n", "5", *_words(step)],
             cwd=ROOT,
             env=environment,
@@ -94,6 +92,7 @@ def start(step: Step, environment: Mapping[str, str]) -> None:
             start_new_session=True,
         )
     print(f"beside: {step} > {log}", flush=True)
+    return process
 
 
 def _words(step: Step) -> list[str]:

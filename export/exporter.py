@@ -87,7 +87,6 @@ PASSES: Mapping[str, Pass] = MappingProxyType(
         "pixel_rounding": pixel_rounding,
     }
 )
-NOT_COMPARED: dict[str, Any] = {"compared": False}
 # All of them are for CPUs; TensorRT has kernels and layouts of its own for what they replace.
 DEFAULT_PASSES: Mapping[str, tuple[str, ...]] = MappingProxyType({"fp32": tuple(PASSES), "fp16": ()})
 
@@ -221,7 +220,8 @@ def export_bundle(
         limits = (settings.chunks, settings.budget_seconds)
         reference = inputs and run_reference(held.networks, inputs, limits, stages, watch=settings.half)
         written = _write_graphs(held, spec, settings, {} if reference is None else reference.peaks, writer, stages)
-        parity, golden = NOT_COMPARED, GoldenInfo()
+        parity: dict[str, Any] = {"compared": False}
+        golden = GoldenInfo()
         if inputs is not None and reference is not None:
             parity, written = _check(spec, settings, inputs, written, reference, writer, stages)
             golden = write_golden(spec, inputs, reference, parity.pop("golden_psnr"), writer)

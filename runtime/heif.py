@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .errors import PortraitError
+from .picture_header import require_pixels
 
 _BRANDS = frozenset((b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1", b"avif", b"avis"))
 _EXTRA = "pip install 'rap-edge[heic]'"
@@ -48,11 +49,7 @@ def decode_heif(name: str, data: bytes, most_pixels: int) -> NDArray[np.uint8]:
             # The number of pixels is checked here.
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
             picture = Image.open(io.BytesIO(data), formats=("HEIF", "AVIF"))
-        if picture.width * picture.height > most_pixels:
-            raise PortraitError(
-                f"{name} has {picture.width} x {picture.height} pixels, more than {most_pixels // 10**6} million; "
-                "scale it down."
-            )
+        require_pixels(name, picture.width, picture.height, most_pixels)
         upright = ImageOps.exif_transpose(picture)
         return np.asarray(upright.convert("RGBA" if upright.has_transparency_data else "RGB"))
     except Image.DecompressionBombError:

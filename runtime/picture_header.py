@@ -10,6 +10,8 @@ import struct
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
+from .errors import PortraitError
+
 PNG_START = b"\x89PNG\r\n\x1a\n"
 JPEG_SCAN, JPEG_END = 0xDA, 0xD9
 TIFF_COMPRESSION, TIFF_PHOTOMETRIC = 0x0103, 0x0106
@@ -35,6 +37,12 @@ class PictureHeader:
     width: int
     height: int
     orientation: int = 1
+
+
+def require_pixels(name: str, width: int, height: int, most: int) -> None:
+    """Refuse a picture of more than `most` pixels; `name` is told in the `PortraitError`."""
+    if width * height > most:
+        raise PortraitError(f"{name} has {width} x {height} pixels, more than {most // 10**6} million; scale it down.")
 
 
 def read_picture_header(data: bytes) -> PictureHeader | None:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from .errors import PortraitError
 from .heif import decode_heif, is_heif
-from .picture_header import PictureHeader, read_picture_header
+from .picture_header import PictureHeader, read_picture_header, require_pixels
 from .still_picture import still_picture
 
 Picture = NDArray[np.uint8]
@@ -80,11 +80,7 @@ def _read(source: str | Path | bytes, most_pixels: int) -> Picture:
         header = read_picture_header(data)
         if header is None or header.width < 1 or header.height < 1:
             raise PortraitError(f"{name} is no picture that can be read; {_CURE}.")
-        if header.width * header.height > most_pixels:
-            raise PortraitError(
-                f"{name} has {header.width} x {header.height} pixels, more than {most_pixels // 10**6} million; "
-                "scale it down."
-            )
+        require_pixels(name, header.width, header.height, most_pixels)
         return _upright(_decode(name, still_picture(name, data, header), header), header.orientation)
     except MemoryError:
         raise PortraitError(f"{name} takes more memory than there is; scale it down.") from None

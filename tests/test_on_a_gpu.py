@@ -154,6 +154,14 @@ def test_what_a_step_lacks_and_what_no_longer_fits_are_lines_and_no_end(no_gpu, 
     assert "Left out: 5 s are left." in (tmp_path / "phase-2.md").read_text()
 
 
+def test_what_runs_beside_a_phase_says_why_it_failed_next_to_the_page(a_gpu, monkeypatch, tmp_path) -> None:
+    log = tmp_path / "beside-0.log"
+    phase = Phase((says("no room", 3),), (Step(("bash", "-c", f"until grep -q room {log}; do sleep 0.1; done"), 20),))
+    monkeypatch.setattr(on_a_gpu, "second_phase", lambda: phase)
+    assert main(["--phase", "2", "--seconds", "60", "-o", str(tmp_path)]) == 0
+    assert log.read_text() == "no room\n"
+
+
 def test_without_a_gpu_it_says_so_and_writes_nothing(no_gpu, tmp_path, capsys) -> None:
     assert main(["-o", str(tmp_path / "page")]) == 0
     assert capsys.readouterr().out == "skipped: no CUDA driver is installed.\n"
