@@ -39,8 +39,8 @@ test-lowest test-newest: test-%: $(VENV)/.test
 test-tensorrt-10: $(VENV)/.test
 	$(PIP) --no-deps --target build/tensorrt-10 --upgrade $(foreach part,cu13_bindings lean_cu13_bindings \
 		lean_cu13_libs,tensorrt_$(part)==10.16.1.11)
-	PYTHONPATH=build/tensorrt-10 $(BIN)/python -m pytest tests/test_tensorrt_names.py tests/test_attention_plugin.py \
-		tests/test_attention_choice.py
+	PYTHONPATH=build/tensorrt-10 $(BIN)/python -m pytest tests/runtime/engines/test_tensorrt_names.py tests/export/hybrid_attention/test_plugin.py \
+		tests/export/plans/test_attention_choice.py
 
 # Everything that needs a GPU, as a page in docs/benchmarks. torch and onnxruntime become those for CUDA.
 gpu: plugins

@@ -1,4 +1,4 @@
-"""PyTorch's kernels as engines on memory of the device, beside what `rap_edge.export.torch_engine` does on the host.
+"""PyTorch's kernels as engines on a device's memory, as `rap_edge.export.capture.torch_engine` is on the host's.
 
 Loop, capture, state on the device and frames can be proved with these on a GPU that has nothing but PyTorch, and
 "PyTorch in one CUDA graph" is the competitor that plans have to beat.
@@ -15,13 +15,13 @@ import torch
 from torch import Tensor, nn
 from torch_loop import HalfFrameEncoder
 
-from rap_edge.export.graphs import graph_sources
-from rap_edge.export.torch_engine import TorchEngine
+from rap_edge.export.capture.five_graphs import graph_sources
+from rap_edge.export.capture.torch_engine import TorchEngine
 from rap_edge.models.networks import Networks
-from rap_edge.runtime.bundle import GraphInfo
-from rap_edge.runtime.contract import contract
-from rap_edge.runtime.cuda_memory import CudaStream, DeviceMemory
-from rap_edge.runtime.engine import resolved_shape
+from rap_edge.runtime.bundle.bundle import GraphInfo
+from rap_edge.runtime.bundle.contract import contract
+from rap_edge.runtime.engines.interface import resolved_shape
+from rap_edge.runtime.machine.cuda import CudaStream, DeviceMemory
 
 
 class DeviceTorchEngine(TorchEngine):

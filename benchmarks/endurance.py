@@ -30,12 +30,12 @@ from streams import RATE, EndlessSpeech, Nowhere, handles, play_in_virtual_time,
 from visitors import visitors
 
 from rap_edge.runtime import AsyncSession, Avatar, SilentSpeaker, play
-from rap_edge.runtime.bounds import Real, Whole, argument
-from rap_edge.runtime.progress import Progress
-from rap_edge.runtime.render import render
-from rap_edge.runtime.report import RunMeter
-from rap_edge.runtime.soundtrack import Soundtrack
-from rap_edge.runtime.video import AAC_RATES, Mp4Writer
+from rap_edge.runtime.checks.bounds import Real, Whole, argument
+from rap_edge.runtime.cli.progress import Progress
+from rap_edge.runtime.inputs.soundtrack import Soundtrack
+from rap_edge.runtime.outputs.mp4_writer import AAC_RATES, Mp4Writer
+from rap_edge.runtime.outputs.render import render
+from rap_edge.runtime.reports.run_report import RunMeter
 
 # The tiny model is a test's: its graphs are written by hand.
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
@@ -157,7 +157,7 @@ def main() -> int:
         work.mkdir()
         bundle = arguments.bundle and str(Path(arguments.bundle).resolve())
         if bundle is None:
-            from tiny_bundle import write_tiny_bundle
+            from helpers.bundles.tiny_bundle import write_tiny_bundle
 
             bundle = str(write_tiny_bundle(folder / "tiny"))
         passed = {

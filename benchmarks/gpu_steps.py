@@ -125,7 +125,7 @@ def first_phase(libraries: Sequence[str]) -> Phase:
                     "-q",
                     "-p",
                     "no:cacheprovider",
-                    "tests/test_device_loop.py",
+                    "tests/runtime/loop/gpu/test_loop.py",
                     "-k",
                     "GPU or compile",
                 ),
@@ -205,7 +205,7 @@ def _measured(folder: str, backends: Sequence[str]) -> list[Step]:
 def is_here(need: str) -> bool:
     """Whether a program, or what is written "import NAME", can be found; of a GPU its driver's library is asked."""
     if need == "GPU":
-        from rap_edge.runtime.cuda_device import query_driver
+        from rap_edge.runtime.machine.cuda_driver import query_driver
 
         return bool(query_driver().devices)
     name = need.removeprefix("import ")

@@ -16,11 +16,11 @@ from numpy.typing import NDArray
 from streams import RATE, EndlessSpeech, Nowhere, handles
 
 from rap_edge.runtime import AudioError, Avatar, OutputError, RapEdgeError, SilentSpeaker, play
-from rap_edge.runtime.outlets import Showing
-from rap_edge.runtime.render import render
-from rap_edge.runtime.report import RunMeter
-from rap_edge.runtime.soundtrack import Soundtrack
-from rap_edge.runtime.video import AAC_RATES, Mp4Writer
+from rap_edge.runtime.inputs.soundtrack import Soundtrack
+from rap_edge.runtime.outputs.mp4_writer import AAC_RATES, Mp4Writer
+from rap_edge.runtime.outputs.outlets import Showing
+from rap_edge.runtime.outputs.render import render
+from rap_edge.runtime.reports.run_report import RunMeter
 
 OLDER = b"the older video"
 
@@ -144,7 +144,7 @@ def _only_the_older(folder: Path) -> bool:
 
 
 def _rap_run(bundle: str) -> list[str]:
-    return [sys.executable, "-m", "rap_edge.runtime.cli", "--bundle", bundle, "--threads", "1"]
+    return [sys.executable, "-m", "rap_edge.runtime.cli.run", "--bundle", bundle, "--threads", "1"]
 
 
 def _frames(paths: Iterator[Path]) -> int:

@@ -13,13 +13,13 @@ from device_torch_engine import DeviceTorchEngine, device_torch_engines
 from gpu import sound_windows
 from numpy.typing import NDArray
 
-from rap_edge.export.inputs import drawn_portrait, drawn_speech
-from rap_edge.export.parity import compare
-from rap_edge.export.source import RANDOM_SEED, SHIPPED
+from rap_edge.export.check_inputs import drawn_portrait, drawn_speech
+from rap_edge.export.network_source import RANDOM_SEED, SHIPPED
+from rap_edge.export.parity.compare import compare
 from rap_edge.models import load_networks, random_networks
 from rap_edge.models.networks import Networks
-from rap_edge.runtime.chunk_loop import ChunkLoop, Loop, Reference, encode_reference
 from rap_edge.runtime.errors import RapEdgeError, first_line
+from rap_edge.runtime.loop.host_loop import ChunkLoop, Loop, Reference, encode_reference
 from rap_edge.runtime.spec import NANO, PRESETS, ModelSpec
 
 SEED = 0

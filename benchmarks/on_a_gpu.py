@@ -28,7 +28,7 @@ from provenance import commit
 from step_runner import Outcome, left_out, run, start
 
 if TYPE_CHECKING:
-    from rap_edge.runtime.cuda_device import CudaDriver
+    from rap_edge.runtime.machine.cuda_driver import CudaDriver
 
 SPECS = (NANO, "flashhead-lite", "rap-1.3b")
 DEFAULT_LIBRARY = "build/plugins/librap_hybrid_attention.so"
@@ -132,7 +132,7 @@ def _unlimited(item: Step) -> Step:
 
 
 def _driver() -> CudaDriver:
-    from rap_edge.runtime.cuda_device import query_driver
+    from rap_edge.runtime.machine.cuda_driver import query_driver
 
     return query_driver()
 

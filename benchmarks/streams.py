@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rap_edge.runtime import Avatar, LiveTimes, Player, SilentSpeaker
-from rap_edge.runtime.live import Pump
-from rap_edge.runtime.outlets import Showing
-from rap_edge.runtime.overload import Overload
+from rap_edge.runtime.outputs.outlets import Showing
+from rap_edge.runtime.outputs.play import Pump
+from rap_edge.runtime.session.overload import Overload
 
 RATE = 16000
 SKEW = 200e-6

@@ -20,17 +20,17 @@ from pathlib import Path
 
 import numpy as np
 
-from rap_edge.export.claim import Claim
-from rap_edge.export.engine_choice import choose_engines
-from rap_edge.export.plan_builder import build_plan
-from rap_edge.export.plans import plan_job, read_claims
-from rap_edge.runtime.bundle import Bundle
-from rap_edge.runtime.cuda_memory import Cuda
-from rap_edge.runtime.engine import Array, Engine
+from rap_edge.export.plans.choice import choose_engines
+from rap_edge.export.plans.make_plans import plan_job, read_claims
+from rap_edge.export.plans.process import build_plan
+from rap_edge.export.plans.truth.claim import Claim
+from rap_edge.runtime.bundle.bundle import Bundle
+from rap_edge.runtime.engines.interface import Array, Engine
+from rap_edge.runtime.engines.onnxruntime_engine import CPU_ONLY, OnnxRuntimeEngine
+from rap_edge.runtime.engines.tensorrt_engine import TensorRtEngine
 from rap_edge.runtime.errors import RapEdgeError, first_line
-from rap_edge.runtime.onnxruntime_engine import CPU_ONLY, OnnxRuntimeEngine
-from rap_edge.runtime.tensorrt_engine import TensorRtEngine
-from rap_edge.runtime.tensorrt_module import RTX, load_module
+from rap_edge.runtime.machine.cuda import Cuda
+from rap_edge.runtime.machine.tensorrt_modules import RTX, load_module
 
 GRAPH = "dit"
 TARGETS = ("current", "80", None)

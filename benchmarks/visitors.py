@@ -16,7 +16,7 @@ import numpy as np
 from leaks import Look, judge, looks
 from streams import RATE, handles, resident_mb
 
-from rap_edge.runtime.progress import Progress
+from rap_edge.runtime.cli.progress import Progress
 
 _SETTLE_SECONDS = 2.0
 _KINDS = ("stays to the end", "closes in mid-stream", "is cut off", "talks nonsense")

@@ -16,29 +16,29 @@ from typing import Any
 import numpy as np
 import onnxruntime as ort
 
+from rap_edge.export.bundle_writer import new_bundle, refuse_to_replace
 from rap_edge.export.stages import Stages
-from rap_edge.export.writer import new_bundle, refuse_to_replace
-from rap_edge.runtime.available import available_cores
-from rap_edge.runtime.bundle import Bundle, hash_file
-from rap_edge.runtime.contract import check_contract
-from rap_edge.runtime.engine import Engine
+from rap_edge.runtime.bundle.bundle import Bundle, hash_file
+from rap_edge.runtime.bundle.contract import check_contract
+from rap_edge.runtime.engines.interface import Engine
+from rap_edge.runtime.engines.onnxruntime_engine import cpu_name, load_engines
 from rap_edge.runtime.errors import OutputError
-from rap_edge.runtime.onnxruntime_engine import cpu_name, load_engines
+from rap_edge.runtime.machine.available import available_cores
 
-from .assembly import write_bundle
-from .choosing import find_layers, measure_damages, measure_gains
+from .choose.layers_to_quantize import find_layers, measure_damages, measure_gains
 from .context import Context, Settings
-from .gates import Figure, judge, require, speed_figure
 from .journal import Journal, key_of
-from .ledger import Evidence, make_ledger
-from .material import Material, drawn_material, file_material
-from .quality import Bytes, talk_chunks, talk_frames
-from .race import race
-from .reference import fp32_engines
+from .judge.gates import Figure, judge, require, speed_figure
+from .judge.quality import Bytes, talk_chunks, talk_frames
+from .judge.race import race
+from .judge.reference import fp32_engines
+from .quantize.variants import prepare
+from .record.clips import Material, drawn_material, file_material
+from .record.steps import choose_observers, get_set, observe_ranges
 from .results import Calibration
-from .steps import choose_observers, get_set, observe_ranges
 from .targets import choose_target
-from .variants import prepare
+from .write.ledger import Evidence, make_ledger
+from .write.write_bundle import write_bundle
 
 
 @dataclass(frozen=True)

@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rap_edge.runtime.exit_status import exit_status
-from rap_edge.runtime.extras import needs_extra
-from rap_edge.runtime.progress import say
+from rap_edge.runtime.cli.exit_status import exit_status
+from rap_edge.runtime.cli.extras import needs_extra
+from rap_edge.runtime.cli.progress import say
 
 if TYPE_CHECKING:
     from .results import Calibration

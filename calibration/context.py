@@ -8,17 +8,17 @@ from functools import cached_property
 from pathlib import Path
 
 from rap_edge.export.stages import Stages
-from rap_edge.runtime.bundle import Bundle
-from rap_edge.runtime.onnxruntime_engine import OnnxRuntimeEngine, load_engines
+from rap_edge.runtime.bundle.bundle import Bundle
+from rap_edge.runtime.engines.onnxruntime_engine import OnnxRuntimeEngine, load_engines
 from rap_edge.runtime.spec import ModelSpec
 
-from .gates import Gates
+from .choose.sensitivity import CHUNKS
+from .choose.timing import SECONDS_PER_VARIANT
 from .journal import Journal
-from .material import Amounts, Material
-from .sensitivity import CHUNKS
+from .judge.gates import Gates
+from .quantize.variants import GraphPlan, Variants
+from .record.clips import Amounts, Material
 from .targets import Target
-from .timing import SECONDS_PER_VARIANT
-from .variants import GraphPlan, Variants
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ import hashlib
 from collections import OrderedDict
 from collections.abc import Mapping
 
-from rap_edge.runtime.engine import Array, Engine, Execution
+from rap_edge.runtime.engines.interface import Array, Engine, Execution
 
 MEMO_LIMIT = 512 << 20
 

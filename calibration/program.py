@@ -1,8 +1,8 @@
-"""Where the installed command of the calibration begins; see `rap_edge.runtime.program`."""
+"""Where the installed command of the calibration begins; see `rap_edge.runtime.cli.program`."""
 
 from __future__ import annotations
 
-from rap_edge.runtime.program import start
+from rap_edge.runtime.cli.program import start
 
 
 def rap_calibrate() -> int:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from rap_edge.runtime.contract import FREE_FRAMES, FREE_LATENTS
-from rap_edge.runtime.engine import Array, Engine, Execution
+from rap_edge.runtime.bundle.contract import FREE_FRAMES, FREE_LATENTS
+from rap_edge.runtime.engines.interface import Array, Engine, Execution
 from rap_edge.runtime.spec import ModelSpec
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import onnx_ir as ir
 import onnxruntime as ort
 
-from rap_edge.runtime.eight_bits import LARGEST_SAFE_WEIGHT
+from rap_edge.runtime.engines.eight_bits import LARGEST_SAFE_WEIGHT
 from rap_edge.runtime.errors import CalibrationError
 
 INT8_LIMIT, FP8_LIMIT = 127.0, 448.0

@@ -10,9 +10,9 @@ from __future__ import annotations
 import sys
 
 from rap_edge.runtime import Avatar, RapEdgeError, play
-from rap_edge.runtime.loudspeaker import Loudspeaker
-from rap_edge.runtime.microphone import Microphone
-from rap_edge.runtime.window import Window
+from rap_edge.runtime.inputs.microphone import Microphone
+from rap_edge.runtime.outputs.loudspeaker import Loudspeaker
+from rap_edge.runtime.outputs.window import Window
 
 
 def main(bundle: str, portrait: str | None = None) -> None:

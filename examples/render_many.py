@@ -10,12 +10,12 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 
 from rap_edge.runtime import Avatar, OutputError, RapEdgeError
-from rap_edge.runtime.audio import read_audio
-from rap_edge.runtime.progress import Progress
-from rap_edge.runtime.render import render
-from rap_edge.runtime.report import RunMeter
-from rap_edge.runtime.soundtrack import Soundtrack
-from rap_edge.runtime.video import AAC_RATES, Mp4Writer
+from rap_edge.runtime.cli.progress import Progress
+from rap_edge.runtime.inputs.audio import read_audio
+from rap_edge.runtime.inputs.soundtrack import Soundtrack
+from rap_edge.runtime.outputs.mp4_writer import AAC_RATES, Mp4Writer
+from rap_edge.runtime.outputs.render import render
+from rap_edge.runtime.reports.run_report import RunMeter
 
 WORKERS = 2
 

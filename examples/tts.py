@@ -15,7 +15,7 @@ import espeakng_loader
 import numpy as np
 
 from rap_edge.runtime import Avatar, RapEdgeError
-from rap_edge.runtime.video import Mp4Writer
+from rap_edge.runtime.outputs.mp4_writer import Mp4Writer
 
 PAUSE_SECONDS = 0.3
 

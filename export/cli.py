@@ -11,19 +11,19 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rap_edge.runtime.available import available_cores
-from rap_edge.runtime.bundle import Bundle
+from rap_edge.runtime.bundle.bundle import Bundle
+from rap_edge.runtime.cli.exit_status import exit_status
+from rap_edge.runtime.cli.extras import needs_extra
+from rap_edge.runtime.cli.progress import say
 from rap_edge.runtime.errors import ExportError
-from rap_edge.runtime.exit_status import exit_status
-from rap_edge.runtime.extras import needs_extra
-from rap_edge.runtime.progress import say
+from rap_edge.runtime.machine.available import available_cores
+from rap_edge.runtime.machine.tensorrt_modules import BACKENDS
 from rap_edge.runtime.spec import PRESETS, load_spec
-from rap_edge.runtime.tensorrt_module import BACKENDS
 
 if TYPE_CHECKING:
-    from .engine_choice import EngineChoice
     from .exporter import ExportReport
-    from .plans import PlansReport
+    from .plans.choice import EngineChoice
+    from .plans.make_plans import PlansReport
 
 PRECISIONS = ("fp32", "fp16")
 
@@ -93,8 +93,8 @@ def _run(arguments: argparse.Namespace) -> ExportReport | PlansReport:
     if arguments.bundle is not None:
         return _add_engines(arguments)
     precision = arguments.precision or "fp32"
-    from .source import choose_source
-    from .writer import refuse_to_replace
+    from .bundle_writer import refuse_to_replace
+    from .network_source import choose_source
 
     spec = None if arguments.spec is None else load_spec(arguments.spec)
     source = choose_source(arguments.checkpoint, spec, random_weights=arguments.random_weights)
@@ -107,8 +107,8 @@ def _run(arguments: argparse.Namespace) -> ExportReport | PlansReport:
     say("rap-export: loading PyTorch ...")
     import torch
 
+    from .check_inputs import real_inputs
     from .exporter import ExportSettings, export_bundle
-    from .inputs import real_inputs
     from .stages import Stages
 
     # It counts the machine's cores, of which a container may have a part.
@@ -126,7 +126,7 @@ def _add_engines(arguments: argparse.Namespace) -> PlansReport:
     bundle = Bundle.open(arguments.bundle)
     choice = _choose_engines(arguments, bundle.manifest.precision)
     assert choice is not None  # --engine is given
-    from .plans import add_plans
+    from .plans.make_plans import add_plans
     from .stages import Stages
 
     return add_plans(bundle.root, choice, Stages())
@@ -138,14 +138,14 @@ def _choose_engines(arguments: argparse.Namespace, precision: str) -> EngineChoi
             if getattr(arguments, option) is not None:
                 raise ExportError(f"--{option} is of an engine; say which with --engine.")
         return None
-    from .engine_choice import choose_engines
+    from .plans.choice import choose_engines
 
     return choose_engines(arguments.engine, arguments.target, arguments.profile, precision)
 
 
 def _text(report: ExportReport | PlansReport) -> str:
-    from .plan_table import table as plan_table
-    from .plans import PlansReport
+    from .plans.make_plans import PlansReport
+    from .plans.table import table as plan_table
 
     if isinstance(report, PlansReport):
         return plan_table(report)

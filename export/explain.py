@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
-from rap_edge.runtime.bounds import Real, Text
-from rap_edge.runtime.bundle import Bundle, recorded
+from rap_edge.runtime.bundle.bundle import Bundle, recorded
+from rap_edge.runtime.checks.bounds import Real, Text
 from rap_edge.runtime.errors import BundleError
 
 _NEAR = 3

@@ -26,26 +26,20 @@ from onnx_ir.passes.common import LiftConstantsToInitializersPass, ShapeInferenc
 from torch import nn
 
 from rap_edge.models.networks import Networks
-from rap_edge.runtime.bundle import GoldenInfo, GraphInfo, Island, Manifest
-from rap_edge.runtime.contract import chunk_sizes, contract
-from rap_edge.runtime.engine import Engine
+from rap_edge.runtime.bundle.bundle import GoldenInfo, GraphInfo, Island, Manifest
+from rap_edge.runtime.bundle.contract import chunk_sizes, contract
+from rap_edge.runtime.engines.interface import Engine
+from rap_edge.runtime.engines.onnxruntime_engine import OnnxRuntimeEngine
 from rap_edge.runtime.errors import ExportError, NumericalError
-from rap_edge.runtime.onnxruntime_engine import OnnxRuntimeEngine
 from rap_edge.runtime.spec import ModelSpec
 
-from .activations import Peaks
-from .attention_layout import attention_layout, rotary_embedding
-from .channels_last import channels_last_norm, channels_last_shuffle, channels_last_sum
-from .conv1d import conv1d_to_conv2d
-from .conv3d import conv3d_to_conv2d
-from .engine_choice import EngineChoice
-from .flops import chunk_flops, count_flops
-from .graphs import OPSET, GraphSource, capture, graph_sources
-from .hybrid_attention import carry_definition
-from .inputs import RealInputs
-from .modulated_norm import modulated_norm
-from .movement import merge_movement
-from .parity import (
+from .bundle_writer import EXTERNAL_DATA_LIMIT, BundleWriter, new_bundle, require_space
+from .capture.five_graphs import OPSET, GraphSource, capture, graph_sources
+from .capture.flops import chunk_flops, count_flops
+from .check_inputs import RealInputs
+from .hybrid_attention.onnx_function import carry_definition
+from .network_source import NetworkSource
+from .parity.compare import (
     GATES,
     ROLLOUT_SEED,
     Figures,
@@ -57,15 +51,21 @@ from .parity import (
     roll_out,
     runs_per_chunk,
 )
-from .pixels import pixel_rounding
-from .plans import PlansReport, build_plans, with_plans
-from .precision import FP16_MAX, RULES, ActivationRange, check_finite, to_fp16
-from .reference import Reference, golden_chunks, run_reference, write_golden
-from .source import NetworkSource
+from .parity.torch_rollout import Reference, golden_chunks, run_reference, write_golden
+from .passes.attention_layout import attention_layout, rotary_embedding
+from .passes.channels_last import channels_last_norm, channels_last_shuffle, channels_last_sum
+from .passes.conv1d import conv1d_to_conv2d
+from .passes.conv3d import conv3d_to_conv2d
+from .passes.fold_weights import fold_weights
+from .passes.modulated_norm import modulated_norm
+from .passes.movement import merge_movement
+from .passes.pixel_rounding import pixel_rounding
+from .passes.token_rows import token_rows
+from .plans.choice import EngineChoice
+from .plans.make_plans import PlansReport, build_plans, with_plans
+from .precision.activations import Peaks
+from .precision.precision import FP16_MAX, RULES, ActivationRange, check_finite, to_fp16
 from .stages import Stages
-from .token_rows import token_rows
-from .weights import fold_weights
-from .writer import EXTERNAL_DATA_LIMIT, BundleWriter, new_bundle, require_space
 
 ROLLOUT_CHUNKS = 8
 ROLLOUT_BUDGET_SECONDS = 600.0

@@ -1,8 +1,8 @@
-"""Where the installed commands of the exporter begin; see `rap_edge.runtime.program`."""
+"""Where the installed commands of the exporter begin; see `rap_edge.runtime.cli.program`."""
 
 from __future__ import annotations
 
-from rap_edge.runtime.program import start
+from rap_edge.runtime.cli.program import start
 
 
 def rap_export() -> int:
@@ -12,4 +12,4 @@ def rap_export() -> int:
 
 def rap_bench() -> int:
     """The command `rap-bench`; returns its exit status."""
-    return start("rap-bench", "rap_edge.export.bench_cli")
+    return start("rap-bench", "rap_edge.export.bench.cli")

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TextIO
 
-from rap_edge.runtime.progress import Progress
+from rap_edge.runtime.cli.progress import Progress
 
 
 class StageProgress:

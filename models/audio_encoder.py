@@ -18,7 +18,7 @@ import torch.nn.functional as F  # noqa: N812
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from rap_edge.runtime.bounds import Count, Real, Whole, shown
+from rap_edge.runtime.checks.bounds import Count, Real, Whole, shown
 from rap_edge.runtime.errors import AudioError, CheckpointError
 
 from .attention import attention

@@ -8,9 +8,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
+from rap_edge.runtime.checks.fields import FieldError, check_record, record_from, refuse_unknown_keys
+from rap_edge.runtime.checks.regular_file import read_regular, real_path, reason
 from rap_edge.runtime.errors import CheckpointError
-from rap_edge.runtime.fields import FieldError, check_record, record_from, refuse_unknown_keys
-from rap_edge.runtime.regular_file import read_regular, real_path, reason
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance

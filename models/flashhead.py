@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from rap_edge.runtime.bounds import shown
+from rap_edge.runtime.checks.bounds import shown
 from rap_edge.runtime.errors import CheckpointError
 from rap_edge.runtime.spec import FLASHHEAD_LITE, ModelSpec
 

@@ -15,7 +15,7 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from rap_edge.runtime.bounds import shown
+from rap_edge.runtime.checks.bounds import shown
 from rap_edge.runtime.errors import CheckpointError, OutputError, SpecError
 from rap_edge.runtime.spec import ModelSpec
 

@@ -15,10 +15,10 @@ from io import BufferedReader
 from pathlib import Path
 from typing import Annotated, Any
 
-from rap_edge.runtime.bounds import Count, OneOf, Text, Whole, shown
+from rap_edge.runtime.checks.bounds import Count, OneOf, Text, Whole, shown
+from rap_edge.runtime.checks.fields import FieldError, record_from
+from rap_edge.runtime.checks.regular_file import open_regular, real_path, reason
 from rap_edge.runtime.errors import CheckpointError
-from rap_edge.runtime.fields import FieldError, record_from
-from rap_edge.runtime.regular_file import open_regular, real_path, reason
 
 # A hundred thousand tensors; the format allows 100 MB.
 MAX_HEADER_BYTES = 16 << 20

@@ -10,11 +10,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from .aio import AsyncSession
     from .avatar import Avatar
-    from .bundle import Bundle
-    from .chunk import Chunk
-    from .device_frames import DeviceFrames
+    from .bundle.bundle import Bundle
     from .errors import (
         AudioError,
         BundleError,
@@ -26,25 +23,26 @@ if TYPE_CHECKING:
         SessionError,
         SpecError,
     )
-    from .live import LiveSource, play
-    from .live_report import LiveMeter, LiveTimes
-    from .marks import Mark
-    from .outlets import Display, Showing, SilentSpeaker, Speaker
-    from .overload import Decision, Overload
-    from .player import Player
-    from .session import Session
-    from .sink import Sink
+    from .loop.device_frames import DeviceFrames
+    from .outputs.outlets import Display, Showing, SilentSpeaker, Speaker
+    from .outputs.play import LiveSource, play
+    from .outputs.player import Player
+    from .outputs.sink import Sink
+    from .reports.live_report import LiveMeter, LiveTimes
+    from .session.async_session import AsyncSession
+    from .session.chunk import Chunk
+    from .session.marks import Mark
+    from .session.overload import Decision, Overload
+    from .session.session import Session
     from .spec import ModelSpec
 
 __version__ = "0.1.0"
 """Version of the interface and of the package."""
 
 _HOMES = {
-    ".aio": ("AsyncSession",),
     ".avatar": ("Avatar",),
-    ".bundle": ("Bundle",),
-    ".chunk": ("Chunk",),
-    ".device_frames": ("DeviceFrames",),
+    ".bundle.bundle": ("Bundle",),
+    ".loop.device_frames": ("DeviceFrames",),
     ".errors": (
         "AudioError",
         "BundleError",
@@ -56,14 +54,16 @@ _HOMES = {
         "SessionError",
         "SpecError",
     ),
-    ".live": ("LiveSource", "play"),
-    ".live_report": ("LiveMeter", "LiveTimes"),
-    ".marks": ("Mark",),
-    ".outlets": ("Display", "Showing", "SilentSpeaker", "Speaker"),
-    ".overload": ("Decision", "Overload"),
-    ".player": ("Player",),
-    ".session": ("Session",),
-    ".sink": ("Sink",),
+    ".outputs.outlets": ("Display", "Showing", "SilentSpeaker", "Speaker"),
+    ".outputs.play": ("LiveSource", "play"),
+    ".outputs.player": ("Player",),
+    ".outputs.sink": ("Sink",),
+    ".reports.live_report": ("LiveMeter", "LiveTimes"),
+    ".session.async_session": ("AsyncSession",),
+    ".session.chunk": ("Chunk",),
+    ".session.marks": ("Mark",),
+    ".session.overload": ("Decision", "Overload"),
+    ".session.session": ("Session",),
     ".spec": ("ModelSpec",),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}

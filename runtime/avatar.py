@@ -12,19 +12,19 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .available import available_cores
-from .bundle import Bundle
-from .chunk_loop import ChunkLoop, LoopMaker, encode_reference
-from .contract import check_contract
-from .engine import Engine
-from .engines import load_engines
+from .bundle.bundle import Bundle
+from .bundle.contract import check_contract
+from .engines.interface import Engine
 from .errors import BundleError, SessionError, refuse_full_memory
-from .home_process import HomeProcess
-from .overload import Overload
-from .portrait import load_portrait
-from .session import Session
+from .inputs.picture.portrait import load_portrait
+from .loading import load_engines
+from .loop.host_loop import ChunkLoop, LoopMaker, encode_reference
+from .machine.available import available_cores
+from .machine.home_process import HomeProcess
+from .session.overload import Overload
+from .session.session import Session
+from .session.turns import Turns
 from .spec import ModelSpec
-from .turns import Turns
 
 
 class Avatar:

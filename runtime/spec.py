@@ -16,9 +16,9 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Annotated, Any, Literal
 
-from .bounds import Count, Real, Text, Whole
+from .checks.bounds import Count, Real, Text, Whole
+from .checks.fields import FieldError, check_record, record_from, refuse_unknown_keys
 from .errors import SpecError
-from .fields import FieldError, check_record, record_from, refuse_unknown_keys
 
 Carry = Literal["noisy", "clean"]
 Solver = Literal["euler", "renoise"]

@@ -24,8 +24,8 @@ from pathlib import Path
 
 from aiohttp import ClientSession, WSMsgType
 from aioice import stun
-from kiosk_client import good_offer
-from pictures import face, jpeg_of_scans, png_with
+from helpers.media.pictures import face, jpeg_of_scans, png_with
+from helpers.serving.kiosk_client import good_offer
 
 TOKEN = "a-token-of-enough-letters"
 BEARER = {"Authorization": f"Bearer {TOKEN}"}

@@ -15,7 +15,8 @@ import tomllib
 from collections.abc import Sequence
 from pathlib import Path
 
-ROOT = Path(__file__).parent.parent
+from helpers.places import ROOT
+
 BUNDLE = ROOT / "build" / "nano-fp32"
 LATER = ("3.14", "3.13", "3.12")
 # They need neither torch nor what comes with it.
@@ -72,7 +73,7 @@ def check(python: Path, tests: Sequence[str]) -> None:
     """Run the tests, and the self-test of the model that ships where it has been exported."""
     run(python, "-m", "pytest", "-m", "not slow", *(f"tests/test_{name}.py" for name in tests))
     if BUNDLE.is_dir():
-        run(python, "-m", "rap_edge.runtime.cli", "--selftest", "--bundle", BUNDLE)
+        run(python, "-m", "rap_edge.runtime.cli.run", "--selftest", "--bundle", BUNDLE)
 
 
 def check_lowest() -> None:

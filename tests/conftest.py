@@ -12,7 +12,6 @@ import pytest
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 # Torch's threads sleep while they wait for each other, or a core that others use would stall them all.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-sys.path.insert(0, str(Path(__file__).parent))
 
 
 def pytest_collection_finish() -> None:
@@ -33,8 +32,8 @@ def interruptible() -> Iterator[None]:
 def shared_captures() -> Iterator[None]:
     """Exports capture equal graphs once in a run, where a chosen test exports at all."""
     with pytest.MonkeyPatch.context() as patch:
-        if "rap_edge.export.graphs" in sys.modules:
-            from captures import share_captures
+        if "rap_edge.export.capture.five_graphs" in sys.modules:
+            from helpers.bundles.captures import share_captures
 
             share_captures(patch)
         yield
@@ -53,10 +52,10 @@ def nano_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def small_bundle(tmp_path_factory: pytest.TempPathFactory) -> str:
     """A bundle of small random networks, whose checkpoint lies beside it."""
-    from small import NANO, SMALL, drawn, small_networks
+    from helpers.bundles.small import NANO, SMALL, drawn, small_networks
 
     from rap_edge.export.exporter import ExportSettings, export_bundle
-    from rap_edge.export.source import NetworkSource
+    from rap_edge.export.network_source import NetworkSource
     from rap_edge.export.stages import Stages
     from rap_edge.models.own_checkpoint import save_networks
 
@@ -69,9 +68,9 @@ def small_bundle(tmp_path_factory: pytest.TempPathFactory) -> str:
 @pytest.fixture(scope="session")
 def half(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The model that ships in fp16, without the export's comparison; `half_bundle.linked` gives a copy to change."""
-    from half_bundle import write_half_bundle
+    from helpers.bundles.half_bundle import write_half_bundle
 
-    from rap_edge.export.source import SHIPPED
+    from rap_edge.export.network_source import SHIPPED
     from rap_edge.models import load_networks
 
     return write_half_bundle(load_networks(SHIPPED), tmp_path_factory.mktemp("half") / "nano-fp16")
@@ -80,7 +79,7 @@ def half(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def tensorrt(tmp_path_factory: pytest.TempPathFactory):
     """The real Python modules of TensorRT, see `real_tensorrt`."""
-    from real_tensorrt import RealTensorRt
+    from helpers.gpu.real_tensorrt import RealTensorRt
 
     return RealTensorRt(tmp_path_factory.mktemp("tensorrt"))
 
@@ -88,7 +87,7 @@ def tensorrt(tmp_path_factory: pytest.TempPathFactory):
 @pytest.fixture
 def screen(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """A real X server without a monitor, as DISPLAY."""
-    from virtual_screen import missing_screen, x_server
+    from helpers.media.virtual_screen import missing_screen, x_server
 
     if reason := missing_screen():
         pytest.skip(reason)

@@ -6,8 +6,8 @@ import argparse
 import sys
 import time
 
-from fuzz_targets import TARGETS
-from fuzz_targets.target import sweep
+from helpers.fuzz_targets import TARGETS
+from helpers.fuzz_targets.target import sweep
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -14,11 +14,11 @@ import onnxruntime as ort
 import torch
 from measured_loop import HEAD, SEED, Model, networks_of
 
-from rap_edge.runtime.bundle import Bundle
-from rap_edge.runtime.cuda_memory import Cuda
-from rap_edge.runtime.device.device import Device
-from rap_edge.runtime.device.loop import DeviceChunkLoop
-from rap_edge.runtime.onnxruntime_engine import load_engines, on_gpu
+from rap_edge.runtime.bundle.bundle import Bundle
+from rap_edge.runtime.engines.onnxruntime_engine import load_engines, on_gpu
+from rap_edge.runtime.loop.gpu.loop import DeviceChunkLoop
+from rap_edge.runtime.loop.gpu.shared import Device
+from rap_edge.runtime.machine.cuda import Cuda
 from rap_edge.runtime.spec import PRESETS
 
 

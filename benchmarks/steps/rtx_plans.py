@@ -20,19 +20,19 @@ from typing import Any
 import torch
 from measured_loop import FAILURES, HEAD, SEED, Model, networks_of
 
-from rap_edge.export.claim import Claim
-from rap_edge.export.engine_choice import EngineChoice
-from rap_edge.export.plan_builder import build_plan
-from rap_edge.export.plans import plan_job, read_claims
-from rap_edge.export.profiles import AHEAD_OF_TIME
-from rap_edge.runtime.bundle import Bundle
-from rap_edge.runtime.cuda_memory import Cuda
-from rap_edge.runtime.device.device import Device
-from rap_edge.runtime.device.loop import DeviceChunkLoop
+from rap_edge.export.plans.choice import EngineChoice
+from rap_edge.export.plans.make_plans import plan_job, read_claims
+from rap_edge.export.plans.process import build_plan
+from rap_edge.export.plans.profiles import AHEAD_OF_TIME
+from rap_edge.export.plans.truth.claim import Claim
+from rap_edge.runtime.bundle.bundle import Bundle
+from rap_edge.runtime.engines.tensorrt_engine import TensorRtEngine
 from rap_edge.runtime.errors import RapEdgeError, first_line
+from rap_edge.runtime.loop.gpu.loop import DeviceChunkLoop
+from rap_edge.runtime.loop.gpu.shared import Device
+from rap_edge.runtime.machine.cuda import Cuda
+from rap_edge.runtime.machine.tensorrt_modules import RTX, load_module, log_of
 from rap_edge.runtime.spec import PRESETS
-from rap_edge.runtime.tensorrt_engine import TensorRtEngine
-from rap_edge.runtime.tensorrt_module import RTX, load_module, log_of
 
 SMALLEST = "conditioner"
 

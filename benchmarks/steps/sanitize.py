@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import numpy as np
 from attention_params import Params, Tensor
 
-from rap_edge.runtime.cuda_memory import Cuda
+from rap_edge.runtime.machine.cuda import Cuda
 
 # Width of a head, queries and keys of a frame, frames, tokens of a full branch of its own, alpha.
 CASES = ((128, 61, 37, 3, 0, 0.7), (128, 128, 32, 2, 101, 0.5), (64, 64, 8, 5, 0, 0.4), (128, 16, 8, 2, 0, 1.0))

@@ -14,17 +14,17 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from rap_edge.runtime.bounds import Whole, argument
+from rap_edge.runtime.checks.bounds import Whole, argument
+from rap_edge.runtime.cli.exit_status import exit_status
+from rap_edge.runtime.cli.extras import program_needs_extra
 from rap_edge.runtime.errors import OutputError
-from rap_edge.runtime.exit_status import exit_status
-from rap_edge.runtime.extras import program_needs_extra
 
 with program_needs_extra("train", __name__):
     import cv2
 
-    from .dataset import make_clip
-    from .renderer import neutral_motion, render
-    from .speech import SAMPLE_RATE, Voice, synthesize
+    from .data.dataset import make_clip
+    from .data.renderer import neutral_motion, render
+    from .data.speech import SAMPLE_RATE, Voice, synthesize
 
 
 PORTRAIT_SEED = 1

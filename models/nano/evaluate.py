@@ -19,24 +19,23 @@ import numpy as np
 import numpy.typing as npt
 
 from rap_edge.runtime.avatar import Avatar
-from rap_edge.runtime.bounds import Real, Whole, argument
-from rap_edge.runtime.exit_status import exit_status
-from rap_edge.runtime.extras import program_needs_extra
+from rap_edge.runtime.checks.bounds import Real, Whole, argument
+from rap_edge.runtime.cli.exit_status import exit_status
+from rap_edge.runtime.cli.extras import program_needs_extra
 from rap_edge.runtime.spec import STEPS, ModelSpec
 
 with program_needs_extra("train", __name__):
     import cv2
 
-    from rap_edge.models.load import load_networks
-    from rap_edge.models.networks import Networks
-
-    from .dataset import noise
-    from .identity import Identity
-    from .measure import MouthGauge, best_lag, closedness, correlation, psnr_outside, within_latent_correlation
-    from .renderer import mouth_box, neutral_motion, render
-    from .rollout import roll_out
-    from .sentences import sample_text, sample_voice
-    from .speech import FRAME_RATE, SAMPLE_RATE, synthesize
+    from ..load import load_networks
+    from ..networks import Networks
+    from .data.dataset import noise
+    from .data.identity import Identity
+    from .data.renderer import mouth_box, neutral_motion, render
+    from .data.sentences import sample_text, sample_voice
+    from .data.speech import FRAME_RATE, SAMPLE_RATE, synthesize
+    from .measure.mouth import MouthGauge, best_lag, closedness, correlation, psnr_outside, within_latent_correlation
+    from .training.rollout import roll_out
 
 
 Bytes = npt.NDArray[np.uint8]

@@ -1,4 +1,4 @@
-"""Trains nano from a data set of `rap_edge.models.nano.dataset`: autoencoder, audio encoder, DiT, then the decoder.
+"""Trains nano from a data set of `nano.data.dataset`: autoencoder, audio encoder, DiT, then the decoder.
 
 The last stage refines the autoencoder's decoder alone, so the latents that the DiT knows stay as they are.
 
@@ -12,25 +12,24 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from rap_edge.runtime.available import THREADS
-from rap_edge.runtime.bounds import Real, argument
+from rap_edge.runtime.checks.bounds import Real, argument
+from rap_edge.runtime.cli.exit_status import exit_status
+from rap_edge.runtime.cli.extras import program_needs_extra
 from rap_edge.runtime.errors import OutputError
-from rap_edge.runtime.exit_status import exit_status
-from rap_edge.runtime.extras import program_needs_extra
+from rap_edge.runtime.machine.available import THREADS
 from rap_edge.runtime.spec import NANO, ModelSpec
 
 with program_needs_extra("train", __name__):
     import torch
     from safetensors.torch import load_file
 
-    from rap_edge.models.dit import DiT
-    from rap_edge.models.networks import Networks, dit_config
-    from rap_edge.models.own_checkpoint import save_networks
-
-    from . import train_audio, train_dit, train_vae
-    from .cache import cache_features, cache_latents, latent_statistics
-    from .plot import plot_log
-    from .training import load_trained
+    from ..dit import DiT
+    from ..networks import Networks, dit_config
+    from ..own_checkpoint import save_networks
+    from .training import train_audio, train_dit, train_vae
+    from .training.cache import cache_features, cache_latents, latent_statistics
+    from .training.plot import plot_log
+    from .training.stage import load_trained
     from .vae import NanoVAE, NanoVAEConfig
 
 _MINUTES = Real(0.0, 100_000.0, "minutes")

@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
-from rap_edge.runtime.bounds import Count, Real, Whole
+from rap_edge.runtime.checks.bounds import Count, Real, Whole
 from rap_edge.runtime.errors import CheckpointError
 
 from ..config import check_config

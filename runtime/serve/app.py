@@ -9,17 +9,17 @@ from aiohttp import web
 from aiohttp.typedefs import Handler, Middleware
 
 from ..errors import PortraitError, RapEdgeError
-from .access import Guard, add_headers, middleware, refusal
 from .admission import KioskFullError
-from .body import BodyDamagedError, BodyTooLargeError, BodyTooSlowError, read_body
-from .http_connection import note_request
+from .http.access import Guard, add_headers, middleware, refusal
+from .http.body import BodyDamagedError, BodyTooLargeError, BodyTooSlowError, read_body
+from .http.connection import note_request
+from .http.page_files import add_page
 from .kiosk import KIOSK, Kiosk
 from .metrics import CONTENT_TYPE
-from .page_files import add_page
 from .portraits import MAX_UPLOAD_BYTES, Portrait
-from .protocol import FORMATS, MAX_BINARY, MAX_RATE, MIN_RATE
-from .webrtc import leave, offer
-from .websocket import websocket
+from .transports.protocol import FORMATS, MAX_BINARY, MAX_RATE, MIN_RATE
+from .transports.webrtc import leave, offer
+from .transports.websocket import websocket
 
 # Bodies that are being received, each of which may take its time, and those that are being decoded.
 _UPLOADS_AT_ONCE = 8

@@ -10,10 +10,10 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from ..exit_status import exit_status
-from ..extras import needs_extra
-from .ice import IceServer, parse_ice_servers, read_ice_file, readable_by_all
+from ..cli.exit_status import exit_status
+from ..cli.extras import needs_extra
 from .settings import Settings
+from .transports.ice import IceServer, parse_ice_servers, read_ice_file, readable_by_all
 
 _TOKEN = "RAP_SERVE_TOKEN"
 _ICE_SERVERS = "RAP_SERVE_ICE_SERVERS"

@@ -9,15 +9,15 @@ from typing import Any
 
 from aiohttp import web
 
-from ..bundle import Bundle
-from ..contract import check_contract
-from ..engines import load_engines
+from ..bundle.bundle import Bundle
+from ..bundle.contract import check_contract
+from ..loading import load_engines
 from .admission import Admission, KioskFullError, places_for
 from .metrics import Metrics
 from .portraits import Portraits
 from .settings import Settings
-from .viewer import Viewer
-from .visit import STOPPING, Visit
+from .visits.viewer import Viewer
+from .visits.visit import STOPPING, Visit
 
 _STOP_SECONDS = 5.0
 _TIDY_SECONDS = 5.0

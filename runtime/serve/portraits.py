@@ -13,11 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..avatar import Avatar
-from ..bundle import Bundle
-from ..engines import LoadedEngines
+from ..bundle.bundle import Bundle
 from ..errors import BundleError, ServeError
-from ..picture_process import decode_picture
-from ..portrait import load_portrait
+from ..inputs.picture.portrait import load_portrait
+from ..inputs.picture.process import decode_picture
+from ..loading import LoadedEngines
 from ..spec import ModelSpec
 
 MAX_UPLOAD_BYTES = 12 << 20

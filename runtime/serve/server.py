@@ -10,15 +10,15 @@ from collections.abc import AsyncIterator, Callable, Iterator
 
 from aiohttp import web
 
-from ..bundle import Bundle
+from ..bundle.bundle import Bundle
 from ..errors import ServeError
 from .app import build_app
-from .crowd import Crowd, most_connections
+from .http.crowd import Crowd, most_connections
+from .http.listener import Listener
 from .kiosk import Kiosk
-from .listener import Listener
 from .log import note_loose_end
-from .relay import note_missing_relay
 from .settings import Settings
+from .transports.relay import note_missing_relay
 
 _SHUTDOWN_SECONDS = 3.0
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ..bounds import Bounds, Real, Whole, shown
+from ..checks.bounds import Bounds, Real, Whole, shown
 from ..errors import ServeError
 from ..spec import LATENCY
 from .admission import MOST_PLACES
-from .ice import IceServer
-from .names import is_loopback, origin_netloc
+from .http.names import is_loopback, origin_netloc
+from .transports.ice import IceServer
 
 LEAST_TOKEN, _LONGEST_TOKEN = 16, 1024
 _SESSIONS = Whole(1, MOST_PLACES)

@@ -1,0 +1,38 @@
+"""What one layer in 8 bits does to the roll-out's frames."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from rap_edge.runtime.engines.interface import Engine
+from rap_edge.runtime.spec import ModelSpec
+
+from ..judge.quality import Bytes, mean_square, talk_frames
+from ..memo import MemoEngine
+from ..observe.layers import Layer
+from ..quantize.variants import Variants
+from ..record.clips import Talk
+
+CHUNKS = 3
+
+
+class Sensitivity:
+    """Measures layer by layer: the frames' mean squared difference with that layer alone in 8 bits.
+
+    The difference is taken to the base's own frames, so that what the base loses to fp32 is not counted.
+    """
+
+    def __init__(
+        self, spec: ModelSpec, base: Mapping[str, Engine], variants: Variants, talk: Talk, chunks: int
+    ) -> None:
+        self._spec, self._variants, self._talk, self._chunks = spec, variants, talk, chunks
+        self._base = {name: MemoEngine(engine) for name, engine in base.items()}
+        self._reference: Bytes | None = None
+
+    def of(self, layer: Layer) -> float:
+        """Mean squared difference in levels."""
+        if self._reference is None:
+            self._reference = talk_frames(self._spec, self._base, self._talk, self._chunks)
+        changed = self._variants.engine(layer.graph, {layer.node})
+        frames = talk_frames(self._spec, self._base | {layer.graph: changed}, self._talk, self._chunks)
+        return mean_square(frames, self._reference)

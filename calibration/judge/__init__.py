@@ -1,0 +1,1 @@
+"""Whether 8 bits are good enough and faster: roll-outs against fp32."""

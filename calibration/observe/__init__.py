@@ -1,0 +1,1 @@
+"""What the activations of the layers look like."""

@@ -1,0 +1,1 @@
+"""The calibrated bundle, its ledger and its report."""

@@ -1,0 +1,1 @@
+"""The same chunk loop on several backends, side by side."""

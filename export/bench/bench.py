@@ -1,0 +1,219 @@
+"""The same chunk loop on several backends or bundles, side by side and in turn.
+
+In: a bundle. Out: medians per stage and chunk, ratios, FLOPs per chunk and the share of this machine's GEMM peak.
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rap_edge.runtime.avatar import Avatar
+from rap_edge.runtime.bundle.bundle import Bundle, Manifest
+from rap_edge.runtime.engines.interface import Engine
+from rap_edge.runtime.engines.onnxruntime_engine import cpu_name, load_engines
+from rap_edge.runtime.errors import BundleError
+from rap_edge.runtime.loop.host_loop import STAGES
+from rap_edge.runtime.machine.available import available_cores
+
+from ..capture.flops import chunk_flops
+from ..check_inputs import golden_inputs
+from ..stages import Stages
+
+BASE = "onnxruntime"
+
+
+@dataclass(frozen=True)
+class Figures:
+    """What one backend took.
+
+    Attributes:
+        engine: backend and version.
+        precision: of the graphs.
+        chunk_ms: median milliseconds per chunk.
+        rtf: median compute time over the chunk's duration.
+        stages_ms: median milliseconds per stage.
+        gflops: sustained GFLOP/s, from the bundle's operation count.
+        share_of_gemm: `gflops` over the machine's measured GEMM peak.
+        ratio: how many times longer than ONNX Runtime with the first bundle.
+    """
+
+    engine: str
+    precision: str
+    chunk_ms: float
+    rtf: float
+    stages_ms: Mapping[str, float]
+    gflops: float
+    share_of_gemm: float
+    ratio: float
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Figures of every backend on one bundle and machine."""
+
+    spec: str
+    precision: str
+    device: str
+    chunk_seconds: float
+    chunk_gflop: float
+    chunks: int
+    rounds: int
+    backends: Mapping[str, Figures]
+
+
+def _chunk_flops(manifest: Manifest) -> int:
+    return chunk_flops(manifest.spec, {name: graph.flops for name, graph in manifest.graphs.items()})
+
+
+def gemm_peak(size: int = 2048, repeats: int = 8) -> float:
+    """Best of several fp32 matrix products in numpy, in FLOP/s."""
+    rng = np.random.default_rng(0)
+    a, b = (rng.standard_normal((size, size), dtype=np.float32) for _ in range(2))
+    times = []
+    for _ in range(repeats):
+        started = time.perf_counter()
+        a @ b
+        times.append(time.perf_counter() - started)
+    return 2.0 * size**3 / min(times)
+
+
+def run_chunks(avatar: Avatar, audio: NDArray[np.float32], chunks: int) -> list[dict[str, float]]:
+    """Seconds per stage of `chunks` chunks, after one that warms up."""
+    with avatar.session(seed=0) as session:
+        need = avatar.spec.chunk_samples * (chunks + 1)
+        session.push(np.resize(audio, need))
+        stats = [dict(chunk.stats) for chunk in session.chunks()]
+    return stats[1:]
+
+
+def measure(
+    avatars: Mapping[str, Avatar], audio: NDArray[np.float32], manifest: Manifest, chunks: int, rounds: int
+) -> dict[str, Figures]:
+    """Run every backend in turn, `rounds` times, and take medians over all chunks."""
+    samples: dict[str, list[dict[str, float]]] = {name: [] for name in avatars}
+    with Stages().stage("rounds", rounds * len(avatars)) as progress:
+        for _ in range(rounds):
+            for name, avatar in avatars.items():
+                samples[name] += run_chunks(avatar, audio, chunks)
+                progress.advance(1)
+    peak = gemm_peak()
+    flops = _chunk_flops(manifest)
+    medians = {name: statistics.median(sum(s.values()) for s in stats) for name, stats in samples.items()}
+    return {
+        name: Figures(
+            engine=avatars[name].engine,
+            precision=avatars[name].precision,
+            chunk_ms=1e3 * medians[name],
+            rtf=medians[name] / manifest.spec.chunk_seconds,
+            stages_ms={
+                stage: 1e3 * statistics.median(s[stage] for s in stats) for stage in STAGES if stage in stats[0]
+            },
+            gflops=flops / medians[name] / 1e9,
+            share_of_gemm=flops / medians[name] / peak,
+            ratio=medians[name] / medians[BASE],
+        )
+        for name, stats in samples.items()
+    }
+
+
+def torch_backend(bundle: Bundle, threads: int, checkpoint: Path | None) -> Mapping[str, Engine]:
+    """The bundle's networks in eager PyTorch; see `networks_of`."""
+    import torch
+
+    from ..capture.torch_engine import torch_engines
+    from ..network_source import networks_of
+
+    torch.set_num_threads(threads)
+    return torch_engines(networks_of(bundle.manifest, checkpoint))
+
+
+def openvino_backend(bundle: Bundle, threads: int) -> Mapping[str, Engine]:
+    """The bundle's graphs in OpenVINO."""
+    from rap_edge.runtime.engines.openvino_engine import load_openvino_engines
+
+    return load_openvino_engines(bundle, threads)
+
+
+def bench(
+    folder: str,
+    against: Sequence[str],
+    chunks: int,
+    rounds: int,
+    threads: int | None,
+    checkpoint: Path | None = None,
+) -> Comparison:
+    """Measure the bundle in `folder` on ONNX Runtime, and what is named in `against`.
+
+    Args:
+        folder: the bundle.
+        against: "torch", "openvino", or folders of other bundles of the same model.
+        chunks: per round.
+        rounds: in each, everything has its turn.
+        threads: None takes every core.
+        checkpoint: what the bundle came from, for "torch"; see `networks_of`.
+
+    Raises:
+        CheckpointError: "torch" needs the checkpoint, and it is not given or cannot be read.
+        BundleError: a bundle cannot be used, has no golden clip, or is of another model.
+        EngineError: a backend is missing or cannot load a graph.
+    """
+    bundle = Bundle.open(folder)
+    manifest, count = bundle.manifest, threads or available_cores()
+    portrait, audio = golden_inputs(bundle)
+    makers: dict[str, Callable[[], Mapping[str, Engine]]] = {
+        BASE: lambda: load_engines(bundle, count),
+        "torch": lambda: torch_backend(bundle, count, checkpoint),
+        "openvino": lambda: openvino_backend(bundle, count),
+    }
+    avatars = {}
+    for name in (BASE, *against):
+        if name in makers:
+            avatars[name] = Avatar(manifest.spec, makers[name](), portrait, manifest.precision)
+        else:
+            other = Bundle.open(name)
+            if other.manifest.spec != manifest.spec:
+                raise BundleError(f"{name!r} is a bundle of another model or setting; compare bundles of one spec.")
+            avatars[name] = Avatar(manifest.spec, load_engines(other, count), portrait, other.manifest.precision)
+    return Comparison(
+        spec=manifest.spec.name,
+        precision=manifest.precision,
+        device=f"{cpu_name()}, {count} threads",
+        chunk_seconds=manifest.spec.chunk_seconds,
+        chunk_gflop=_chunk_flops(manifest) / 1e9,
+        chunks=chunks * rounds,
+        rounds=rounds,
+        backends=measure(avatars, audio, manifest, chunks, rounds),
+    )
+
+
+def table(result: Comparison) -> str:
+    """The comparison as text, one column per backend."""
+    columns = list(result.backends.values())
+    stages = columns[0].stages_ms
+    rows = [
+        ("engine", [figures.engine for figures in columns]),
+        ("precision", [figures.precision for figures in columns]),
+        ("RTF", [f"{figures.rtf:.3f}" for figures in columns]),
+        ("ms per chunk", [f"{figures.chunk_ms:.1f}" for figures in columns]),
+        *((f"  {stage}", [f"{figures.stages_ms[stage]:.1f}" for figures in columns]) for stage in stages),
+        ("GFLOP/s", [f"{figures.gflops:.0f}" for figures in columns]),
+        ("share of GEMM peak", [f"{figures.share_of_gemm:.0%}" for figures in columns]),
+        ("time against the first", [f"{figures.ratio:.2f}x" for figures in columns]),
+    ]
+    widths = [max(len(cells[i]) for _, cells in rows) for i in range(len(columns))]
+    label = max(len(name) for name, _ in rows)
+    lines = [
+        f"{result.spec} {result.precision} on {result.device}: {result.chunk_gflop:.1f} GFLOP per chunk of "
+        f"{result.chunk_seconds:.2f} s, medians of {result.chunks} chunks in {result.rounds} rounds"
+    ]
+    for name, cells in rows:
+        padded = "  ".join(cell.rjust(width) for cell, width in zip(cells, widths, strict=True))
+        lines.append(f"{name.ljust(label)}  {padded}")
+    return "\n".join(lines)

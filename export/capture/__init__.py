@@ -1,0 +1,1 @@
+"""From torch to graphs: the five of the contract, and what they cost."""

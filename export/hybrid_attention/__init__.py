@@ -1,0 +1,1 @@
+"""RAP's hybrid attention in ONNX graphs and in plans."""

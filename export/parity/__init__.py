@@ -1,0 +1,1 @@
+"""Does a graph compute what the PyTorch network computes?"""

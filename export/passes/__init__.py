@@ -1,0 +1,1 @@
+"""Graph passes: each keeps what a graph computes and changes how."""

@@ -1,0 +1,1 @@
+"""Plans of TensorRT: chosen, built, and believed only when the plan itself says so."""

@@ -1,0 +1,1 @@
+"""What a plan really does, held against what its graph claims."""

@@ -1,0 +1,1 @@
+"""Half precision as a property of the graph."""

@@ -1,0 +1,1 @@
+"""What nano learns from: portraits that are drawn, and speech that is synthesised."""

@@ -1,0 +1,1 @@
+"""Measures of talking faces, from their frames alone."""

@@ -1,0 +1,1 @@
+"""How nano is trained."""

@@ -1,0 +1,124 @@
+"""The graph contract: names, dtypes and shapes of the five graphs, as a function of the spec.
+
+The exporter writes graphs that obey it; the runtime refuses a bundle that does not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from ..errors import BundleError
+from ..spec import ModelSpec
+from .bundle import GraphInfo, Manifest, TensorInfo
+
+FREE_FRAMES = "frames"
+FREE_LATENTS = "latents"
+Signature = tuple[tuple[TensorInfo, ...], tuple[TensorInfo, ...]]
+
+
+def audio_state_names(spec: ModelSpec) -> tuple[str, ...]:
+    """Names of the conditioner's outputs, which are inputs of `dit`, layer by layer.
+
+    With separate branches, a branch that has no weight in a layer has no keys and values there.
+    """
+    names: list[str] = []
+    for layer, alpha in enumerate(spec.alpha):
+        if spec.audio_branches == "shared" or alpha > 0.0:
+            names += [f"audio_key_{layer:02d}", f"audio_value_{layer:02d}"]
+        if spec.audio_branches == "separate" and alpha < 1.0:
+            names += [f"audio_full_key_{layer:02d}", f"audio_full_value_{layer:02d}"]
+    return tuple(names)
+
+
+def contract(spec: ModelSpec, state_dtype: str) -> Mapping[str, Signature]:
+    """Inputs and outputs of every graph.
+
+    Args:
+        spec: the model.
+        state_dtype: dtype of the audio keys and values, "float16" in half precision bundles, else "float32".
+    """
+    features = (spec.feature_layers, spec.feature_width)
+    latents = (spec.batch, *spec.latent_shape)
+    cells = (spec.latent_size, spec.latent_size)
+    frame = (spec.image_size, spec.image_size, 3)
+    tokens = (spec.batch, spec.chunk_latents * spec.audio_tokens, spec.hidden_dim)
+    state = tuple(TensorInfo(name, state_dtype, tokens) for name in audio_state_names(spec))
+    return {
+        "audio_encoder": (
+            (TensorInfo("waveform", "float32", (1, spec.window_samples)),),
+            (TensorInfo("audio_features", "float32", (spec.window_frames, *features)),),
+        ),
+        "conditioner": (
+            (
+                TensorInfo(
+                    "audio_features",
+                    "float32",
+                    (spec.batch, spec.chunk_frames, spec.feature_window, *features),
+                ),
+            ),
+            state,
+        ),
+        "dit": (
+            (
+                TensorInfo("latents", "float32", latents),
+                TensorInfo("reference", "float32", latents),
+                TensorInfo("timestep", "float32", (1,)),
+                *state,
+            ),
+            (TensorInfo("velocity", "float32", latents),),
+        ),
+        "vae_encoder": (
+            (TensorInfo("frames", "uint8", (FREE_FRAMES, *frame)),),
+            (TensorInfo("latents", "float32", (1, spec.latent_channels, FREE_LATENTS, *cells)),),
+        ),
+        "vae_decoder": (
+            (TensorInfo("latents", "float32", (1, *spec.latent_shape)),),
+            (
+                TensorInfo("frames", "uint8", (spec.decoded_frames, *frame)),
+                TensorInfo("magnitude", "float32", (1,)),
+            ),
+        ),
+    }
+
+
+def chunk_sizes(spec: ModelSpec) -> Mapping[str, int]:
+    """The free dimensions of a whole chunk."""
+    return {FREE_FRAMES: spec.chunk_frames, FREE_LATENTS: spec.chunk_latents}
+
+
+def carried_sizes(spec: ModelSpec) -> Mapping[str, int]:
+    """The free dimensions of what a clean carry encodes again."""
+    return {FREE_FRAMES: spec.carried_frames, FREE_LATENTS: spec.carried_latents}
+
+
+def check_contract(manifest: Manifest) -> None:
+    """Compare the manifest's graphs with the contract of its spec.
+
+    Raises:
+        BundleError: names the first graph and tensor that differ.
+    """
+    outputs = manifest.graphs["conditioner"].outputs
+    state_dtype = outputs[0].dtype if outputs and outputs[0].dtype == "float16" else "float32"
+    for name, (inputs, outputs) in contract(manifest.spec, state_dtype).items():
+        check_signature(name, manifest.graphs[name], inputs, outputs)
+
+
+def check_signature(name: str, graph: GraphInfo, inputs: Sequence[TensorInfo], outputs: Sequence[TensorInfo]) -> None:
+    """Compare one graph's inputs and outputs, in any order, with the expected ones.
+
+    Raises:
+        BundleError: names the first tensor that is missing, superfluous, or of another dtype or shape.
+    """
+    for side, found, expected in (("input", graph.inputs, inputs), ("output", graph.outputs, outputs)):
+        have = {tensor.name: tensor for tensor in found}
+        want = {tensor.name: tensor for tensor in expected}
+        for tensor in (*want, *have):
+            if have.get(tensor) != want.get(tensor):
+                raise BundleError(
+                    f"Graph {name!r} has {side} {tensor!r} as {_describe(have.get(tensor))} but the spec needs "
+                    f"{_describe(want.get(tensor))}; export the bundle again."
+                )
+
+
+def _describe(tensor: TensorInfo | None) -> str:
+    return "none" if tensor is None else f"{tensor.dtype}{list(tensor.shape)}"

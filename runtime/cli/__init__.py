@@ -1,0 +1,1 @@
+"""The programs on the command line: arguments, ends and messages."""

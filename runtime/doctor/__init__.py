@@ -1,0 +1,1 @@
+"""What can run here, and the command that mends what cannot."""

@@ -1,0 +1,1 @@
+"""What comes in as a picture: the portrait, decoded with little trust."""

@@ -1,0 +1,159 @@
+"""The portrait: any common picture to uint8 [size, size, 3] RGB, upright, cropped to the centre square.
+
+PyAV (FFmpeg's decoders and libswscale) is imported when there is something to decode or resize, not before.
+"""
+
+from __future__ import annotations
+
+import io
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ...errors import PortraitError
+from .header import PictureHeader, read_picture_header, require_pixels
+from .heif import decode_heif, is_heif
+from .still_picture import still_picture
+
+Picture = NDArray[np.uint8]
+MAX_PIXELS = 64_000_000
+MAX_FILE_BYTES = 256 << 20
+_GREY = 128
+_CURE = "pass a PNG, JPEG, WebP, GIF, TIFF, BMP, HEIC or AVIF picture"
+
+
+class PortraitWarning(UserWarning):
+    """A portrait was used although it will not look its best."""
+
+
+def load_portrait(source: str | Path | bytes | NDArray[Any], size: int, *, most_pixels: int = MAX_PIXELS) -> Picture:
+    """Load, turn upright, crop and resize a portrait.
+
+    Transparent pixels are laid over neutral grey. A picture smaller than `size` is enlarged with a
+    `PortraitWarning`. Of an animation the first picture is taken.
+
+    Args:
+        source: a PNG, JPEG, WebP, GIF, TIFF or BMP file or the bytes of one, with the extra `heic` also HEIC and AVIF,
+            or uint8 [H, W, 3] RGB.
+        size: height and width that the model takes, in pixels.
+        most_pixels: a file's picture may have; it is decoded only then.
+
+    Returns:
+        uint8 [size, size, 3] RGB, a copy.
+
+    Raises:
+        PortraitError: missing, unreadable, no picture, truncated, too many pixels, far more work than its pixels are
+            worth, or an array of another dtype or shape.
+    """
+    picture = _checked(source) if isinstance(source, np.ndarray) else _read(source, most_pixels)
+    side = min(picture.shape[:2])
+    top, left = ((length - side) // 2 for length in picture.shape[:2])
+    square = np.ascontiguousarray(_over_grey(picture[top : top + side, left : left + side]))
+    if side < size:
+        warnings.warn(
+            f"The portrait has {side} usable pixels along its shorter side and the model takes {size}, so it was "
+            "enlarged; a larger picture gives a sharper face.",
+            PortraitWarning,
+            stacklevel=2,
+        )
+    return square.copy() if side == size else _resize(square, size)
+
+
+def _checked(picture: NDArray[Any]) -> Picture:
+    if picture.dtype != np.uint8 or picture.ndim != 3 or picture.shape[2] != 3 or 0 in picture.shape:
+        raise PortraitError(
+            f"The portrait is {picture.dtype}{list(picture.shape)} instead of uint8 [height, width, 3]; convert it."
+        )
+    return picture
+
+
+def _read(source: str | Path | bytes, most_pixels: int) -> Picture:
+    """uint8 [H, W, 3] RGB or [H, W, 4] RGBA, upright."""
+    data = source if isinstance(source, bytes) else _read_bytes(Path(source))
+    name = "The picture" if isinstance(source, bytes) else repr(str(source))
+    try:
+        if is_heif(data):
+            return decode_heif(name, data, most_pixels)
+        header = read_picture_header(data)
+        if header is None or header.width < 1 or header.height < 1:
+            raise PortraitError(f"{name} is no picture that can be read; {_CURE}.")
+        require_pixels(name, header.width, header.height, most_pixels)
+        return _upright(_decode(name, still_picture(name, data, header), header), header.orientation)
+    except MemoryError:
+        raise PortraitError(f"{name} takes more memory than there is; scale it down.") from None
+
+
+def _read_bytes(path: Path) -> bytes:
+    try:
+        if not path.exists():
+            raise PortraitError(f"{str(path)!r} does not exist; {_CURE}.")
+        if not path.is_file():
+            raise PortraitError(f"{str(path)!r} is not a file; {_CURE}.")
+        if path.stat().st_size > MAX_FILE_BYTES:
+            raise PortraitError(f"{str(path)!r} is larger than {MAX_FILE_BYTES >> 20} MiB; scale it down.")
+        return path.read_bytes()
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise PortraitError(f"{str(path)!r} cannot be read ({reason}); {_CURE}.") from None
+
+
+def _decode(name: str, data: bytes, header: PictureHeader) -> Picture:
+    import av
+    from av.video.reformatter import Interpolation
+
+    try:
+        limit = {"max_pixels": str(MAX_PIXELS)}
+        with av.open(io.BytesIO(data), "r", format=f"{header.format}_pipe", options=limit) as file:
+            decoder = file.streams.video[0].codec_context
+            # Without `explode` the missing rest of a truncated JPEG comes out grey; with it no TIFF may have odd tags.
+            decoder.options = limit if header.format == "tiff" else limit | {"err_detect": "explode"}
+            decoder.thread_count = 1
+            frame = next(file.decode(file.streams.video[0]))
+            # These flags interpolate the chroma; swscale's default repeats it.
+            flags = (
+                Interpolation.BICUBIC
+                | Interpolation.ACCURATE_RND
+                | Interpolation.FULL_CHR_H_INT
+                | Interpolation.FULL_CHR_H_INP
+            )
+            rgba = frame.reformat(format="rgba", interpolation=flags).to_ndarray().astype(np.uint8, copy=False)
+    except MemoryError:
+        raise
+    except (av.FFmpegError, StopIteration, ValueError, IndexError):
+        raise PortraitError(f"{name} is damaged or cut off; save the picture again.") from None
+    if rgba.shape[:2] != (header.height, header.width):
+        raise PortraitError(f"{name} is damaged: its header states another size; save the picture again.")
+    return rgba
+
+
+def _over_grey(picture: Picture) -> Picture:
+    colours, alpha = picture[..., :3], picture[..., 3:]
+    if alpha.size == 0 or alpha.min() == 255:
+        return colours
+    weight = alpha.astype(np.uint16)
+    mixed = (colours * weight + _GREY * (255 - weight) + 127) // 255
+    return mixed.astype(np.uint8)
+
+
+def _upright(picture: Picture, orientation: int) -> Picture:
+    """Undo an EXIF orientation (Exif 2.32, tag 0x0112)."""
+    if orientation >= 5:
+        picture = picture.transpose(1, 0, 2)
+    if orientation in (2, 3, 6, 7):
+        picture = picture[:, ::-1]
+    if orientation in (3, 4, 7, 8):
+        picture = picture[::-1]
+    return picture
+
+
+def _resize(square: Picture, size: int) -> Picture:
+    import av
+    from av.video.reformatter import Interpolation
+
+    frame = av.VideoFrame.from_ndarray(square, format="rgb24")
+    # swscale stretches the Lanczos kernel with the reduction, so every source pixel counts.
+    flags = Interpolation.LANCZOS | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT
+    return frame.reformat(width=size, height=size, interpolation=flags).to_ndarray().astype(np.uint8, copy=False)

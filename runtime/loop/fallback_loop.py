@@ -1,0 +1,88 @@
+"""A session's loop that goes on with another engine when its own is lost in mid-stream."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import EngineError, NumericalError
+from ..spec import ModelSpec
+from .carry import Past
+from .device_frames import DeviceFrames
+from .host_loop import Frames, Loop, LoopMaker, Reference
+
+
+class FallbackLoop:
+    """Renders with one loop until an engine of it fails, then with another, from the last past that is known.
+
+    A NaN is no lost engine: it would come again.
+    """
+
+    def __init__(self, first: Loop, second: Callable[[], Loop]) -> None:
+        """`second` is opened when it is needed, which may take seconds."""
+        self._loop, self._second = first, second
+        self._index = 0
+        self._lost: tuple[str, ...] = ()
+
+    @classmethod
+    def maker(cls, first: LoopMaker, second: LoopMaker) -> LoopMaker:
+        """Makes such loops out of those that two makers make."""
+
+        def make(spec: ModelSpec, reference: Reference, seed: int) -> Loop:
+            return cls(first(spec, reference, seed), lambda: second(spec, reference, seed))
+
+        return make
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """Those of the loop, and why it is not the first one."""
+        return (*self._lost, *self._loop.notes)
+
+    @property
+    def on_device(self) -> DeviceFrames | None:
+        """The last chunk's frames in a GPU's memory."""
+        return self._loop.on_device
+
+    @property
+    def waveform(self) -> NDArray[np.float32]:
+        """Takes the next chunk's audio window."""
+        return self._loop.waveform
+
+    @property
+    def past(self) -> Past | None:
+        """What the next chunk begins with."""
+        return self._loop.past
+
+    @past.setter
+    def past(self, past: Past | None) -> None:
+        self._loop.past = past
+
+    def skip(self) -> None:
+        """Leave one chunk out."""
+        self._loop.skip()
+        self._index += 1
+
+    def render(self, steps: int, frame_step: int = 1) -> tuple[Frames, dict[str, float]]:
+        """Render the next chunk; see `ChunkLoop.render`. Raises its errors once there is no other loop left."""
+        try:
+            result = self._loop.render(steps, frame_step)
+        except NumericalError:
+            raise
+        except EngineError as error:
+            if self._lost:
+                raise
+            self._change(error)
+            result = self._loop.render(steps, frame_step)
+        self._index += 1
+        return result
+
+    def _change(self, error: EngineError) -> None:
+        other = self._second()
+        other.past = self._loop.past
+        other.waveform[...] = self._loop.waveform
+        for _ in range(self._index):
+            other.skip()
+        self._lost = (f"Fell back to ONNX Runtime on the CPU at chunk {self._index}: {error}",)
+        self._loop = other

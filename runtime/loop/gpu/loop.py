@@ -1,0 +1,296 @@
+"""`chunk_loop` on a GPU: the same chunks, with everything between sound and frames on the device.
+
+A chunk is a `chunk_program`, captured once as a CUDA graph and replayed; its inputs are the waveform and the control
+words. The hot path never allocates, rebinds or captures again, except once for each other number of steps.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from itertools import accumulate
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ...bundle.contract import audio_state_names, carried_sizes
+from ...errors import EngineError
+from ...machine.cuda import CudaEvent, CudaGraph, PinnedPool
+from ...spec import ModelSpec
+from ..carry import Past, Path
+from ..device_frames import DeviceFrames
+from ..host_loop import Frames, Reference, not_finite, require_finite
+from ..solvers import schedule_of
+from .kernels import FLOAT, POINTER, WORD
+from .program import (
+    CHECKED,
+    RING,
+    Argument,
+    At,
+    Buffer,
+    Copy,
+    Lap,
+    Launch,
+    Operation,
+    Run,
+    bindings,
+    chunk_buffers,
+    chunk_program,
+    constants,
+    control_words,
+)
+from .shared import Device, DeviceEngine
+
+# Two runs of the same work may differ in the order of their sums, by a code here and there.
+_SAME_CODES = 0.5
+# Chunks of frames in page-locked memory of the host: one is shown, one waits, one is rendered.
+_LENT = 3
+
+
+class DeviceChunkLoop:
+    """Renders consecutive chunks of one session on a GPU; see `ChunkLoop`, whose interface it has.
+
+    Attributes:
+        past: what the next chunk begins with, None for the portrait; may be set to what it was earlier.
+        on_device: the last chunk's new frames in device memory, overwritten after `RING` more chunks.
+        notes: why chunks are not replayed as a CUDA graph, if they are not.
+    """
+
+    def __init__(
+        self,
+        device: Device,
+        engines: Mapping[str, DeviceEngine],
+        spec: ModelSpec,
+        reference: Reference,
+        seed: int,
+        *,
+        capture: bool = True,
+    ) -> None:
+        """Allocate the session's memory, run a chunk once, capture it, and compare the replay with it.
+
+        Args:
+            device: the GPU; its arena is large enough for `engines`.
+            engines: by graph name.
+            spec: the model.
+            reference: the portrait and its latents.
+            seed: of the noise, taken modulo 2**64.
+            capture: whether to replay chunks as a CUDA graph.
+
+        Raises:
+            EngineError: the GPU has too little memory, or an engine does not fit the contract.
+        """
+        self._device, self._stream, self._spec, self._seed = device, device.stream, spec, seed
+        self._buffers = chunk_buffers(spec, {name: engine.graph for name, engine in engines.items()})
+        self._new = Buffer(self._buffers["ring"].shape[1:], "uint8")
+        self._laps: dict[str, CudaEvent] = {}
+        self._programs: dict[int, tuple[Operation, ...]] = {}
+        self._graphs: dict[int, CudaGraph | None] = {}
+        self._index = self._rendered = 0
+        self.past: Past | None = None
+        self.on_device: DeviceFrames | None = None
+        self._past_on_device: Past | None = None
+        with device.turn:
+            device.cuda.activate()
+            self._allocate(engines, reference)
+            # The first run compiles and loads kernels: seconds that must not fall into the first chunk.
+            self._write_control(spec.schedule())
+            self._work(spec.steps)
+            self._stream.synchronize()
+            uncaptured = self._rehearse() if capture else "it was not asked for"
+        for engine in engines.values():
+            engine.keep_kernels()
+        self.notes: tuple[str, ...] = (f"Chunks run without a CUDA graph: {uncaptured}.",) if uncaptured else ()
+
+    @property
+    def waveform(self) -> NDArray[np.float32]:
+        """The buffer that takes the chunk's audio window, [window_samples] float32, before `render`."""
+        return self._waveform
+
+    def skip(self) -> None:
+        """Leave one chunk out: the next one goes on from the same past, with its own noise."""
+        self._index += 1
+
+    def render(self, steps: int, frame_step: int = 1) -> tuple[Frames, dict[str, float]]:
+        """Render the next chunk from `waveform`; see `ChunkLoop.render`. The seconds per stage are the GPU's.
+
+        Raises:
+            NumericalError: a stage gave NaN or Inf; names the stage.
+            EngineError: the GPU failed, or there are more steps than the session was opened for.
+        """
+        if steps > self._spec.steps:
+            raise EngineError(f"The session was opened for {self._spec.steps} steps, not {steps}; open it for more.")
+        levels, slot = schedule_of(self._spec, steps), self._slot()
+        with self._device.turn:
+            self._device.cuda.activate()
+            self._write_control(levels)
+            # What lies on the device is no longer the past that the host knows, until all of it has been checked.
+            self._past_on_device = None
+            graph = self._graph(steps)
+            if graph is None:
+                self._work(steps)
+            else:
+                graph.launch(self._stream)
+            self._stream.copy(slot, self._address(self._new_frames), self._new.nbytes)
+            frames = self._download_frames()
+            self._require_finite()
+        self._index += 1
+        self._rendered += 1
+        if self._spec.carry == "noisy":
+            self.past = Path(levels, self._carried[: len(levels)].copy())
+        else:
+            self.past = self._carried[0].copy()
+        self._past_on_device = self.past
+        height, width, channels = self._new.shape[1:]
+        shape = (len(frames), height, width, channels)
+        self.on_device = DeviceFrames(slot, shape, frames[0].nbytes, self._memory).every(frame_step, len(frames))
+        return frames[::frame_step], self._seconds()
+
+    def _allocate(self, engines: Mapping[str, DeviceEngine], reference: Reference) -> None:
+        """One block of device memory with the constants in it, the engines bound to it, and memory of the host."""
+        cuda, spec = self._device.cuda, self._spec
+        ends = list(accumulate(buffer.room for buffer in self._buffers.values()))
+        self._offsets, size = dict(zip(self._buffers, [0, *ends], strict=False)), ends[-1]
+        self._memory = cuda.device_memory(size)
+        self._stream.clear(self._memory.address, size)
+        for name, values in constants(spec, reference).items():
+            self._stream.upload(self._address(name), values)
+        # Where GPU and CPU share memory, the values may still be read after the call.
+        self._stream.synchronize()
+        self._engines = {
+            graph: engines[graph].bind(
+                self._stream,
+                {tensor: self._address(buffer) for tensor, buffer in names.items()},
+                carried_sizes(spec),
+                self._device.arena,
+            )
+            for graph, names in bindings(spec).items()
+        }
+        self._waveform = cuda.pinned((spec.window_samples,), np.float32)
+        self._control = cuda.pinned(self._buffers["control"].shape, np.uint32)
+        self._flags = cuda.pinned(self._buffers["flags"].shape, np.uint32)
+        self._lent = PinnedPool(cuda, self._new.shape, np.uint8, _LENT)
+        self._carried = cuda.pinned(self._buffers[self._past_buffer].shape, np.float32)
+        self._started = cuda.event()
+
+    def _slot(self) -> int:
+        """Where the chunk's frames stay on the device until `RING` more have been rendered."""
+        return self._address(At("ring", self._rendered % RING * self._new.nbytes))
+
+    @property
+    def _new_frames(self) -> At:
+        return At("frames", self._buffers["frames"].nbytes - self._new.nbytes)
+
+    @property
+    def _past_buffer(self) -> str:
+        return "path" if self._spec.carry == "noisy" else "carried"
+
+    def _address(self, place: str | At) -> int:
+        name, offset = (place, 0) if isinstance(place, str) else (place.buffer, place.offset)
+        return self._memory.address + self._offsets[name] + offset
+
+    def _write_control(self, levels: tuple[float, ...]) -> None:
+        past = self.past
+        if past is not None and past is not self._past_on_device:
+            values = past.latents if isinstance(past, Path) else past
+            self._stream.upload(self._address(self._past_buffer), np.ascontiguousarray(values))
+            self._past_on_device = past
+        self._control[...] = control_words(levels, self._seed, self._index, past, self._control.size)
+
+    def _work(self, steps: int) -> None:
+        """Put one chunk into the stream."""
+        stream = self._stream
+        stream.upload(self._address("waveform"), self._waveform)
+        stream.upload(self._address("control"), self._control)
+        stream.record(self._started)
+        for operation in self._program(steps):
+            self._put(operation)
+        stream.download(self._flags, self._address("flags"))
+        stream.download(self._carried, self._address(self._past_buffer))
+
+    def _download_frames(self) -> Frames:
+        """The new frames once all work is done, in page-locked memory unless all of that is held by somebody."""
+        lent = self._lent.lend()
+        frames: Frames = np.empty(self._new.shape, np.uint8) if lent is None else lent
+        self._stream.download(frames, self._address(self._new_frames))
+        self._stream.synchronize()
+        return frames
+
+    def _put(self, operation: Operation) -> None:
+        match operation:
+            case Run(graph):
+                self._engines[graph].enqueue()
+            case Launch(kernel, items, arguments, blocks):
+                typed = [self._argument(argument) for argument in arguments]
+                values, types = zip(*typed, strict=True)
+                self._device.kernels.launch(self._stream, kernel, items, values, types, blocks)
+            case Copy(target, source, nbytes):
+                self._stream.copy(self._address(target), self._address(source), nbytes)
+            case Lap(stage):
+                if stage not in self._laps:
+                    self._laps[stage] = self._device.cuda.event()
+                self._stream.record(self._laps[stage])
+
+    def _argument(self, argument: Argument) -> tuple[float, type]:
+        if isinstance(argument, str | At):
+            return self._address(argument), POINTER
+        return argument, FLOAT if isinstance(argument, float) else WORD
+
+    def _program(self, steps: int) -> tuple[Operation, ...]:
+        if steps not in self._programs:
+            self._programs[steps] = chunk_program(self._spec, self._buffers, schedule_of(self._spec, steps))
+        return self._programs[steps]
+
+    def _graph(self, steps: int) -> CudaGraph | None:
+        if self.notes:
+            return None
+        if steps not in self._graphs:
+            try:
+                self._graphs[steps] = self._capture(steps)
+            except EngineError:
+                self._graphs[steps] = None
+        return self._graphs[steps]
+
+    def _capture(self, steps: int) -> CudaGraph:
+        return self._stream.capture(lambda: self._work(steps))
+
+    def _rehearse(self) -> str:
+        """Capture the chunk that has just been run, and compare; returns "" or the reason to run without a graph."""
+        if any(engine.uncapturable() for engine in self._engines.values()):
+            # Kernels may have been compiled beside the first run, to be used from the next one on.
+            self._work(self._spec.steps)
+            self._stream.synchronize()
+        for name, engine in self._engines.items():
+            if reason := engine.uncapturable():
+                return f"{name}: {reason}"
+        expected = self._download_frames().astype(np.int16)
+        try:
+            graph = self._capture(self._spec.steps)
+        except EngineError as error:
+            return str(error).rstrip(".")
+        self._stream.clear(self._address("frames"), self._buffers["frames"].nbytes)
+        graph.launch(self._stream)
+        apart = float(np.abs(self._download_frames() - expected).mean())
+        if not apart <= _SAME_CODES:
+            return f"its frames were {apart:.1f} codes away from those without it"
+        self._graphs[self._spec.steps] = graph
+        return ""
+
+    def _require_finite(self) -> None:
+        failed = [stage for stage, flag in zip(CHECKED, self._flags, strict=True) if flag]
+        if not failed:
+            return
+        if failed[0] == "dit":
+            # The audio keys and values are looked at only now: they are too many for every chunk.
+            for name in audio_state_names(self._spec):
+                buffer = self._buffers[name]
+                values = np.empty(buffer.shape, buffer.dtype)
+                self._stream.download(values, self._address(name))
+                self._stream.synchronize()
+                require_finite(values, "conditioner")
+        raise not_finite(failed[0])
+
+    def _seconds(self) -> dict[str, float]:
+        seconds, earlier = {}, self._started
+        for stage, event in self._laps.items():
+            seconds[stage] = event.seconds_since(earlier)
+            earlier = event
+        return seconds

@@ -1,0 +1,239 @@
+"""One chunk of video from one window of audio: the static-dynamic loop over five engines.
+
+In: a window of samples, the session's carried latents, a seed. Out: uint8 frames. All buffers are bound once;
+the audio keys and values go from the conditioner to the denoiser without a copy, and so do the latents to the
+decoder.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..bundle.contract import audio_state_names, carried_sizes, chunk_sizes
+from ..engines.interface import Engine, Execution
+from ..errors import NumericalError
+from ..spec import ModelSpec
+from .carry import Carry, CleanCarry, NoisyCarry, Past
+from .color import ColorMatcher
+from .device_frames import DeviceFrames
+from .noise import normal
+from .solvers import denoise, schedule_of
+
+Frames = NDArray[np.uint8]
+STAGES = ("audio_encoder", "conditioner", "denoise", "vae_decoder", "color_match", "vae_encoder")
+
+
+@dataclass(frozen=True)
+class Reference:
+    """What the loop knows of the portrait: uint8 [H, W, 3], and its latents [1, C, k, h, w] float32."""
+
+    portrait: Frames
+    latents: NDArray[np.float32]
+
+
+def encode_reference(spec: ModelSpec, vae_encoder: Engine, portrait: Frames) -> Reference:
+    """Encode the portrait, repeated over a chunk, once.
+
+    Raises:
+        NumericalError: the encoder gave NaN or Inf.
+    """
+    execution = vae_encoder.prepare(sizes=chunk_sizes(spec))
+    execution.buffers["frames"][...] = portrait
+    execution.run()
+    latents = execution.buffers["latents"]
+    require_finite(latents, "vae_encoder")
+    return Reference(portrait, latents)
+
+
+class Loop(Protocol):
+    """Renders consecutive chunks of one session; `ChunkLoop` says what each name means.
+
+    Attributes:
+        past: what the next chunk begins with.
+    """
+
+    past: Past | None
+
+    @property
+    def on_device(self) -> DeviceFrames | None:
+        """The last chunk's new frames in a GPU's memory, None without one."""
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What the report should say about how it runs."""
+
+    @property
+    def waveform(self) -> NDArray[np.float32]:
+        """Takes the chunk's audio window."""
+
+    def skip(self) -> None:
+        """Leave one chunk out."""
+
+    def render(self, steps: int, frame_step: int = 1) -> tuple[Frames, dict[str, float]]:
+        """Render the next chunk."""
+
+
+LoopMaker = Callable[[ModelSpec, Reference, int], Loop]
+"""Makes a session's loop from the model, the portrait and a seed."""
+
+
+class ChunkLoop:
+    """Renders consecutive chunks of one session; holds its buffers and carried latents."""
+
+    on_device: DeviceFrames | None = None
+    notes: tuple[str, ...] = ()
+
+    def __init__(self, engines: Mapping[str, Engine], spec: ModelSpec, reference: Reference, seed: int) -> None:
+        """Bind every engine to this session's buffers; raises `EngineError` if one does not fit."""
+        self._spec, self._seed = spec, seed
+        self._index = 0
+        self._audio = engines["audio_encoder"].prepare()
+        self._conditioner = engines["conditioner"].prepare()
+        shared = {name: self._conditioner.buffers[name] for name in audio_state_names(spec)}
+        self._dit = engines["dit"].prepare(shared)
+        self._decoder = engines["vae_decoder"].prepare(
+            {"latents": self._dit.buffers["latents"]} if spec.batch == 1 else None
+        )
+        self._dit.buffers["reference"][...] = reference.latents
+        self._frame_windows = frame_windows(spec)
+        static = reference.latents[0, :, :1].copy()
+        self._carry: Carry
+        self._reencoding: tuple[CleanCarry, Execution] | None = None
+        if spec.carry == "clean":
+            clean = CleanCarry(static)
+            encoder = engines["vae_encoder"].prepare(sizes=carried_sizes(spec))
+            self._carry, self._reencoding = clean, (clean, encoder)
+        else:
+            self._carry = NoisyCarry(spec.carried_latents, static)
+        self._matcher = ColorMatcher(reference.portrait, spec.color_match) if spec.color_match else None
+        self._guided = np.zeros(spec.latent_shape, np.float32)
+
+    @property
+    def waveform(self) -> NDArray[np.float32]:
+        """The buffer that takes the chunk's audio window, [window_samples] float32, before `render`."""
+        waveform: NDArray[np.float32] = self._audio.buffers["waveform"][0]
+        return waveform
+
+    @property
+    def past(self) -> Past | None:
+        """What the next chunk begins with, None for the portrait; may be set to what it was earlier."""
+        return self._carry.past
+
+    @past.setter
+    def past(self, past: Past | None) -> None:
+        self._carry.past = past
+
+    def skip(self) -> None:
+        """Leave one chunk out: the next one goes on from the same past, with its own noise."""
+        self._index += 1
+
+    def render(self, steps: int, frame_step: int = 1) -> tuple[Frames, dict[str, float]]:
+        """Render the next chunk from `waveform`.
+
+        Args:
+            steps: denoise steps; the spec's own number takes the spec's own timesteps.
+            frame_step: give every frame_step-th frame only, beginning with the first.
+
+        Returns:
+            The chunk's new frames, a fresh uint8 array [ceil(new_frames / frame_step), H, W, 3], and seconds per
+            stage.
+
+        Raises:
+            NumericalError: a stage gave NaN or Inf; names the stage.
+            EngineError: an engine failed.
+        """
+        clock = _StageClock()
+        self._audio.run()
+        features = self._audio.buffers["audio_features"]
+        require_finite(features, "audio_encoder")
+        clock.lap("audio_encoder")
+        np.take(features, self._frame_windows, axis=0, out=self._conditioner.buffers["audio_features"][0], mode="clip")
+        self._conditioner.run()
+        clock.lap("conditioner")
+        latents = self._dit.buffers["latents"][0]
+        denoise(latents, schedule_of(self._spec, steps), self._spec.solver, self._carry, self._noise, self._velocity)
+        clock.lap("denoise")
+        if self._spec.batch > 1:
+            self._decoder.buffers["latents"][0] = latents
+        self._decoder.run()
+        # uint8 frames cannot hold a NaN, so the decoder reports the mean magnitude before the conversion.
+        require_finite(self._decoder.buffers["magnitude"], "vae_decoder")
+        frames: Frames = self._decoder.buffers["frames"]
+        new = frames[-self._spec.new_frames :: frame_step]
+        clock.lap("vae_decoder")
+        if self._matcher is not None:
+            # A clean carry encodes the frames between as well.
+            self._matcher.apply(new if self._reencoding is None else frames)
+            clock.lap("color_match")
+        if self._reencoding is not None:
+            carry, encoder = self._reencoding
+            encoder.buffers["frames"][...] = frames[-self._spec.carried_frames :]
+            encoder.run()
+            carried = encoder.buffers["latents"]
+            require_finite(carried, "vae_encoder")
+            carry.advance(carried[0])
+            clock.lap("vae_encoder")
+        self._index += 1
+        return new.copy(), clock.seconds
+
+    def _noise(self, draw: int) -> NDArray[np.float32]:
+        return normal(self._spec.latent_shape, self._seed, self._index, draw)
+
+    def _velocity(self, t: float) -> NDArray[np.float32]:
+        buffers = self._dit.buffers
+        buffers["timestep"][0] = t
+        if self._spec.batch > 1:
+            buffers["latents"][1] = buffers["latents"][0]
+        self._dit.run()
+        velocity: NDArray[np.float32] = buffers["velocity"]
+        if not np.isfinite(velocity).all():
+            for name, state in self._conditioner.buffers.items():
+                require_finite(state, "conditioner" if name != "audio_features" else "audio_encoder")
+            require_finite(velocity, "dit")
+        if self._spec.batch == 1:
+            velocity = velocity[0]
+            return velocity
+        # v = v_uncond + s (v_cond - v_uncond)
+        np.subtract(velocity[0], velocity[1], out=self._guided)
+        self._guided *= np.float32(self._spec.guidance_scale)
+        self._guided += velocity[1]
+        return self._guided
+
+
+class _StageClock:
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+        self._last = time.perf_counter()
+
+    def lap(self, stage: str) -> None:
+        now = time.perf_counter()
+        self.seconds[stage] = now - self._last
+        self._last = now
+
+
+def frame_windows(spec: ModelSpec) -> NDArray[np.intp]:
+    """Feature indices [chunk_frames, feature_window] around each of the window's last frames, clamped to it."""
+    half = spec.feature_window // 2
+    centres = np.arange(spec.window_frames - spec.chunk_frames, spec.window_frames)
+    windows = centres[:, None] + np.arange(-half, half + 1)
+    clamped: NDArray[np.intp] = np.clip(windows, 0, spec.window_frames - 1)
+    return clamped
+
+
+def require_finite(values: NDArray[np.floating], stage: str) -> None:
+    """Raise `NumericalError` if a value is NaN or Inf."""
+    if not np.isfinite(values).all():
+        raise not_finite(stage)
+
+
+def not_finite(stage: str) -> NumericalError:
+    """The error of a stage that gave NaN or Inf."""
+    return NumericalError(
+        f"Stage {stage!r} produced NaN or Inf; export the bundle again with --precision fp32, or check the checkpoint."
+    )

@@ -1,0 +1,1 @@
+"""What this machine has and may use: processor, memory, containers, GPUs and their libraries."""

@@ -1,0 +1,1 @@
+"""Connections and requests: who is let in, how many, and what may be asked."""

@@ -1,0 +1,142 @@
+"""Who may ask for what: host, token, origin; and what every answer says to the browser."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import secrets
+
+from aiohttp import web
+from aiohttp.typedefs import Handler, Middleware
+
+from ..metrics import Metrics
+from ..settings import Settings
+from .names import LOOPBACK_NAMES, host_name, origin_netloc
+
+COOKIE = "rap-serve"
+_OPEN_PATHS = frozenset({"/healthz"})
+_SAFE_METHODS = frozenset({"GET", "HEAD"})
+_HEADERS = {
+    "Content-Security-Policy": (
+        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob:; media-src 'self' blob:; "
+        "connect-src 'self'; worker-src 'self'; manifest-src 'self'; base-uri 'none'; form-action 'none'; "
+        "frame-ancestors 'none'"
+    ),
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "Permissions-Policy": "microphone=(self), camera=(), geolocation=()",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+}
+
+
+class Guard:
+    """A middleware that refuses before any handler runs."""
+
+    def __init__(self, settings: Settings, metrics: Metrics) -> None:
+        """Remember a digest of the token that is worth nothing after a restart."""
+        self._settings, self._metrics = settings, metrics
+        self._origins = {origin.rstrip("/").lower() for origin in settings.origins}
+        named = (host_name(origin_netloc(origin) or "") for origin in self._origins)
+        self._names = LOOPBACK_NAMES | {name for name in named if name is not None}
+        key = secrets.token_bytes(32)
+        self._cookie = hmac.new(key, (settings.token or "").encode(), hashlib.sha256).hexdigest()
+
+    def refusal(self, request: web.Request) -> web.Response | None:
+        """The answer to a request that must not be served, else None."""
+        if not self._host_is_ours(request):
+            return self._refuse(request, 421, "host", "This name is not the kiosk's; open it by its own address.")
+        if not self._origin_is_ours(request):
+            return self._refuse(
+                request, 403, "origin", "Another site's page may not use this kiosk; open the kiosk's own page."
+            )
+        if request.path not in _OPEN_PATHS and not self._token_fits(request):
+            return self._refuse(
+                request, 401, "token", "This kiosk needs its token; open its address with ?token= and the token."
+            )
+        return None
+
+    def welcome(self, request: web.Request) -> web.Response | None:
+        """Turn a right token in the page's address into a cookie, so that it does not stay in the address bar."""
+        if self._settings.token is None or request.path != "/" or "token" not in request.query:
+            return None
+        answer = web.Response(status=303, headers={"Location": "/"})
+        answer.set_cookie(
+            COOKIE, self._cookie, httponly=True, samesite="Strict", secure=self._settings.certificate is not None
+        )
+        return answer
+
+    def _refuse(self, request: web.Request, status: int, reason: str, message: str) -> web.Response:
+        self._metrics.refused.add(label=reason)
+        return refusal(status, reason, message)
+
+    def _host_is_ours(self, request: web.Request) -> bool:
+        hosts = request.headers.getall("Host", [])
+        if len(hosts) > 1:
+            return False
+        # A foreign name that resolves to this machine would make a foreign page same-origin.
+        return not self._settings.loopback or (hosts != [] and host_name(hosts[0]) in self._names)
+
+    def _origin_is_ours(self, request: web.Request) -> bool:
+        if request.method in _SAFE_METHODS and request.headers.get("Upgrade", "").lower() != "websocket":
+            return True
+        origin = request.headers.get("Origin")
+        if origin is None:
+            # Browsers always send it here; other programs act for nobody but themselves.
+            return True
+        if origin.lower() in self._origins:
+            return True
+        # "null" and the like have no host.
+        return origin_netloc(origin) == request.headers.get("Host", "").lower()
+
+    def _token_fits(self, request: web.Request) -> bool:
+        if self._settings.token is None:
+            return True
+        scheme, _, bearer = request.headers.get("Authorization", "").partition(" ")
+        candidates = [
+            (bearer.strip() if scheme.lower() == "bearer" else "", self._settings.token),
+            (request.cookies.get(COOKIE, ""), self._cookie),
+            (request.query.get("token", "") if request.path == "/" else "", self._settings.token),
+        ]
+        # Every comparison is made, so that the time tells nothing.
+        fits = [hmac.compare_digest(_bytes(given), _bytes(wanted)) for given, wanted in candidates]
+        return any(fits)
+
+
+def middleware(guard: Guard) -> Middleware:
+    """The guard as aiohttp takes it."""
+
+    @web.middleware
+    async def guarded(request: web.Request, handler: Handler) -> web.StreamResponse:
+        # A response is a mapping too, which may be empty: its presence decides, not its truth.
+        if (refused := guard.refusal(request)) is not None:
+            return refused
+        if (welcome := guard.welcome(request)) is not None:
+            return welcome
+        return await handler(request)
+
+    return guarded
+
+
+async def add_headers(request: web.Request, response: web.StreamResponse) -> None:
+    """Signal handler that runs for every answer of the application."""
+    set_headers(response)
+
+
+def set_headers(response: web.StreamResponse) -> None:
+    """Say what the browser may do with an answer."""
+    for name, value in _HEADERS.items():
+        response.headers[name] = value
+    response.headers.setdefault("Cache-Control", "no-store")
+    # aiohttp would name its version.
+    response.headers["Server"] = "rap-serve"
+
+
+def refusal(status: int, reason: str, message: str, **headers: str) -> web.Response:
+    """An error as JSON: one word for programs and one sentence for people."""
+    return web.json_response({"error": {"reason": reason, "message": message}}, status=status, headers=headers)
+
+
+def _bytes(text: str) -> bytes:
+    # Bytes of a header that are no UTF-8 come as surrogates.
+    return text.encode("utf-8", "surrogateescape")

@@ -1,0 +1,1 @@
+"""One viewer's stream: samples become chunks, in turn and in time."""

@@ -1,0 +1,264 @@
+"""`Session`: one viewer's stream, from pushed samples to chunks of frames."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from types import MappingProxyType, TracebackType
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import EngineError, NumericalError, SessionError
+from ..inputs.audio import Resampler, to_float
+from ..inputs.silence import SilenceDetector
+from ..loop.host_loop import Loop
+from ..machine.home_process import HomeProcess
+from ..spec import ModelSpec
+from .chunk import Chunk
+from .idle import IdleReplay
+from .overload import Decision, Overload, Rung
+from .overload_governor import Governor
+from .sample_buffer import SampleBuffer
+from .turns import Turns
+
+
+class Session:
+    """One viewer's audio, carried latents and clock.
+
+    `push` may be called from one thread and `chunks` from another. Without an overload policy the frames depend on
+    the audio, the seed and the portrait alone, not on how the audio was split or how fast the machine is.
+    """
+
+    def __init__(
+        self,
+        spec: ModelSpec,
+        loop: Loop,
+        sample_rate: int,
+        turns: Turns,
+        overload: Overload | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """Made by `Avatar.session`; `sample_rate` is that of the pushed audio in Hz."""
+        self._spec, self._turns, self._clock = spec, turns, clock
+        self._loop: Loop | None = loop
+        self._notes = loop.notes
+        self._resampler = Resampler(sample_rate, spec.sample_rate)
+        self._buffer = SampleBuffer(spec.window_samples)
+        self._governor = None if overload is None else Governor(overload, spec)
+        self._best = Rung(spec.steps)
+        self._silence, self._idle = SilenceDetector(spec.sample_rate), IdleReplay(spec.idle_replays)
+        self._arrivals: deque[float] = deque()
+        self._rendered = self._arrived = 0
+        self._finished = False
+        self._closed = False
+        self._home = HomeProcess()
+        self._rendering = threading.Lock()
+        self._changed = threading.Condition()
+
+    @property
+    def spec(self) -> ModelSpec:
+        """The model, with the steps and the latency that the avatar was opened with."""
+        return self._spec
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What a report should say about how the chunks have been rendered."""
+        loop = self._loop
+        return self._notes if loop is None else loop.notes
+
+    @property
+    def decisions(self) -> tuple[Decision, ...]:
+        """What the overload controller decided, the oldest first; () without an overload policy."""
+        return () if self._governor is None else self._governor.decisions
+
+    def push(self, pcm: NDArray[Any]) -> None:
+        """Add any number of mono samples.
+
+        Args:
+            pcm: [samples] float32 in -1..1, or int16, at the session's sample rate.
+
+        Raises:
+            AudioError: another dtype or shape, or NaN or Inf among the samples.
+            SessionError: after `finish` or `close`, or in a forked child.
+        """
+        self._home.require()
+        with self._changed:
+            self._require_open()
+            if self._finished:
+                raise SessionError("The session's audio has been finished; open a new session to push more.")
+            self._append(self._resampler.push(to_float(pcm)))
+
+    def finish(self) -> None:
+        """End the audio: what is left becomes ready, and the last chunk ends where the audio ends."""
+        self._home.require()
+        with self._changed:
+            self._require_open()
+            if not self._finished:
+                self._append(self._resampler.flush())
+                self._finished = True
+                if self._buffer.end > self._arrived * self._spec.chunk_samples:
+                    self._arrive()
+                self._changed.notify_all()
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Wait until a chunk is ready; False if none will come, or none came within `timeout` seconds."""
+        self._home.require()
+        with self._changed:
+            self._changed.wait_for(lambda: self._closed or self._finished or self._ready(), timeout)
+            return not self._closed and self._ready()
+
+    def chunks(self) -> Iterator[Chunk]:
+        """Render and yield every chunk that is ready, in the caller's thread.
+
+        Sessions of one avatar take turns, chunk by chunk, in the order in which they ask. Under an overload policy
+        a chunk may be dropped or may fail; it is yielded nevertheless, marked and without frames.
+
+        Raises:
+            NumericalError: a stage gave NaN or Inf; the chunk is not yielded and the session is closed. Under an
+                overload policy only after as many failures in a row as the policy allows.
+            EngineError: an engine failed; likewise.
+            SessionError: after `close`, or in a forked child.
+        """
+        while True:
+            self._home.require()
+            self._require_open()
+            with self._rendering:
+                if not self._ready():
+                    return
+                asked = self._clock()
+                with self._turns.turn():
+                    # Closed while it waited: `close` is waiting for this thread now.
+                    self._require_open()
+                    chunk = self._next(asked)
+            yield chunk
+
+    def close(self) -> None:
+        """End the session: wait for the chunk that is being rendered, if any, and free the buffers; may be repeated.
+
+        In a child that was forked later it does nothing.
+        """
+        if not self._home.is_here:
+            return
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
+        with self._rendering:
+            self._let_go()
+
+    def __enter__(self) -> Session:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _append(self, samples: NDArray[np.float32]) -> None:
+        self._buffer.append(samples)
+        while self._buffer.end >= (self._arrived + 1) * self._spec.chunk_samples:
+            self._arrive()
+
+    def _arrive(self) -> None:
+        now = self._clock()
+        self._arrivals.append(now)
+        if self._governor is not None:
+            self._governor.ready(now)
+        self._arrived += 1
+        self._changed.notify_all()
+
+    def _ready(self) -> bool:
+        return self._arrived > self._rendered
+
+    def _next(self, asked: float) -> Chunk:
+        spec, index = self._spec, self._rendered
+        start = index * spec.chunk_samples
+        stop = start + spec.chunk_samples
+        audio = np.empty(min(stop, self._buffer.end) - start, np.float32)
+        self._buffer.read(start, start + audio.size, audio)
+        chunk = self._render(index, audio, asked)
+        self._rendered += 1
+        self._arrivals.popleft()
+        self._buffer.drop_before(stop)
+        return chunk
+
+    def _render(self, index: int, audio: NDArray[np.float32], asked: float) -> Chunk:
+        spec, loop, governor = self._spec, self._loop, self._governor
+        if loop is None:
+            raise SessionError("The session is closed; open a new one with Avatar.session().")
+        silent = self._silence.is_silent(audio)
+        shown = -(-audio.size // spec.samples_per_frame)
+        chunk = Chunk(
+            frames=np.empty((0, spec.image_size, spec.image_size, 3), np.uint8),
+            audio=audio,
+            pts=index * spec.new_frames / spec.fps,
+            late=False,
+            stats=MappingProxyType({}),
+            duration=shown / spec.fps,
+            silent=silent,
+            captured=self._arrivals[0],
+        )
+        if governor is not None and not governor.admits(index, self._clock()):
+            governor.left_out(index)
+            loop.skip()
+            self._idle.reset()
+            return replace(chunk, dropped=True)
+        again = self._idle.replay(silent)
+        if again is not None:
+            frames, loop.past = again
+            loop.skip()
+            late = governor is not None and governor.replayed(self._clock())
+            return replace(chunk, frames=frames[:shown], late=late)
+        stop = (index + 1) * spec.chunk_samples
+        self._buffer.read(stop - spec.window_samples, stop, loop.waveform)
+        rung, before = self._best if governor is None else governor.rung, loop.past
+        try:
+            frames, stats = loop.render(rung.steps, rung.frame_step)
+        except (NumericalError, EngineError) as error:
+            if governor is None or not governor.forgives(index, str(error)):
+                self._shut()
+                raise
+            # Half a chunk is behind and may hold NaN: the next one begins with the portrait.
+            loop.past = None
+            loop.skip()
+            self._idle.reset()
+            return replace(chunk, failed=True)
+        except BaseException:
+            # A half-rendered chunk leaves carried latents of two chunks behind; going on would show it.
+            self._shut()
+            raise
+        now = self._clock()
+        late = now - asked > spec.chunk_seconds if governor is None else governor.rendered(index, now, now - asked)
+        if rung == self._best:
+            self._idle.rendered(frames, silent, before, loop.past)
+        else:
+            self._idle.reset()
+        kept = -(-shown // rung.frame_step)
+        return replace(
+            chunk,
+            frames=frames[:kept],
+            on_device=None if loop.on_device is None else loop.on_device.every(1, kept),
+            late=late,
+            stats=stats,
+            frame_step=rung.frame_step,
+            steps=rung.steps,
+            reduced=rung != self._best,
+        )
+
+    def _shut(self) -> None:
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
+        self._let_go()
+
+    def _let_go(self) -> None:
+        if self._loop is not None:
+            self._notes, self._loop = self._loop.notes, None
+
+    def _require_open(self) -> None:
+        if self._closed:
+            raise SessionError("The session is closed; open a new one with Avatar.session().")

@@ -1,0 +1,88 @@
+"""What a bundle takes on the processor is added up before anything is allocated."""
+
+import tracemalloc
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from helpers.bundles.tiny import TINY, TINY_CLEAN, TINY_GUIDED, tiny_engines
+from helpers.bundles.tiny_bundle import write_tiny_bundle
+
+from rap_edge.runtime import Avatar
+from rap_edge.runtime.bundle.bundle import MANIFEST_NAME, Bundle, FileInfo, GraphInfo, Manifest
+from rap_edge.runtime.bundle.contract import contract
+from rap_edge.runtime.cli.exit_status import exit_status
+from rap_edge.runtime.engines.cpu_memory import plan_cpu_memory
+from rap_edge.runtime.errors import MemoryPlanError
+from rap_edge.runtime.loading import load_engines
+from rap_edge.runtime.loop.gpu.memory_budget import GIB, MIB
+from rap_edge.runtime.loop.host_loop import ChunkLoop, Reference
+from rap_edge.runtime.spec import FLASHHEAD_LITE, NANO, ModelSpec
+
+
+def manifest(spec: ModelSpec, precision: str = "fp32", graph_bytes: int = 10 * MIB) -> Manifest:
+    state = "float32" if precision == "fp32" else "float16"
+    graphs = {name: GraphInfo(f"{name}.onnx", *ends) for name, ends in contract(spec, state).items()}
+    return Manifest(spec, precision, graphs, {graph.file: FileInfo(graph_bytes, "0" * 64) for graph in graphs.values()})
+
+
+@pytest.mark.parametrize("spec", [TINY, TINY_CLEAN, TINY_GUIDED], ids=lambda spec: spec.name)
+def test_a_session_takes_what_is_planned(spec: ModelSpec) -> None:
+    spec = replace(spec, image_size=512, latent_channels=64, color_match=0.0)
+    engines = tiny_engines(spec)
+    reference = Reference(np.zeros((512, 512, 3), np.uint8), np.zeros((1, *spec.latent_shape), np.float32))
+    tracemalloc.start()
+    try:
+        loop = ChunkLoop(engines, spec, reference, 0)
+        held = [loop.render(spec.steps) for _ in range(2)][-1:]
+        taken, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert held
+    assert plan_cpu_memory(manifest(spec)).session == pytest.approx(taken, rel=0.05)
+
+
+def test_weights_count_once_and_sessions_each() -> None:
+    plan = plan_cpu_memory(manifest(NANO))
+    assert plan.weights == 50 * MIB
+    assert plan.total(3) - plan.total(2) == plan.session
+    assert plan.total() < 150 * MIB
+    assert plan_cpu_memory(manifest(FLASHHEAD_LITE)).total() < GIB
+
+
+def test_a_refusal_says_what_is_needed_and_what_is_there() -> None:
+    plan = plan_cpu_memory(manifest(NANO))
+    plan.require(plan.total())
+    with pytest.raises(MemoryPlanError, match=r"'nano' in fp32 needs at least \d+ MiB of memory and 10 MiB are free"):
+        plan.require(10 * MIB)
+
+
+def test_small_graphs_that_state_huge_pictures_are_refused_before_anything_is_allocated(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root, huge = write_tiny_bundle(tmp_path / "bundle"), replace(TINY, image_size=8192)
+    stated = replace(Bundle.open(root).manifest, spec=huge, graphs=manifest(huge).graphs)
+    (root / MANIFEST_NAME).write_text(stated.to_json())
+    monkeypatch.setattr("rap_edge.runtime.engines.cpu_memory.available_memory", lambda: (16 * GIB, 12 * GIB))
+    tracemalloc.start()
+    try:
+        with pytest.raises(MemoryPlanError, match=r"at least 3\d\.\d GiB of memory and 12\.0 GiB are free"):
+            load_engines(Bundle.open(root))
+        assert tracemalloc.get_traced_memory()[1] < 64 * MIB
+    finally:
+        tracemalloc.stop()
+
+
+def test_full_memory_is_one_sentence_in_the_library_and_in_the_programs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def full(*_: object) -> None:
+        raise MemoryError
+
+    bundle = write_tiny_bundle(tmp_path / "bundle")
+    monkeypatch.setattr("rap_edge.runtime.avatar.load_portrait", full)
+    with pytest.raises(MemoryPlanError, match="memory of this machine is full"):
+        Avatar.open(bundle)
+    assert exit_status("rap-x", full, "Stopped.") == 2
+    assert capsys.readouterr().err.startswith("rap-x: The memory of this machine is full;")
