@@ -18,8 +18,8 @@ from torch_loop import HalfFrameEncoder
 from rap_edge.export.capture.five_graphs import graph_sources
 from rap_edge.export.capture.torch_engine import TorchEngine
 from rap_edge.models.networks import Networks
-from rap_edge.runtime.bundle.bundle import GraphInfo
 from rap_edge.runtime.bundle.contract import contract
+from rap_edge.runtime.bundle.manifest import GraphInfo
 from rap_edge.runtime.engines.interface import resolved_shape
 from rap_edge.runtime.machine.cuda import CudaStream, DeviceMemory
 

@@ -34,11 +34,12 @@ from rap_edge.export.network_source import networks_of
 from rap_edge.export.parity.compare import compare
 from rap_edge.export.stages import Stages
 from rap_edge.models.networks import Networks
-from rap_edge.runtime.bundle.bundle import Bundle, Manifest, recorded
+from rap_edge.runtime.bundle.bundle import Bundle
+from rap_edge.runtime.bundle.manifest import Manifest, recorded
 from rap_edge.runtime.checks.bounds import Whole, argument
 from rap_edge.runtime.errors import RapEdgeError, first_line
 from rap_edge.runtime.loading import LoadedEngines, load_engines
-from rap_edge.runtime.loop.host_loop import Loop, encode_reference
+from rap_edge.runtime.loop.interface import Loop, encode_reference
 from rap_edge.runtime.loop.noise import normal
 from rap_edge.runtime.machine.cuda_driver import query_driver
 from rap_edge.runtime.spec import ModelSpec

@@ -18,7 +18,7 @@ from streams import RATE, EndlessSpeech, Nowhere, handles
 from rap_edge.runtime import AudioError, Avatar, OutputError, RapEdgeError, SilentSpeaker, play
 from rap_edge.runtime.inputs.soundtrack import Soundtrack
 from rap_edge.runtime.outputs.mp4_writer import AAC_RATES, Mp4Writer
-from rap_edge.runtime.outputs.outlets import Showing
+from rap_edge.runtime.outputs.protocols import Showing
 from rap_edge.runtime.outputs.render import render
 from rap_edge.runtime.reports.run_report import RunMeter
 

@@ -14,13 +14,16 @@ from gpu import sound_windows
 from numpy.typing import NDArray
 
 from rap_edge.export.check_inputs import drawn_portrait, drawn_speech
-from rap_edge.export.network_source import RANDOM_SEED, SHIPPED
+from rap_edge.export.network_source import RANDOM_SEED
 from rap_edge.export.parity.compare import compare
 from rap_edge.models import load_networks, random_networks
+from rap_edge.models.nano import SHIPPED
 from rap_edge.models.networks import Networks
+from rap_edge.models.presets import NANO, PRESETS
 from rap_edge.runtime.errors import RapEdgeError, first_line
-from rap_edge.runtime.loop.host_loop import ChunkLoop, Loop, Reference, encode_reference
-from rap_edge.runtime.spec import NANO, PRESETS, ModelSpec
+from rap_edge.runtime.loop.host_loop import ChunkLoop
+from rap_edge.runtime.loop.interface import Loop, Reference, encode_reference
+from rap_edge.runtime.spec import ModelSpec
 
 SEED = 0
 HEAD = (
@@ -85,7 +88,7 @@ def networks_of(name: str) -> Networks:
         return random_networks(spec, RANDOM_SEED)
     if (SHIPPED / "dit" / "model.safetensors").is_file():
         return load_networks(SHIPPED)
-    from rap_edge.models.own_checkpoint import read_own_configs
+    from rap_edge.models.checkpoints.own import read_own_configs
 
     return random_networks(spec, RANDOM_SEED, configs=read_own_configs(SHIPPED))
 

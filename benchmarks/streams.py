@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rap_edge.runtime import Avatar, LiveTimes, Player, SilentSpeaker
-from rap_edge.runtime.outputs.outlets import Showing
-from rap_edge.runtime.outputs.play import Pump
+from rap_edge.runtime.outputs.protocols import Showing
+from rap_edge.runtime.outputs.pump import Pump
 from rap_edge.runtime.session.overload import Overload
 
 RATE = 16000

@@ -17,7 +17,7 @@ from torch.utils._pytree import tree_map_only
 
 from rap_edge.export.capture.five_graphs import FrameEncoder, graph_sources
 from rap_edge.models.networks import Networks
-from rap_edge.runtime.loop.host_loop import frame_windows
+from rap_edge.runtime.loop.interface import frame_windows
 
 Noise = Callable[[int, int], Tensor]
 """Standard normal numbers [C, k, h, w] of a chunk and a draw."""

@@ -25,8 +25,6 @@ from rap_edge.runtime.engines.onnxruntime_engine import cpu_name, load_engines
 from rap_edge.runtime.errors import OutputError
 from rap_edge.runtime.machine.available import available_cores
 
-from .choose.layers_to_quantize import find_layers, measure_damages, measure_gains
-from .context import Context, Settings
 from .journal import Journal, key_of
 from .judge.gates import Figure, judge, require, speed_figure
 from .judge.quality import Bytes, talk_chunks, talk_frames
@@ -34,10 +32,12 @@ from .judge.race import race
 from .judge.reference import fp32_engines
 from .quantize.variants import prepare
 from .record.clips import Material, drawn_material, file_material
-from .record.steps import choose_observers, get_set, observe_ranges
-from .results import Calibration
+from .steps.choosing import find_layers, measure_damages, measure_gains
+from .steps.context import Context, Settings
+from .steps.observing import choose_observers, get_set, observe_ranges
 from .targets import choose_target
 from .write.ledger import Evidence, make_ledger
+from .write.results import Calibration
 from .write.write_bundle import write_bundle
 
 

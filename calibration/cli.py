@@ -13,7 +13,7 @@ from rap_edge.runtime.cli.extras import needs_extra
 from rap_edge.runtime.cli.progress import say
 
 if TYPE_CHECKING:
-    from .results import Calibration
+    from .write.results import Calibration
 
 PRECISIONS = ("int8", "fp8")
 
@@ -67,7 +67,7 @@ def _run(arguments: argparse.Namespace) -> Calibration:
     from rap_edge.export.stages import Stages
 
     from .calibrator import Request, calibrate
-    from .context import Settings
+    from .steps.context import Settings
 
     say(f"rap-calibrate: loading {arguments.bundle!r} ...")
     request = Request(

@@ -20,7 +20,8 @@ from cuda.bindings import driver as cuda_driver
 from OpenGL import GL
 
 from rap_edge.runtime import Avatar, Chunk, RapEdgeError, Session
-from rap_edge.runtime.inputs.audio import read_audio, to_mono
+from rap_edge.runtime.inputs.audio_file import read_audio
+from rap_edge.runtime.inputs.convert import to_mono
 from rap_edge.runtime.outputs.sdl import load_sdl, sdl_error
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from rap_edge.runtime import Avatar, OutputError, RapEdgeError
 from rap_edge.runtime.cli.progress import Progress
-from rap_edge.runtime.inputs.audio import read_audio
+from rap_edge.runtime.inputs.audio_file import read_audio
 from rap_edge.runtime.inputs.soundtrack import Soundtrack
 from rap_edge.runtime.outputs.mp4_writer import AAC_RATES, Mp4Writer
 from rap_edge.runtime.outputs.render import render

@@ -12,7 +12,8 @@ from pathlib import Path, PurePosixPath
 
 import onnx_ir as ir
 
-from rap_edge.runtime.bundle.bundle import MANIFEST_NAME, Bundle, FileInfo, Manifest, hash_file
+from rap_edge.runtime.bundle.bundle import Bundle, hash_file
+from rap_edge.runtime.bundle.manifest import MANIFEST_NAME, FileInfo, Manifest
 from rap_edge.runtime.bundle.pending_file import short_name
 from rap_edge.runtime.checks.bounds import shown
 from rap_edge.runtime.cli.interrupt import held_interrupt

@@ -14,8 +14,10 @@ from numpy.typing import NDArray
 
 from rap_edge.runtime.bundle.bundle import Bundle
 from rap_edge.runtime.errors import BundleError
-from rap_edge.runtime.inputs.audio import Resampler, read_audio, to_mono
+from rap_edge.runtime.inputs.audio_file import read_audio
+from rap_edge.runtime.inputs.convert import to_mono
 from rap_edge.runtime.inputs.picture.portrait import load_portrait
+from rap_edge.runtime.inputs.resampler import Resampler
 from rap_edge.runtime.inputs.sound_container import BUNDLE_CONTAINERS, CONTAINERS
 from rap_edge.runtime.spec import ModelSpec
 

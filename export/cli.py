@@ -11,6 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from rap_edge.models.presets import PRESETS, load_spec
 from rap_edge.runtime.bundle.bundle import Bundle
 from rap_edge.runtime.cli.exit_status import exit_status
 from rap_edge.runtime.cli.extras import needs_extra
@@ -18,7 +19,6 @@ from rap_edge.runtime.cli.progress import say
 from rap_edge.runtime.errors import ExportError
 from rap_edge.runtime.machine.available import available_cores
 from rap_edge.runtime.machine.tensorrt_modules import BACKENDS
-from rap_edge.runtime.spec import PRESETS, load_spec
 
 if TYPE_CHECKING:
     from .exporter import ExportReport

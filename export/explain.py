@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
-from rap_edge.runtime.bundle.bundle import Bundle, recorded
+from rap_edge.runtime.bundle.bundle import Bundle
+from rap_edge.runtime.bundle.manifest import recorded
 from rap_edge.runtime.checks.bounds import Real, Text
 from rap_edge.runtime.errors import BundleError
 

@@ -26,8 +26,8 @@ from onnx_ir.passes.common import LiftConstantsToInitializersPass, ShapeInferenc
 from torch import nn
 
 from rap_edge.models.networks import Networks
-from rap_edge.runtime.bundle.bundle import GoldenInfo, GraphInfo, Island, Manifest
 from rap_edge.runtime.bundle.contract import chunk_sizes, contract
+from rap_edge.runtime.bundle.manifest import GoldenInfo, GraphInfo, Island, Manifest
 from rap_edge.runtime.engines.interface import Engine
 from rap_edge.runtime.engines.onnxruntime_engine import OnnxRuntimeEngine
 from rap_edge.runtime.errors import ExportError, NumericalError
@@ -64,7 +64,8 @@ from .passes.token_rows import token_rows
 from .plans.choice import EngineChoice
 from .plans.make_plans import PlansReport, build_plans, with_plans
 from .precision.activations import Peaks
-from .precision.precision import FP16_MAX, RULES, ActivationRange, check_finite, to_fp16
+from .precision.rules import FP16_MAX, RULES, ActivationRange
+from .precision.to_fp16 import check_finite, to_fp16
 from .stages import Stages
 
 ROLLOUT_CHUNKS = 8

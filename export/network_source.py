@@ -6,12 +6,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
-from rap_edge.runtime.bundle.bundle import Manifest, recorded
+from rap_edge.models.nano import SHIPPED
+from rap_edge.models.presets import NANO
+from rap_edge.runtime.bundle.manifest import Manifest, recorded
 from rap_edge.runtime.checks.bounds import Text, Whole, shown
 from rap_edge.runtime.errors import CheckpointError, ExportError
-from rap_edge.runtime.spec import NANO, ModelSpec
+from rap_edge.runtime.spec import ModelSpec
 
-SHIPPED = Path(__file__).resolve().parent.parent / "models" / "nano" / "weights"
 RANDOM_SEED = 0
 _PATH = Text(4096)
 

@@ -4,20 +4,20 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .load import load_dit as load_dit
-    from .load import load_networks as load_networks
+    from .checkpoints.load import load_dit as load_dit
+    from .checkpoints.load import load_networks as load_networks
+    from .checkpoints.own import save_networks as save_networks
     from .networks import NetworkConfigs as NetworkConfigs
     from .networks import Networks as Networks
     from .networks import random_networks as random_networks
-    from .own_checkpoint import save_networks as save_networks
 
 _HOMES = {
-    "load_dit": "load",
-    "load_networks": "load",
+    "load_dit": "checkpoints.load",
+    "load_networks": "checkpoints.load",
     "NetworkConfigs": "networks",
     "Networks": "networks",
     "random_networks": "networks",
-    "save_networks": "own_checkpoint",
+    "save_networks": "checkpoints.own",
 }
 
 __all__ = ["NetworkConfigs", "Networks", "load_dit", "load_networks", "random_networks", "save_networks"]

@@ -16,7 +16,7 @@ from .dit import DiT, DiTConfig
 from .vae import LtxVae, LtxVaeConfig, Vae
 
 if TYPE_CHECKING:
-    from .nano.vae import NanoVAEConfig
+    from .nano_vae import NanoVAEConfig
 
 
 @dataclass(frozen=True)
@@ -165,7 +165,7 @@ def _random_vae(config: LtxVaeConfig | NanoVAEConfig, generator: torch.Generator
             vae = LtxVae(config)
         vae.to(dtype).to_empty(device="cpu").reset_parameters(generator)
         return vae.eval()
-    from .nano.vae import NanoVAE
+    from .nano_vae import NanoVAE
 
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(generator.initial_seed())

@@ -23,15 +23,14 @@ if TYPE_CHECKING:
         SessionError,
         SpecError,
     )
+    from .inputs.source import LiveSource
     from .loop.device_frames import DeviceFrames
-    from .outputs.outlets import Display, Showing, SilentSpeaker, Speaker
-    from .outputs.play import LiveSource, play
+    from .outputs.play import play
     from .outputs.player import Player
-    from .outputs.sink import Sink
+    from .outputs.protocols import Display, Showing, SilentSpeaker, Sink, Speaker
     from .reports.live_report import LiveMeter, LiveTimes
     from .session.async_session import AsyncSession
-    from .session.chunk import Chunk
-    from .session.marks import Mark
+    from .session.chunk import Chunk, Mark
     from .session.overload import Decision, Overload
     from .session.session import Session
     from .spec import ModelSpec
@@ -42,7 +41,6 @@ __version__ = "0.1.0"
 _HOMES = {
     ".avatar": ("Avatar",),
     ".bundle.bundle": ("Bundle",),
-    ".loop.device_frames": ("DeviceFrames",),
     ".errors": (
         "AudioError",
         "BundleError",
@@ -54,14 +52,14 @@ _HOMES = {
         "SessionError",
         "SpecError",
     ),
-    ".outputs.outlets": ("Display", "Showing", "SilentSpeaker", "Speaker"),
-    ".outputs.play": ("LiveSource", "play"),
+    ".inputs.source": ("LiveSource",),
+    ".loop.device_frames": ("DeviceFrames",),
+    ".outputs.play": ("play",),
     ".outputs.player": ("Player",),
-    ".outputs.sink": ("Sink",),
+    ".outputs.protocols": ("Display", "Showing", "SilentSpeaker", "Sink", "Speaker"),
     ".reports.live_report": ("LiveMeter", "LiveTimes"),
     ".session.async_session": ("AsyncSession",),
-    ".session.chunk": ("Chunk",),
-    ".session.marks": ("Mark",),
+    ".session.chunk": ("Chunk", "Mark"),
     ".session.overload": ("Decision", "Overload"),
     ".session.session": ("Session",),
     ".spec": ("ModelSpec",),

@@ -18,7 +18,8 @@ from .engines.interface import Engine
 from .errors import BundleError, SessionError, refuse_full_memory
 from .inputs.picture.portrait import load_portrait
 from .loading import load_engines
-from .loop.host_loop import ChunkLoop, LoopMaker, encode_reference
+from .loop.host_loop import ChunkLoop, LoopMaker
+from .loop.interface import encode_reference
 from .machine.available import available_cores
 from .machine.home_process import HomeProcess
 from .session.overload import Overload

@@ -11,8 +11,9 @@ from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import partial
 
-from .bundle.bundle import PLAN_SUFFIX, Bundle, EngineInfo, Manifest
+from .bundle.bundle import Bundle
 from .bundle.contract import chunk_sizes
+from .bundle.manifest import PLAN_SUFFIX, EngineInfo, Manifest
 from .checks.needs import Need
 from .checks.protobuf_wire import Content
 from .engines.eight_bits import trouble_on_cpu, trouble_on_gpu
@@ -35,7 +36,8 @@ from .loop.fallback_loop import FallbackLoop
 from .loop.gpu.loop import DeviceChunkLoop
 from .loop.gpu.memory_budget import plan_memory
 from .loop.gpu.shared import Device
-from .loop.host_loop import ChunkLoop, Loop, LoopMaker, Reference
+from .loop.host_loop import ChunkLoop, LoopMaker
+from .loop.interface import Loop, Reference
 from .machine.cpu import cpu_features
 from .machine.cuda import Cuda
 from .machine.nvml import driver_state, free_memory

@@ -57,7 +57,7 @@ def small_bundle(tmp_path_factory: pytest.TempPathFactory) -> str:
     from rap_edge.export.exporter import ExportSettings, export_bundle
     from rap_edge.export.network_source import NetworkSource
     from rap_edge.export.stages import Stages
-    from rap_edge.models.own_checkpoint import save_networks
+    from rap_edge.models.checkpoints.own import save_networks
 
     folder = tmp_path_factory.mktemp("small")
     save_networks(small_networks(SMALL, NANO), folder / "checkpoint")
@@ -70,8 +70,8 @@ def half(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The model that ships in fp16, without the export's comparison; `half_bundle.linked` gives a copy to change."""
     from helpers.bundles.half_bundle import write_half_bundle
 
-    from rap_edge.export.network_source import SHIPPED
     from rap_edge.models import load_networks
+    from rap_edge.models.nano import SHIPPED
 
     return write_half_bundle(load_networks(SHIPPED), tmp_path_factory.mktemp("half") / "nano-fp16")
 

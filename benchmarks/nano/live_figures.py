@@ -26,11 +26,13 @@ from rap_edge.runtime.engines.onnxruntime_engine import load_engines
 from rap_edge.runtime.spec import ModelSpec
 
 with program_needs_extra("train", __name__):
+    from evaluate import figures
+
     from rap_edge.models.nano.data.dataset import noise
     from rap_edge.models.nano.data.identity import Identity
     from rap_edge.models.nano.data.speech import FRAME_RATE
-    from rap_edge.models.nano.evaluate import FRAME_SAMPLES, SEED, Subject, figures
     from rap_edge.models.nano.measure.blink import BlinkGauge, count_blinks
+    from rap_edge.models.nano.measure.held_out import FRAME_SAMPLES, SEED, Subject
     from rap_edge.models.nano.measure.mouth import closedness
 
 
@@ -128,7 +130,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(arguments: Sequence[str] | None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m nano.live_figures", description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("what", choices=["dial", "idle"])
     parser.add_argument("--bundle", type=Path, required=True)
     parser.add_argument("--subjects", type=argument(Whole(1, 1000)), default=12)

@@ -14,12 +14,12 @@ import onnxruntime as ort
 import torch
 from measured_loop import HEAD, SEED, Model, networks_of
 
+from rap_edge.models.presets import PRESETS
 from rap_edge.runtime.bundle.bundle import Bundle
 from rap_edge.runtime.engines.onnxruntime_engine import load_engines, on_gpu
 from rap_edge.runtime.loop.gpu.loop import DeviceChunkLoop
 from rap_edge.runtime.loop.gpu.shared import Device
 from rap_edge.runtime.machine.cuda import Cuda
-from rap_edge.runtime.spec import PRESETS
 
 
 def main(argv: Sequence[str] | None = None) -> None:

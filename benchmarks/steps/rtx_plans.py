@@ -25,6 +25,7 @@ from rap_edge.export.plans.make_plans import plan_job, read_claims
 from rap_edge.export.plans.process import build_plan
 from rap_edge.export.plans.profiles import AHEAD_OF_TIME
 from rap_edge.export.plans.truth.claim import Claim
+from rap_edge.models.presets import PRESETS
 from rap_edge.runtime.bundle.bundle import Bundle
 from rap_edge.runtime.engines.tensorrt_engine import TensorRtEngine
 from rap_edge.runtime.errors import RapEdgeError, first_line
@@ -32,7 +33,6 @@ from rap_edge.runtime.loop.gpu.loop import DeviceChunkLoop
 from rap_edge.runtime.loop.gpu.shared import Device
 from rap_edge.runtime.machine.cuda import Cuda
 from rap_edge.runtime.machine.tensorrt_modules import RTX, load_module, log_of
-from rap_edge.runtime.spec import PRESETS
 
 SMALLEST = "conditioner"
 

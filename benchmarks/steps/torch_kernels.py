@@ -17,12 +17,12 @@ import numpy as np
 import torch
 from measured_loop import HEAD, SEED, Model, networks_of, render, worst
 
+from rap_edge.models.presets import PRESETS
 from rap_edge.runtime.checks.bounds import Whole, argument
 from rap_edge.runtime.errors import RapEdgeError
 from rap_edge.runtime.loop.gpu.loop import DeviceChunkLoop
 from rap_edge.runtime.loop.gpu.shared import Device
 from rap_edge.runtime.machine.cuda import Cuda
-from rap_edge.runtime.spec import PRESETS
 
 
 def main(argv: Sequence[str] | None = None) -> None:

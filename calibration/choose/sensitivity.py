@@ -8,10 +8,10 @@ from rap_edge.runtime.engines.interface import Engine
 from rap_edge.runtime.spec import ModelSpec
 
 from ..judge.quality import Bytes, mean_square, talk_frames
-from ..memo import MemoEngine
 from ..observe.layers import Layer
 from ..quantize.variants import Variants
 from ..record.clips import Talk
+from .memo import MemoEngine
 
 CHUNKS = 3
 

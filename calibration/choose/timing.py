@@ -14,7 +14,7 @@ from rap_edge.runtime.engines.interface import Array
 
 from ..observe.layers import Layer
 from ..quantize.variants import GraphPlan, Variants
-from ..running import bound
+from ..record.running import bound
 
 FEWEST_REPEATS, MOST_REPEATS = 5, 40
 SECONDS_PER_VARIANT = 1.5

@@ -91,7 +91,7 @@ def drawn_material(spec: ModelSpec, amounts: Amounts) -> Material:
         from rap_edge.models.nano.data.identity import Identity
         from rap_edge.models.nano.data.renderer import neutral_motion, render
         from rap_edge.models.nano.data.speech import FRAME_RATE, SAMPLE_RATE
-        from rap_edge.models.nano.evaluate import speech_track
+        from rap_edge.models.nano.measure.held_out import speech_track
     except ImportError as error:
         raise CalibrationError(
             f"The calibration's portraits and voices need {error.name!r}; install rap-edge with its 'calibrate' extra."
@@ -140,7 +140,7 @@ def file_material(spec: ModelSpec, path: str | Path, amounts: Amounts) -> Materi
 
 
 def _talk(spec: ModelSpec, index: int, frames: int) -> Talk:
-    from rap_edge.models.nano.evaluate import speech_track
+    from rap_edge.models.nano.measure.held_out import speech_track
 
     rng = np.random.default_rng([_GATE_SEED, index])
     portrait, gauge = _measured_portrait(spec, rng)

@@ -19,13 +19,15 @@ import numpy as np
 
 from rap_edge.export.parity.compare import runs_per_chunk
 from rap_edge.export.stages import Stages
-from rap_edge.runtime.bundle.bundle import GRAPH_NAMES, Hash, Manifest, hash_file
+from rap_edge.runtime.bundle.bundle import hash_file
+from rap_edge.runtime.bundle.manifest import GRAPH_NAMES, Hash, Manifest
 from rap_edge.runtime.checks.bounds import Count, Json, OneOf, Real, Text, Whole, printable, shown
 from rap_edge.runtime.checks.fields import FieldError, record_from
 from rap_edge.runtime.checks.regular_file import read_regular
 from rap_edge.runtime.engines.interface import Array, Engine, Execution
 from rap_edge.runtime.errors import BundleError, CalibrationError, first_line
-from rap_edge.runtime.loop.host_loop import ChunkLoop, encode_reference
+from rap_edge.runtime.loop.host_loop import ChunkLoop
+from rap_edge.runtime.loop.interface import encode_reference
 from rap_edge.runtime.session.sample_buffer import SampleBuffer
 from rap_edge.runtime.spec import ModelSpec
 

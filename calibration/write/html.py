@@ -16,8 +16,8 @@ from rap_edge.export.check_inputs import png
 
 from ..judge.quality import Bytes, psnr
 from ..quantize.variants import GraphPlan
-from ..results import Calibration
 from .ledger import LedgerEntry
+from .results import Calibration
 from .style import COLOURS, STYLE
 
 DIFFERENCE_GAIN = 8

@@ -14,20 +14,21 @@ import numpy as np
 from rap_edge.export.bundle_writer import BundleWriter
 from rap_edge.export.check_inputs import RealInputs, golden_inputs, to_int16
 from rap_edge.export.parity.compare import compare, roll_out
-from rap_edge.runtime.bundle.bundle import Bundle, GoldenInfo, GraphInfo, Manifest
+from rap_edge.runtime.bundle.bundle import Bundle
 from rap_edge.runtime.bundle.golden import read_frames
+from rap_edge.runtime.bundle.manifest import GoldenInfo, GraphInfo, Manifest
 from rap_edge.runtime.engines.interface import Engine
 from rap_edge.runtime.engines.onnxruntime_engine import OnnxRuntimeEngine
 from rap_edge.runtime.errors import CalibrationError
 
-from ..context import Context
-from ..judge.half import half_frames
+from ..choose.observer import sample_cases
 from ..judge.quality import Bytes
-from ..observe.observing import sample_cases
 from ..quantize.variants import build, nodes_of
-from ..results import Calibration
-from ..running import outputs_of
+from ..record.running import outputs_of
+from ..steps.context import Context
+from ..steps.half import half_frames
 from .html import Pictures, render_report
+from .results import Calibration
 
 REPORT, RANGES = "calibration/report.html", "calibration/ranges.json"
 _SHOWN = 4

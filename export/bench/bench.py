@@ -15,11 +15,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rap_edge.runtime.avatar import Avatar
-from rap_edge.runtime.bundle.bundle import Bundle, Manifest
+from rap_edge.runtime.bundle.bundle import Bundle
+from rap_edge.runtime.bundle.manifest import Manifest
 from rap_edge.runtime.engines.interface import Engine
 from rap_edge.runtime.engines.onnxruntime_engine import cpu_name, load_engines
 from rap_edge.runtime.errors import BundleError
-from rap_edge.runtime.loop.host_loop import STAGES
+from rap_edge.runtime.loop.interface import STAGES
 from rap_edge.runtime.machine.available import available_cores
 
 from ..capture.flops import chunk_flops

@@ -22,8 +22,8 @@ from torch import Tensor, nn
 
 from rap_edge.models.networks import Networks
 from rap_edge.models.vae import Vae
-from rap_edge.runtime.bundle.bundle import TensorInfo
 from rap_edge.runtime.bundle.contract import FREE_FRAMES, chunk_sizes, contract
+from rap_edge.runtime.bundle.manifest import TensorInfo
 from rap_edge.runtime.errors import ExportError, first_line
 from rap_edge.runtime.spec import ModelSpec
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from rap_edge.models.networks import Networks
-from rap_edge.runtime.bundle.bundle import GraphInfo
+from rap_edge.runtime.bundle.manifest import GraphInfo
 from rap_edge.runtime.engines.interface import Array, allocate
 
 from .five_graphs import graph_sources

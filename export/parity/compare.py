@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 
 from rap_edge.runtime.engines.interface import Array, Engine, Execution
 from rap_edge.runtime.errors import ExportError
-from rap_edge.runtime.loop.host_loop import ChunkLoop, encode_reference
+from rap_edge.runtime.loop.host_loop import ChunkLoop
+from rap_edge.runtime.loop.interface import encode_reference
 from rap_edge.runtime.session.sample_buffer import SampleBuffer
 from rap_edge.runtime.spec import ModelSpec
 

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rap_edge.models.networks import Networks
-from rap_edge.runtime.bundle.bundle import GoldenInfo
+from rap_edge.runtime.bundle.manifest import GoldenInfo
 from rap_edge.runtime.errors import ExportError
 from rap_edge.runtime.spec import ModelSpec
 
@@ -18,7 +18,7 @@ from ..bundle_writer import BundleWriter
 from ..capture.torch_engine import torch_engines
 from ..check_inputs import RealInputs, png, write_wave
 from ..precision.activations import ActivationPeaks, Peaks
-from ..precision.precision import FP16_MAX
+from ..precision.rules import FP16_MAX
 from ..stages import Stages
 from .compare import ROLLOUT_SEED, Case, Recorder, roll_out, runs_per_chunk
 from .reference_device import on_best_device

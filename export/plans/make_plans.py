@@ -9,8 +9,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from rap_edge.runtime.bundle.bundle import Bundle, EngineInfo, FileInfo, Manifest, graph_hash, hash_file
+from rap_edge.runtime.bundle.bundle import Bundle, hash_file
 from rap_edge.runtime.bundle.contract import FREE_FRAMES, check_contract
+from rap_edge.runtime.bundle.manifest import EngineInfo, FileInfo, Manifest, graph_hash
 from rap_edge.runtime.engines.preflight import platform_name
 from rap_edge.runtime.errors import ExportError
 from rap_edge.runtime.machine.tensorrt_modules import TENSORRT, VERSION_COMPATIBLE

@@ -17,20 +17,22 @@ from rap_edge.runtime.cli.exit_status import exit_status
 from rap_edge.runtime.cli.extras import program_needs_extra
 from rap_edge.runtime.errors import OutputError
 from rap_edge.runtime.machine.available import THREADS
-from rap_edge.runtime.spec import NANO, ModelSpec
+from rap_edge.runtime.spec import ModelSpec
+
+from ..presets import NANO
 
 with program_needs_extra("train", __name__):
     import torch
     from safetensors.torch import load_file
 
+    from ..checkpoints.own import save_networks
     from ..dit import DiT
+    from ..nano_vae import NanoVAE, NanoVAEConfig
     from ..networks import Networks, dit_config
-    from ..own_checkpoint import save_networks
     from .training import train_audio, train_dit, train_vae
     from .training.cache import cache_features, cache_latents, latent_statistics
     from .training.plot import plot_log
     from .training.stage import load_trained
-    from .vae import NanoVAE, NanoVAEConfig
 
 _MINUTES = Real(0.0, 100_000.0, "minutes")
 

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 
 from ..errors import BundleError
 from ..spec import ModelSpec
-from .bundle import GraphInfo, Manifest, TensorInfo
+from .manifest import GraphInfo, Manifest, TensorInfo
 
 FREE_FRAMES = "frames"
 FREE_LATENTS = "latents"

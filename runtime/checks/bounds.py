@@ -41,6 +41,10 @@ class Whole:
         return f"must be a whole number from {self.low} to {self.high}{_after(self.unit)}, not {shown(value)}"
 
 
+# What a user may choose for the noise; any whole number works.
+SEEDS = Whole(0, (1 << 63) - 1)
+
+
 @dataclass(frozen=True)
 class Real:
     """A finite number from `low` to `high`, both included; `unit` is said in errors."""

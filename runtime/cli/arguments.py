@@ -7,12 +7,11 @@ from collections.abc import Sequence
 from typing import Any
 
 from ..bundle.bundle import Bundle
-from ..checks.bounds import Whole, argument
-from ..inputs.audio import MAX_RATE, MIN_RATE
+from ..checks.bounds import SEEDS, Whole, argument
 from ..inputs.pcm_pipe import FORMATS
 from ..inputs.portaudio import input_devices
+from ..inputs.resampler import MAX_RATE, MIN_RATE
 from ..inputs.wav_header import CHANNELS
-from ..loop.noise import SEEDS
 from ..machine.available import THREADS
 from ..spec import LATENCY, STEPS
 

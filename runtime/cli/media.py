@@ -10,12 +10,12 @@ from pathlib import Path
 
 from ..checks.needs import Need
 from ..errors import OutputError
-from ..inputs.audio import AudioFile, read_audio
+from ..inputs.audio_file import AudioFile, read_audio
 from ..inputs.microphone import Microphone
 from ..inputs.pcm_pipe import PcmStream
 from ..inputs.portaudio import input_needs
 from ..outputs.loudspeaker import Loudspeaker
-from ..outputs.outlets import Display, SilentSpeaker, Speaker
+from ..outputs.protocols import Display, SilentSpeaker, Speaker
 from ..outputs.virtual_camera import VirtualCamera
 from ..outputs.window import Window, window_needs
 from ..spec import ModelSpec

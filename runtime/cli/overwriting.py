@@ -6,7 +6,8 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
-from ..bundle.bundle import MANIFEST_NAME, Bundle
+from ..bundle.bundle import Bundle
+from ..bundle.manifest import MANIFEST_NAME
 from ..errors import OutputError
 
 

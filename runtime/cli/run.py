@@ -18,16 +18,15 @@ from ..avatar import Avatar
 from ..bundle.bundle import Bundle
 from ..bundle.pending_file import PendingFile
 from ..checks.needs import require
-from ..inputs.audio import AudioWarning
+from ..inputs.convert import AudioWarning
 from ..inputs.microphone import Microphone
 from ..inputs.picture.portrait import PortraitWarning
 from ..inputs.soundtrack import Soundtrack
 from ..loading import plan_needs
 from ..outputs.mp4_writer import AAC_RATES, Mp4Writer
-from ..outputs.outlets import Display, Speaker
 from ..outputs.play import play
+from ..outputs.protocols import Display, Sink, Speaker
 from ..outputs.render import render
-from ..outputs.sink import Sink
 from ..reports.run_report import Report, RunMeter
 from ..session.overload import Overload
 from ..spec import ModelSpec

@@ -7,16 +7,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from ..bundle.bundle import Bundle, EngineInfo, Manifest
+from ..bundle.bundle import Bundle
 from ..bundle.contract import check_contract
 from ..bundle.golden import read_golden
+from ..bundle.manifest import EngineInfo, Manifest
 from ..engines.cpu_memory import plan_cpu_memory
 from ..engines.eight_bits import trouble_on_cpu, trouble_on_gpu
 from ..engines.preflight import check_engine
 from ..errors import BundleError, MemoryPlanError, PreflightError
-from ..loop.gpu.memory_budget import MemoryPlan, as_gib, plan_memory
+from ..loop.gpu.memory_budget import MemoryPlan, plan_memory
 from ..machine.available import available_memory
 from ..machine.shell import command_line
+from ..machine.system_memory import as_gib
 from .findings import Finding, Section, State
 from .machine import Facts
 

@@ -23,13 +23,13 @@ from ..engines.preflight import OLDEST_CUDA, Machine, is_too_old, this_machine
 from ..errors import EngineError
 from ..inputs.portaudio import has_library
 from ..loop.gpu.kernels import compile_kernels
-from ..loop.gpu.memory_budget import as_gib
 from ..machine.available import available_cores, available_memory
 from ..machine.cgroup import ROOT, cpu_quota, memory_limit
 from ..machine.cpu import FAST_INT8, cpu_features
 from ..machine.cuda import INSTALL
 from ..machine.cuda_driver import CudaDriver
 from ..machine.nvml import DriverState, driver_state, free_memory
+from ..machine.system_memory import as_gib
 from ..machine.tensorrt_modules import LEAN, RTX, TENSORRT
 from .findings import Diagnosis, Finding, Section
 

@@ -20,7 +20,8 @@ from ..avatar import Avatar
 from ..bundle.bundle import Bundle
 from ..bundle.golden import GoldenClip, read_golden
 from ..errors import BundleError
-from ..inputs.audio import read_audio, to_mono
+from ..inputs.audio_file import read_audio
+from ..inputs.convert import to_mono
 from ..inputs.sound_container import BUNDLE_CONTAINERS
 from ..reports.run_report import Report, RunMeter
 

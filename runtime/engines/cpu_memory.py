@@ -14,11 +14,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..bundle.bundle import GraphInfo, Manifest, TensorInfo
 from ..bundle.contract import audio_state_names, carried_sizes, check_contract
+from ..bundle.manifest import GraphInfo, Manifest, TensorInfo
 from ..errors import MemoryPlanError
-from ..loop.gpu.memory_budget import as_gib
 from ..machine.available import available_memory
+from ..machine.system_memory import as_gib
 from ..spec import ModelSpec
 from .interface import resolved_shape
 

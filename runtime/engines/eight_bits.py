@@ -9,7 +9,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Annotated
 
-from ..bundle.bundle import Manifest, recorded
+from ..bundle.manifest import Manifest, recorded
 from ..checks.bounds import Real, Text
 from ..machine.cpu import FAST_INT8
 

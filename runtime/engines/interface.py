@@ -12,7 +12,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from ..bundle.bundle import GraphInfo, TensorInfo
+from ..bundle.manifest import GraphInfo, TensorInfo
 from ..errors import EngineError
 
 Array = NDArray[Any]

@@ -7,7 +7,8 @@ import stat
 from pathlib import Path
 from typing import Any
 
-from ..bundle.bundle import Bundle, EngineInfo
+from ..bundle.bundle import Bundle
+from ..bundle.manifest import EngineInfo
 from ..bundle.pending_file import PendingFile
 from ..errors import OutputError, OutputKeptError
 

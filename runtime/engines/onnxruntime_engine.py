@@ -20,8 +20,9 @@ from typing import Any
 import numpy as np
 import onnxruntime as ort
 
-from ..bundle.bundle import Bundle, GraphContent, GraphInfo, TensorInfo
+from ..bundle.bundle import Bundle, GraphContent
 from ..bundle.contract import check_signature
+from ..bundle.manifest import GraphInfo, TensorInfo
 from ..checks.bounds import Whole
 from ..checks.protobuf_wire import Content
 from ..errors import EngineError, first_line, full_memory

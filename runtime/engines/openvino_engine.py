@@ -10,7 +10,8 @@ from typing import Any
 import onnx
 import onnx.inliner
 
-from ..bundle.bundle import Bundle, GraphInfo
+from ..bundle.bundle import Bundle
+from ..bundle.manifest import GraphInfo
 from ..errors import EngineError
 from .interface import Array, allocate
 

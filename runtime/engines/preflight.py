@@ -11,7 +11,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 
-from ..bundle.bundle import Bundle, EngineInfo, graph_hash
+from ..bundle.bundle import Bundle
+from ..bundle.manifest import EngineInfo, graph_hash
 from ..checks.needs import Need
 from ..checks.protobuf_wire import Content
 from ..errors import BundleError, PreflightError

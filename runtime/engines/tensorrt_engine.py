@@ -14,8 +14,8 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from ..bundle.bundle import GraphInfo, TensorInfo
 from ..bundle.contract import check_signature
+from ..bundle.manifest import GraphInfo, TensorInfo
 from ..checks.protobuf_wire import Content
 from ..errors import EngineError
 from ..machine.cuda import Cuda, CudaGraph, CudaStream, DeviceMemory

@@ -17,8 +17,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import AudioError
-from .audio import MAX_RATE, MIN_RATE, AudioWarning
+from .convert import AudioWarning
 from .portaudio import TwinInputsError, close_stream, find_again, find_input, quiet_stderr, rescan, sounddevice
+from .resampler import MAX_RATE, MIN_RATE
 from .ring import SampleRing
 
 Samples = NDArray[np.float32]

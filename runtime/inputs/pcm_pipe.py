@@ -13,8 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import AudioError
-from .audio import LOUDEST, MAX_RATE, MIN_RATE, AudioWarning
+from .convert import LOUDEST, AudioWarning
 from .pcm_doubt import SampleDoubt
+from .resampler import MAX_RATE, MIN_RATE
 from .wav_header import CHANNELS, MAGIC_BYTES, WAV_MAGIC, SoundForm, is_wav, read_wav_header
 
 Samples = NDArray[np.float32]

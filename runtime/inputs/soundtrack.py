@@ -7,7 +7,8 @@ from collections import deque
 import numpy as np
 from numpy.typing import NDArray
 
-from .audio import Resampler, to_mono
+from .convert import to_mono
+from .resampler import Resampler
 
 Samples = NDArray[np.float32]
 

@@ -8,6 +8,8 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from .convert import Samples
+
 
 class Source(Protocol):
     """Gives sound in order, once, and tells what form it has.
@@ -40,3 +42,28 @@ class Source(Protocol):
 
     def close(self) -> None:
         """Let go of the device or file; may be called from any thread and ends an iteration that waits."""
+
+
+class LiveSource(Protocol):
+    """Where sound comes from; see `Source`.
+
+    Attributes:
+        rate: samples per second.
+        channels: of every block.
+        live: it is captured in real time, so that latency must be held.
+    """
+
+    @property
+    def rate(self) -> int: ...
+
+    @property
+    def channels(self) -> int: ...
+
+    @property
+    def live(self) -> bool: ...
+
+    def __iter__(self) -> Iterator[Samples]:
+        """Blocks float32 [samples, channels] until the end; waits for what is not there yet."""
+
+    def close(self) -> None:
+        """End it; a thread that waits for a block is woken."""

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from ..checks.bounds import Whole
 from ..errors import AudioError
-from .audio import MAX_RATE, MIN_RATE
+from .resampler import MAX_RATE, MIN_RATE
 
 # What a WAV stream begins with, and the bytes from which it is told for certain.
 WAV_MAGIC, MAGIC_BYTES = b"RIFF", 12

@@ -11,7 +11,8 @@ from ..errors import EngineError, NumericalError
 from ..spec import ModelSpec
 from .carry import Past
 from .device_frames import DeviceFrames
-from .host_loop import Frames, Loop, LoopMaker, Reference
+from .host_loop import LoopMaker
+from .interface import Frames, Loop, Reference
 
 
 class FallbackLoop:

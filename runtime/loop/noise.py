@@ -10,10 +10,6 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from ..checks.bounds import Whole
-
-# What a user may choose; any whole number works.
-SEEDS = Whole(0, (1 << 63) - 1)
 _MULTIPLIERS = (np.uint64(0xD2511F53), np.uint64(0xCD9E8D57))
 _WEYL = (0x9E3779B9, 0xBB67AE85)
 _ROUNDS = 10

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
+
+MIB = 1 << 20
+GIB = 1 << 30
 
 
 def system_memory(file: Path = Path("/proc/meminfo")) -> tuple[int, int] | None:
@@ -13,3 +17,8 @@ def system_memory(file: Path = Path("/proc/meminfo")) -> tuple[int, int] | None:
         return None
     sizes = {key: int(value.split()[0]) << 10 for key, _, value in (line.partition(":") for line in lines)}
     return (sizes["MemTotal"], sizes["MemAvailable"]) if "MemAvailable" in sizes else None
+
+
+def as_gib(count: int) -> str:
+    """Bytes for people: GiB, or MiB below one."""
+    return f"{count / GIB:.1f} GiB" if count >= GIB else f"{math.ceil(count / MIB)} MiB"

@@ -8,115 +8,25 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from time import monotonic, perf_counter
-from typing import Protocol
-
-import numpy as np
-from numpy.typing import NDArray
 
 from ..avatar import Avatar
 from ..errors import SessionError
-from ..inputs.audio import to_mono
-from ..inputs.soundtrack import Soundtrack
+from ..inputs.convert import Samples
+from ..inputs.source import LiveSource
 from ..reports.live_report import LiveMeter, LiveTimes
 from ..reports.run_report import RunMeter
-from ..session.marks import Mark
+from ..session.chunk import Mark
 from ..session.overload import Overload
 from ..session.session import Session
-from .outlets import Display, Showing, Speaker
 from .player import Player
-
-Samples = NDArray[np.float32]
+from .protocols import Display, Showing, Speaker
+from .pump import Pump
 
 _MARGIN_SECONDS = 0.1
-_PATIENCE_SECONDS = 0.1
 _READ_AHEAD_BLOCKS = 64
 _JOIN_SECONDS = 2.0
-
-
-class LiveSource(Protocol):
-    """Where sound comes from; see `runtime.source`.
-
-    Attributes:
-        rate: samples per second.
-        channels: of every block.
-        live: it is captured in real time, so that latency must be held.
-    """
-
-    @property
-    def rate(self) -> int: ...
-
-    @property
-    def channels(self) -> int: ...
-
-    @property
-    def live(self) -> bool: ...
-
-    def __iter__(self) -> Iterator[Samples]:
-        """Blocks float32 [samples, channels] until the end; waits for what is not there yet."""
-
-    def close(self) -> None:
-        """End it; a thread that waits for a block is woken."""
-
-
-class Listener(Protocol):
-    """What takes the mono sound: a `Session`."""
-
-    def push(self, pcm: Samples) -> None:
-        """Add mono samples."""
-
-    def finish(self) -> None:
-        """End the sound."""
-
-
-class Pump:
-    """Moves captured sound on: mono to the session, and all of it to the player.
-
-    Where the source gives nothing for a tenth of a second it adds silence, just enough that the session always has
-    the sound of the next chunk in time: the face idles and the last word before a pause is heard.
-    """
-
-    def __init__(
-        self, source: LiveSource, listener: Listener, player: Player, speaker: Speaker, reserve: float
-    ) -> None:
-        """Keep at least `reserve` seconds of sound ahead of what is heard."""
-        self._channels, self._rate = source.channels, source.rate
-        self._listener, self._player, self._reserve = listener, player, reserve
-        self._soundtrack = Soundtrack(source.rate, source.channels, (speaker.rate,))
-        self._out = speaker.channels
-        self._last: float | None = None
-
-    def take(self, block: Samples, now: float) -> None:
-        """Pass on float32 [samples, channels] that came at `now`."""
-        self._last = now
-        self._pass_on(block)
-
-    def fill(self, now: float) -> None:
-        """Add silence if it is needed at `now`."""
-        if self._last is None:
-            self._last = now
-        lack = self._reserve - self._player.ahead
-        if lack > 0.0 and now - self._last >= _PATIENCE_SECONDS:
-            self._player.meter.fill(lack)
-            self._pass_on(np.zeros((max(round(lack * self._rate), 1), self._channels), np.float32))
-
-    def finish(self) -> None:
-        """End the sound."""
-        self._listener.finish()
-        self._soundtrack.finish()
-        self._player.push(self._fitted(self._soundtrack.take_rest()))
-        self._player.finish()
-
-    def _pass_on(self, block: Samples) -> None:
-        self._listener.push(to_mono(block))
-        self._soundtrack.push(block)
-        self._player.push(self._fitted(self._soundtrack.take_rest()))
-
-    def _fitted(self, sound: Samples) -> Samples:
-        if sound.shape[1] == self._out:
-            return sound
-        return to_mono(sound)[:, None] if self._out == 1 else np.repeat(sound, self._out, axis=1)
 
 
 def play(

@@ -13,14 +13,13 @@ from time import monotonic
 import numpy as np
 from numpy.typing import NDArray
 
-from ..inputs.audio import to_mono
+from ..inputs.convert import to_mono
 from ..inputs.silence import SilenceDetector
 from ..reports.live_report import LiveMeter
-from ..session.chunk import Chunk
-from ..session.marks import Mark
+from ..session.chunk import Chunk, Mark
 from ..spec import ModelSpec
 from .clock import Pacer, SmoothClock, SoundMap
-from .outlets import Display, Showing, SilentSpeaker, Speaker
+from .protocols import Display, Showing, SilentSpeaker, Speaker
 from .stretch import Stretcher
 
 __all__ = ["Display", "Mark", "Player", "Showing", "SilentSpeaker", "Speaker"]

@@ -9,13 +9,13 @@ from time import perf_counter
 import numpy as np
 
 from ..avatar import Avatar
-from ..inputs.audio import AudioWarning, to_mono
+from ..inputs.convert import AudioWarning, to_mono
 from ..inputs.soundtrack import Soundtrack
 from ..inputs.source import Source
 from ..reports.run_report import RunMeter
 from ..session.overload import Overload
 from ..session.session import Session
-from .sink import Sink
+from .protocols import Sink
 
 # -80 dB of full scale; 16-bit dither is quieter than this.
 _SILENCE = 1e-4

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import OutputError
-from .outlets import Showing
+from .protocols import Showing
 
 
 class VirtualCamera:

@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 
 from ..checks.needs import Need
 from ..errors import OutputError
-from ..session.marks import Mark
-from .outlets import Showing
+from ..session.chunk import Mark
+from .protocols import Showing
 from .sdl import load_sdl, sdl_error
 
 _BACKGROUND = (18, 18, 20, 255)

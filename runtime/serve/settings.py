@@ -9,7 +9,7 @@ from ..checks.bounds import Bounds, Real, Whole, shown
 from ..errors import ServeError
 from ..spec import LATENCY
 from .admission import MOST_PLACES
-from .http.names import is_loopback, origin_netloc
+from .names import is_loopback, origin_netloc
 from .transports.ice import IceServer
 
 LEAST_TOKEN, _LONGEST_TOKEN = 16, 1024

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -9,7 +10,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..loop.device_frames import DeviceFrames
-from .marks import Mark
 
 
 @dataclass(frozen=True)
@@ -70,3 +70,13 @@ class Chunk:
         if not len(self.frames):
             return np.broadcast_to(held, (count, *held.shape))
         return self.frames if self.frame_step == 1 else self.frames.repeat(self.frame_step, axis=0)[:count]
+
+
+class Mark(enum.StrEnum):
+    """How good a shown frame is; a display may tell the viewer, and must not hide it from tests and reports."""
+
+    GOOD = "good"
+    REDUCED = "reduced"
+    """Rendered for this moment with fewer denoise steps or at a lower frame rate, because the machine is busy."""
+    HELD = "held"
+    """The last good frame, because this moment's chunk is late, failed or was dropped; its sound goes on."""

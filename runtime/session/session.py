@@ -14,9 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import EngineError, NumericalError, SessionError
-from ..inputs.audio import Resampler, to_float
+from ..inputs.convert import to_float
+from ..inputs.resampler import Resampler
 from ..inputs.silence import SilenceDetector
-from ..loop.host_loop import Loop
+from ..loop.interface import Loop
 from ..machine.home_process import HomeProcess
 from ..spec import ModelSpec
 from .chunk import Chunk

@@ -26,9 +26,9 @@ from provenance import commit
 from slim_fatbin import Entry, entries
 from step_runner import TIMED_OUT, Outcome, run
 
+from rap_edge.models.presets import NANO, PRESETS
 from rap_edge.runtime.machine import cuda_driver as cuda_device
 from rap_edge.runtime.machine.cuda_driver import CudaDevice, CudaDriver
-from rap_edge.runtime.spec import NANO, PRESETS
 
 DRIVER = CudaDriver("13.0", (CudaDevice(0, "NVIDIA RTX 4090", "8.9", 24 << 30),), "")
 NO_DRIVER = CudaDriver(None, (), "no CUDA driver is installed")

@@ -9,7 +9,8 @@ from helpers.bundles.small import NANO, SMALL, SMALL_CLEAN, SMALL_GUIDED, small_
 from torch_loop import TorchLoop
 
 from rap_edge.export.capture.torch_engine import torch_engines
-from rap_edge.runtime.loop.host_loop import ChunkLoop, encode_reference
+from rap_edge.runtime.loop.host_loop import ChunkLoop
+from rap_edge.runtime.loop.interface import encode_reference
 from rap_edge.runtime.loop.noise import normal
 
 

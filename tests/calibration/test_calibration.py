@@ -9,12 +9,12 @@ import pytest
 from helpers.bundles.tiny import TINY, tiny_engines
 from helpers.bundles.tiny_bundle import write_tiny_bundle
 
+from rap_edge.calibration.choose.memo import MemoEngine
 from rap_edge.calibration.choose.search import Candidate, order, search
 from rap_edge.calibration.choose.timing import Gain
 from rap_edge.calibration.journal import Journal, key_of
 from rap_edge.calibration.judge.gates import Gates, judge, require, speed_figure
 from rap_edge.calibration.judge.quality import psnr, ssim
-from rap_edge.calibration.memo import MemoEngine
 from rap_edge.calibration.observe.layers import Layer
 from rap_edge.calibration.quantize.variants import GraphPlan
 from rap_edge.calibration.record.clips import Amounts, Material, Sound, Talk, file_material
@@ -23,7 +23,8 @@ from rap_edge.calibration.targets import CPU, TENSORRT_INT8
 from rap_edge.calibration.write.ledger import Evidence, make_ledger
 from rap_edge.export.check_inputs import drawn_speech, to_int16, write_wave
 from rap_edge.export.stages import Stages
-from rap_edge.runtime.bundle.bundle import Bundle, GraphInfo, Manifest
+from rap_edge.runtime.bundle.bundle import Bundle
+from rap_edge.runtime.bundle.manifest import GraphInfo, Manifest
 from rap_edge.runtime.errors import CalibrationError
 
 PORTRAIT = np.full((64, 64, 3), 60, np.uint8)

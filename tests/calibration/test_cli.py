@@ -17,12 +17,12 @@ from helpers.bundles.tiny_bundle import write_tiny_bundle
 
 from rap_edge.calibration import calibrator
 from rap_edge.calibration.calibrator import Request, calibrate
-from rap_edge.calibration.choose import layers_to_quantize as choosing
 from rap_edge.calibration.choose.timing import Gain
 from rap_edge.calibration.cli import main, table
-from rap_edge.calibration.context import Settings
 from rap_edge.calibration.judge.gates import Gates
 from rap_edge.calibration.record.clips import Amounts
+from rap_edge.calibration.steps import choosing as choosing
+from rap_edge.calibration.steps.context import Settings
 from rap_edge.export.check_inputs import drawn_speech, to_int16, write_wave
 from rap_edge.export.cli import main as export_main
 from rap_edge.export.stages import Stages
@@ -132,8 +132,8 @@ def test_a_second_run_goes_on_from_the_first(bundle, speech, calibrated, monkeyp
 
     monkeypatch.setattr(choosing, "measure_kind", done)
     monkeypatch.setattr(calibrator, "race", done)
-    monkeypatch.setattr("rap_edge.calibration.record.steps.observe", done)
-    monkeypatch.setattr("rap_edge.calibration.record.steps.record", done)
+    monkeypatch.setattr("rap_edge.calibration.steps.observing.observe", done)
+    monkeypatch.setattr("rap_edge.calibration.steps.observing.record", done)
     monkeypatch.setattr("rap_edge.calibration.choose.sensitivity.Sensitivity.of", done)
     again = run(bundle, speech, Path(calibrated.output))
     assert again.recorded.sha256 == calibrated.recorded.sha256
@@ -144,7 +144,9 @@ def test_a_recorded_set_serves_another_run_and_no_other_model(bundle, speech, ca
     recorded = calibrated.recorded.folder
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(choosing, "measure_kind", lambda *arguments: Gain(-1e-3, 0.0, 1))
-        patch.setattr("rap_edge.calibration.record.steps.record", lambda *arguments: pytest.fail("was recorded before"))
+        patch.setattr(
+            "rap_edge.calibration.steps.observing.record", lambda *arguments: pytest.fail("was recorded before")
+        )
         with pytest.raises(CalibrationError, match="No layer is faster"):
             run(bundle, speech, tmp_path / "no", recorded=recorded)
     copy = tmp_path / "copy"

@@ -12,7 +12,8 @@ from helpers.bundles.tiny import TINY
 from torch import nn
 
 from rap_edge.export.bundle_writer import new_bundle, refuse_to_replace, require_space
-from rap_edge.runtime.bundle.bundle import GRAPH_NAMES, Bundle, GraphInfo, Manifest
+from rap_edge.runtime.bundle.bundle import Bundle
+from rap_edge.runtime.bundle.manifest import GRAPH_NAMES, GraphInfo, Manifest
 from rap_edge.runtime.errors import BundleError, OutputError
 
 

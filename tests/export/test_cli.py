@@ -5,8 +5,8 @@ import pytest
 
 from rap_edge.export.cli import main
 from rap_edge.export.network_source import choose_source
+from rap_edge.models.presets import FLASHHEAD_LITE
 from rap_edge.runtime.errors import CheckpointError
-from rap_edge.runtime.spec import FLASHHEAD_LITE
 
 
 def refused(capsys, *arguments: str) -> str:

@@ -18,10 +18,11 @@ from rap_edge.export.capture.torch_engine import torch_engines
 from rap_edge.export.cli import table
 from rap_edge.export.exporter import ExportReport
 from rap_edge.export.parity.compare import GATES, Case, check_graph, compare
-from rap_edge.models.own_checkpoint import save_networks
+from rap_edge.models.checkpoints.own import save_networks
 from rap_edge.runtime.avatar import Avatar
-from rap_edge.runtime.bundle.bundle import Bundle, GoldenInfo
+from rap_edge.runtime.bundle.bundle import Bundle
 from rap_edge.runtime.bundle.contract import check_contract
+from rap_edge.runtime.bundle.manifest import GoldenInfo
 from rap_edge.runtime.engines.onnxruntime_engine import load_engines
 from rap_edge.runtime.errors import ExportError
 

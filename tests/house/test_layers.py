@@ -36,7 +36,7 @@ def imports(file: Path) -> set[str]:
         ),
         ("models", {"onnx", "onnxscript", "onnxruntime", "rap_edge.export"} | ABOVE | GPU_ONLY),
         ("export", ABOVE | GPU_ONLY),
-        ("calibration", {"torch", "rap_edge.models.load", "rap_edge.models.networks"} | GPU_ONLY),
+        ("calibration", {"torch", "rap_edge.models.checkpoints.load", "rap_edge.models.networks"} | GPU_ONLY),
     ],
 )
 def test_a_package_imports_only_from_below(package: str, forbidden: set[str]) -> None:

@@ -16,7 +16,8 @@ from helpers.bundles.planned import write_planned_bundle
 from helpers.places import ROOT
 
 from rap_edge.export.hybrid_attention.ptx import SOURCES
-from rap_edge.runtime.bundle.bundle import GRAPH_NAMES, Bundle
+from rap_edge.runtime.bundle.bundle import Bundle
+from rap_edge.runtime.bundle.manifest import GRAPH_NAMES
 
 
 def run(*command: object, cwd: Path | None = None) -> str:

@@ -12,7 +12,7 @@ import torch.nn.functional as F  # noqa: N812
 from transformers import Wav2Vec2Config, Wav2Vec2Model
 
 from rap_edge.models.audio_encoder import AudioEncoder, AudioEncoderConfig, resample_features
-from rap_edge.models.published import hugging_face_audio_encoder
+from rap_edge.models.checkpoints.published import hugging_face_audio_encoder
 from rap_edge.runtime.errors import AudioError, CheckpointError
 
 SHAPES = {

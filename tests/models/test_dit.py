@@ -13,10 +13,10 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from rap_edge.models.attention import HybridAttention, apply_rotary, hybrid_attention, rotary_table
+from rap_edge.models.checkpoints.flashhead import load_flashhead_dit
 from rap_edge.models.dit import DiT, DiTConfig, timestep_sinusoid
-from rap_edge.models.flashhead import load_flashhead_dit
+from rap_edge.models.presets import FLASHHEAD_LITE
 from rap_edge.runtime.errors import CheckpointError
-from rap_edge.runtime.spec import FLASHHEAD_LITE
 
 SMALL = {
     "dim": 48,

@@ -11,7 +11,7 @@ import torch
 from diffusers import AutoencoderKLLTXVideo
 from helpers.bundles.diffusers_vae import reference_vae
 
-from rap_edge.models.published import diffusers_ltx_vae
+from rap_edge.models.checkpoints.published import diffusers_ltx_vae
 from rap_edge.models.vae import CausalConv3d, LtxVae, LtxVaeConfig, PixelNorm
 from rap_edge.runtime.errors import CheckpointError
 

@@ -6,8 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from rap_edge.models.presets import FLASHHEAD_LITE, NANO, PRESETS, RAP_1_3B, load_spec
 from rap_edge.runtime.errors import SpecError
-from rap_edge.runtime.spec import FLASHHEAD_LITE, NANO, PRESETS, RAP_1_3B, ModelSpec, linear_alpha, load_spec
+from rap_edge.runtime.spec import ModelSpec, linear_alpha
 
 
 @pytest.mark.parametrize("spec", PRESETS.values(), ids=PRESETS)

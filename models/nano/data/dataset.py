@@ -21,11 +21,10 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from rap_edge.runtime.checks.bounds import Whole, argument
+from rap_edge.runtime.checks.bounds import SEEDS, Whole, argument
 from rap_edge.runtime.cli.exit_status import exit_status
 from rap_edge.runtime.cli.extras import program_needs_extra
 from rap_edge.runtime.errors import OutputError
-from rap_edge.runtime.loop.noise import SEEDS
 
 from ..errors import DatasetError
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ...audio_encoder import AudioEncoder
-from ..vae import NanoVAE
+from ...nano_vae import NanoVAE
 from .train_audio import WINDOW_FRAMES, encode_channels_last, window
 
 

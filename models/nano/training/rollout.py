@@ -16,8 +16,8 @@ from torch import Tensor
 from rap_edge.runtime.spec import ModelSpec
 
 from ...dit import DiT
+from ...nano_vae import NanoVAE
 from ...networks import Networks
-from ..vae import NanoVAE
 
 
 def feature_windows(features: Tensor, spec: ModelSpec) -> Tensor:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ...dit import DiT, DiTConfig
-from ..vae import NanoVAE
+from ...nano_vae import NanoVAE
 from .optim import Muon
 from .stage import Clock, Journal, load_checkpoint, load_trained, prefetch, save_checkpoint
 from .train_vae import AUX_COLUMNS, MotionHead

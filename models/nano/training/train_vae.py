@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from rap_edge.runtime.errors import OutputError
 
-from ..vae import NanoVAE, NanoVAEConfig
+from ...nano_vae import NanoVAE, NanoVAEConfig
 from .optim import Muon
 from .stage import Clock, Journal, load_checkpoint, load_trained, prefetch, save_checkpoint
 

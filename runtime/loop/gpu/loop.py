@@ -18,7 +18,7 @@ from ...machine.cuda import CudaEvent, CudaGraph, PinnedPool
 from ...spec import ModelSpec
 from ..carry import Past, Path
 from ..device_frames import DeviceFrames
-from ..host_loop import Frames, Reference, not_finite, require_finite
+from ..interface import Frames, Reference, not_finite, require_finite
 from ..solvers import schedule_of
 from .kernels import FLOAT, POINTER, WORD
 from .program import (

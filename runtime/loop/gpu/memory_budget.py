@@ -9,18 +9,16 @@ ONNX graphs, and the driver's own share, are estimates.
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from ...bundle.bundle import EngineInfo, Manifest
 from ...bundle.contract import audio_state_names, check_contract
+from ...bundle.manifest import EngineInfo, Manifest
 from ...errors import MemoryPlanError
+from ...machine.system_memory import MIB, as_gib
 from ...spec import ModelSpec
 from .program import chunk_buffers
 
-MIB = 1 << 20
-GIB = 1 << 30
 # An estimate: CUDA's context with the kernels that it loads.
 CONTEXT_BYTES = 400 * MIB
 # Estimates. Live values per token in hidden widths: residual, norm, both ends of a feed-forward of 6 times the width.
@@ -164,11 +162,6 @@ def session_memory(manifest: Manifest) -> SessionMemory:
         part = "audio_state" if name in states else _PARTS.get(name, "latents")
         parts[part] += buffer.room
     return SessionMemory(**parts)
-
-
-def as_gib(count: int) -> str:
-    """Bytes for people: GiB, or MiB below one."""
-    return f"{count / GIB:.1f} GiB" if count >= GIB else f"{math.ceil(count / MIB)} MiB"
 
 
 def _denoiser_activations(spec: ModelSpec, width: int) -> int:

@@ -14,13 +14,13 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
-from ...bundle.bundle import GraphInfo
 from ...bundle.contract import audio_state_names, carried_sizes
+from ...bundle.manifest import GraphInfo
 from ...engines.interface import resolved_shape
 from ...spec import ModelSpec
 from ..carry import Path
 from ..color import match_tables
-from ..host_loop import Reference, frame_windows
+from ..interface import Reference, frame_windows
 
 # Chunks of frames that stay on the device, the last one among them.
 RING = 2

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from ...bundle.bundle import GraphInfo
+from ...bundle.manifest import GraphInfo
 from ...machine.cuda import Cuda, CudaStream, DeviceMemory
 from .kernels import Kernels, compile_kernels
 

@@ -10,8 +10,8 @@ from aiohttp import web
 from aiohttp.typedefs import Handler, Middleware
 
 from ..metrics import Metrics
+from ..names import LOOPBACK_NAMES, host_name, origin_netloc
 from ..settings import Settings
-from .names import LOOPBACK_NAMES, host_name, origin_netloc
 
 COOKIE = "rap-serve"
 _OPEN_PATHS = frozenset({"/healthz"})

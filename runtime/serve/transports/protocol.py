@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...errors import ServeError
-from ...inputs.audio import to_float
+from ...inputs.convert import to_float
 
 MAX_TEXT = 4096
 MAX_BINARY = 256 << 10

@@ -19,8 +19,7 @@ from numpy.typing import NDArray
 
 from ...avatar import Avatar
 from ...inputs.soundtrack import Soundtrack
-from ...session.chunk import Chunk
-from ...session.marks import Mark
+from ...session.chunk import Chunk, Mark
 from ...session.overload import Overload
 
 Samples = NDArray[np.float32]

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...avatar import Avatar
-from ...session.marks import Mark
+from ...session.chunk import Mark
 from ..admission import Place
 from ..metrics import Metrics
 from ..portraits import Portrait

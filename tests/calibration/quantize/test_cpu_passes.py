@@ -13,7 +13,7 @@ from torch import nn
 from rap_edge.export.exporter import PASSES
 from rap_edge.export.passes.channels_last import channels_last_norm, channels_last_shuffle
 from rap_edge.export.passes.movement import merge_movement
-from rap_edge.models.nano.vae import Block, ChannelNorm
+from rap_edge.models.nano_vae import Block, ChannelNorm
 from rap_edge.models.vae import PixelNorm
 
 

@@ -24,7 +24,7 @@ from rap_edge.calibration.targets import CPU_16BIT_SUMS, TENSORRT_FP8, TENSORRT_
 from rap_edge.export.passes.channels_last import channels_last_shuffle
 from rap_edge.export.passes.pixel_rounding import pixel_rounding
 from rap_edge.export.passes.token_rows import token_rows
-from rap_edge.export.precision.precision import to_fp16
+from rap_edge.export.precision.to_fp16 import to_fp16
 from rap_edge.runtime.errors import CalibrationError
 
 

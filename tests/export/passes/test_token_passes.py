@@ -17,7 +17,7 @@ from rap_edge.export.passes.modulated_norm import modulated_norm
 from rap_edge.export.passes.pixel_rounding import pixel_rounding
 from rap_edge.export.passes.token_rows import token_rows
 from rap_edge.models.attention import SelfAttention, apply_rotary, rotary_table
-from rap_edge.models.nano.vae import Block
+from rap_edge.models.nano_vae import Block
 
 
 class Rotation(nn.Module):

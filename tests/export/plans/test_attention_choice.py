@@ -20,11 +20,11 @@ from rap_edge.export.plans.make_plans import plan_job
 from rap_edge.export.plans.network import BuiltPlan, build_network
 from rap_edge.export.plans.process import build_plan
 from rap_edge.export.plans.truth.claim import Claim
-from rap_edge.runtime.bundle.bundle import GraphInfo
+from rap_edge.models.presets import NANO, RAP_1_3B
+from rap_edge.runtime.bundle.manifest import GraphInfo
 from rap_edge.runtime.errors import EngineError, ExportError
 from rap_edge.runtime.machine.cuda import Cuda
 from rap_edge.runtime.machine.tensorrt_modules import RTX, TENSORRT
-from rap_edge.runtime.spec import NANO, RAP_1_3B
 
 CLAIM = Claim("dit", "float16", attention=16, hybrid=4)
 OWN = BuiltPlan(b"own", CLAIM, ("a", "b"), 100, 0)

@@ -25,10 +25,11 @@ from rap_edge.export.plans import make_plans as plans
 from rap_edge.export.plans import process as plan_builder
 from rap_edge.export.plans.choice import choose_engines
 from rap_edge.export.plans.make_plans import encoder_frames
-from rap_edge.runtime.bundle.bundle import GRAPH_NAMES, MANIFEST_NAME, Bundle, graph_hash, hash_file
+from rap_edge.models.presets import FLASHHEAD_LITE, NANO
+from rap_edge.runtime.bundle.bundle import Bundle, hash_file
+from rap_edge.runtime.bundle.manifest import GRAPH_NAMES, MANIFEST_NAME, graph_hash
 from rap_edge.runtime.errors import ExportError
 from rap_edge.runtime.machine.cuda_driver import query_driver
-from rap_edge.runtime.spec import FLASHHEAD_LITE, NANO
 
 pytest.importorskip("tensorrt_rtx", reason="the TensorRT-RTX wheel is not installed")
 

@@ -6,7 +6,8 @@ import torch.nn.functional as F  # noqa: N812
 from helpers.bundles.graph_runs import count, exported, run, run_strictly
 from torch import nn
 
-from rap_edge.export.precision.precision import RULES, to_fp16
+from rap_edge.export.precision.rules import RULES
+from rap_edge.export.precision.to_fp16 import to_fp16
 from rap_edge.models.norms import LayerNorm32
 from rap_edge.models.vae import PixelNorm
 from rap_edge.runtime.errors import ExportError

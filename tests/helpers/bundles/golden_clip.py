@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 
 from rap_edge.runtime.avatar import Avatar
-from rap_edge.runtime.bundle.bundle import MANIFEST_NAME, hash_file
+from rap_edge.runtime.bundle.bundle import hash_file
+from rap_edge.runtime.bundle.manifest import MANIFEST_NAME
 
 SEED = 3
 

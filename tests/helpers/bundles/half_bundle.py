@@ -14,7 +14,8 @@ from rap_edge.export.bundle_writer import new_bundle
 from rap_edge.export.capture.five_graphs import graph_sources
 from rap_edge.export.exporter import ExportSettings, write_graph
 from rap_edge.models.networks import Networks
-from rap_edge.runtime.bundle.bundle import Bundle, GoldenInfo, Manifest
+from rap_edge.runtime.bundle.bundle import Bundle
+from rap_edge.runtime.bundle.manifest import GoldenInfo, Manifest
 
 
 def write_half_bundle(networks: Networks, folder: Path) -> Path:

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 from helpers.bundles.tiny_bundle import write_tiny_bundle
 
-from rap_edge.runtime.bundle.bundle import MANIFEST_NAME, Bundle, EngineInfo, graph_hash, hash_file
+from rap_edge.runtime.bundle.bundle import Bundle, hash_file
+from rap_edge.runtime.bundle.manifest import MANIFEST_NAME, EngineInfo, graph_hash
 from rap_edge.runtime.engines.preflight import Machine
 from rap_edge.runtime.machine.cuda_driver import CudaDevice, CudaDriver
 

@@ -8,10 +8,11 @@ from collections.abc import Callable, Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from rap_edge.runtime.bundle.bundle import GraphInfo
+from rap_edge.models.presets import NANO
 from rap_edge.runtime.bundle.contract import contract
+from rap_edge.runtime.bundle.manifest import GraphInfo
 from rap_edge.runtime.engines.interface import allocate
-from rap_edge.runtime.spec import NANO, ModelSpec, linear_alpha
+from rap_edge.runtime.spec import ModelSpec, linear_alpha
 
 TINY = dataclasses.replace(
     NANO,

@@ -13,8 +13,9 @@ import onnx
 from helpers.bundles.tiny import TINY
 from onnx import TensorProto, helper, numpy_helper
 
-from rap_edge.runtime.bundle.bundle import MANIFEST_NAME, GoldenInfo, GraphInfo, Manifest, hash_file
+from rap_edge.runtime.bundle.bundle import hash_file
 from rap_edge.runtime.bundle.contract import audio_state_names, contract
+from rap_edge.runtime.bundle.manifest import MANIFEST_NAME, GoldenInfo, GraphInfo, Manifest
 from rap_edge.runtime.spec import ModelSpec
 
 _TYPES = {"float32": TensorProto.FLOAT, "uint8": TensorProto.UINT8}

@@ -21,7 +21,7 @@ _DATA = bytes(64)
 
 def _read(content: bytes) -> None:
     # torch takes seconds to import, and other targets do without.
-    from rap_edge.models.checkpoint import open_checkpoint
+    from rap_edge.models.checkpoints.tensors import open_checkpoint
 
     with tempfile.TemporaryDirectory() as folder:
         Path(folder, "model.safetensors").write_bytes(content)

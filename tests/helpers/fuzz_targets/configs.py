@@ -12,14 +12,14 @@ from helpers.fuzz_targets.target import Target
 from hypothesis import strategies as st
 
 from rap_edge.models.audio_encoder import AudioEncoder, AudioEncoderConfig
+from rap_edge.models.checkpoints.flashhead import flashhead_dit_config
 from rap_edge.models.config import config_from_dict, config_to_dict
 from rap_edge.models.dit import DiT
-from rap_edge.models.flashhead import flashhead_dit_config
-from rap_edge.models.nano.vae import NanoVAEConfig
+from rap_edge.models.nano_vae import NanoVAEConfig
 from rap_edge.models.networks import dit_config
+from rap_edge.models.presets import FLASHHEAD_LITE, NANO
 from rap_edge.models.vae import LtxVae, LtxVaeConfig
 from rap_edge.runtime.errors import CheckpointError
-from rap_edge.runtime.spec import FLASHHEAD_LITE, NANO
 
 _MOST_LAYERS = 8
 

@@ -15,7 +15,8 @@ from helpers.fuzz_targets.target import Target
 from hypothesis import strategies as st
 
 from rap_edge.export.explain import explain
-from rap_edge.runtime.bundle.bundle import MANIFEST_NAME, Bundle, graph_hash
+from rap_edge.runtime.bundle.bundle import Bundle
+from rap_edge.runtime.bundle.manifest import MANIFEST_NAME, graph_hash
 from rap_edge.runtime.checks.bounds import printable
 from rap_edge.runtime.doctor.bundle import bundle_section
 from rap_edge.runtime.doctor.machine import Facts

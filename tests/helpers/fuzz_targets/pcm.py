@@ -12,7 +12,7 @@ from helpers.fuzz_targets.mutations import byte_mutants
 from helpers.fuzz_targets.target import Target
 from hypothesis import strategies as st
 
-from rap_edge.runtime.inputs.audio import AudioWarning
+from rap_edge.runtime.inputs.convert import AudioWarning
 from rap_edge.runtime.inputs.pcm_pipe import FORMATS, PcmStream
 from rap_edge.runtime.inputs.wav_header import CHANNELS
 

@@ -12,8 +12,8 @@ from helpers.fuzz_targets.mutations import json_mutants
 from helpers.fuzz_targets.target import Target
 
 from rap_edge.calibration.record.recording import FORMAT, SET_NAME, open_set
-from rap_edge.runtime.bundle.bundle import FileInfo, GraphInfo, Manifest
 from rap_edge.runtime.bundle.contract import contract
+from rap_edge.runtime.bundle.manifest import FileInfo, GraphInfo, Manifest
 
 _GRAPHS = {name: GraphInfo(f"{name}.onnx", *ends) for name, ends in contract(TINY, "float32").items()}
 _MANIFEST = Manifest(TINY, "fp32", _GRAPHS, {graph.file: FileInfo(1, "0" * 64) for graph in _GRAPHS.values()})

@@ -13,7 +13,8 @@ from helpers.fuzz_targets.target import Target
 from helpers.media.sound_files import write_sound
 from hypothesis import strategies as st
 
-from rap_edge.runtime.inputs.audio import AudioWarning, read_audio
+from rap_edge.runtime.inputs.audio_file import read_audio
+from rap_edge.runtime.inputs.convert import AudioWarning
 
 _KINDS = [
     ("aac", "aac", "fltp"),

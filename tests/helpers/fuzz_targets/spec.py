@@ -11,14 +11,16 @@ from helpers.fuzz_targets.mutations import json_mutants
 from helpers.fuzz_targets.target import Target
 from hypothesis import strategies as st
 
+from rap_edge.models.presets import PRESETS
 from rap_edge.runtime.avatar import Avatar
-from rap_edge.runtime.bundle.bundle import FileInfo, GraphInfo, Manifest
 from rap_edge.runtime.bundle.contract import contract
+from rap_edge.runtime.bundle.manifest import FileInfo, GraphInfo, Manifest
 from rap_edge.runtime.checks.bounds import Real, Whole
 from rap_edge.runtime.engines.cpu_memory import plan_cpu_memory
-from rap_edge.runtime.loop.gpu.memory_budget import MIB, plan_memory
+from rap_edge.runtime.loop.gpu.memory_budget import plan_memory
+from rap_edge.runtime.machine.system_memory import MIB
 from rap_edge.runtime.session.overload import Overload
-from rap_edge.runtime.spec import PRESETS, ModelSpec
+from rap_edge.runtime.spec import ModelSpec
 
 _LARGEST = 64 * MIB
 _MOST_STEPS = 20

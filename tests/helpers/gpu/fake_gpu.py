@@ -11,7 +11,7 @@ from types import SimpleNamespace
 
 import numpy as np
 
-from rap_edge.runtime.bundle.bundle import GraphInfo
+from rap_edge.runtime.bundle.manifest import GraphInfo
 from rap_edge.runtime.spec import ModelSpec
 
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 from helpers.bundles.tiny import Body
 
-from rap_edge.runtime.bundle.bundle import GraphInfo
+from rap_edge.runtime.bundle.manifest import GraphInfo
 from rap_edge.runtime.engines.interface import allocate
 from rap_edge.runtime.machine.cuda import CudaStream, DeviceMemory
 

@@ -5,12 +5,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from evaluate import bundle_talker
 
-from rap_edge.models.nano.evaluate import Subject, bundle_talker
 from rap_edge.models.nano.measure import mouth as measure
+from rap_edge.models.nano.measure.held_out import Subject
+from rap_edge.models.presets import NANO
 from rap_edge.runtime.bundle.bundle import Bundle
 from rap_edge.runtime.cli.run import main
-from rap_edge.runtime.spec import NANO
 
 
 def test_the_preset_is_the_shipped_spec(nano_bundle: Path) -> None:

@@ -8,8 +8,9 @@ from helpers.bundles.tiny import TINY
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rap_edge.runtime.bundle.bundle import MANIFEST_NAME, Bundle, EngineInfo, GraphInfo, Manifest, check_path, hash_file
+from rap_edge.runtime.bundle.bundle import Bundle, hash_file
 from rap_edge.runtime.bundle.contract import check_contract, contract
+from rap_edge.runtime.bundle.manifest import MANIFEST_NAME, EngineInfo, GraphInfo, Manifest, check_path
 from rap_edge.runtime.errors import BundleError, RapEdgeError
 
 

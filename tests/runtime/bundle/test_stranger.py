@@ -16,7 +16,8 @@ from helpers.bundles.tiny_bundle import write_tiny_bundle
 from onnx import TensorProto, helper
 from onnx.external_data_helper import set_external_data
 
-from rap_edge.runtime.bundle.bundle import MANIFEST_NAME, Bundle, hash_file
+from rap_edge.runtime.bundle.bundle import Bundle, hash_file
+from rap_edge.runtime.bundle.manifest import MANIFEST_NAME
 from rap_edge.runtime.engines.onnxruntime_engine import CPU_ONLY, OnnxRuntimeEngine, load_engines
 from rap_edge.runtime.errors import BundleError, EngineError
 

@@ -14,7 +14,7 @@ from helpers.bundles.tiny_bundle import write_png, write_tiny_bundle
 from helpers.media.waves import speech, write_wav
 
 from rap_edge.export.bench import cli as bench_cli
-from rap_edge.runtime.bundle.bundle import MANIFEST_NAME
+from rap_edge.runtime.bundle.manifest import MANIFEST_NAME
 from rap_edge.runtime.cli import run as cli
 from rap_edge.runtime.loop.host_loop import ChunkLoop
 from rap_edge.runtime.machine.cuda_driver import CudaDriver

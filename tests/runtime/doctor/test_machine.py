@@ -15,7 +15,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import rap_edge.runtime
-from rap_edge.runtime.bundle.bundle import MANIFEST_NAME, Bundle, graph_hash, hash_file
+from rap_edge.runtime.bundle.bundle import Bundle, hash_file
+from rap_edge.runtime.bundle.manifest import MANIFEST_NAME, graph_hash
 from rap_edge.runtime.cli.doctor import main
 from rap_edge.runtime.doctor.bundle import bundle_section
 from rap_edge.runtime.doctor.findings import Diagnosis, Finding, Section

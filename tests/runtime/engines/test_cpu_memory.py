@@ -9,16 +9,19 @@ import pytest
 from helpers.bundles.tiny import TINY, TINY_CLEAN, TINY_GUIDED, tiny_engines
 from helpers.bundles.tiny_bundle import write_tiny_bundle
 
+from rap_edge.models.presets import FLASHHEAD_LITE, NANO
 from rap_edge.runtime import Avatar
-from rap_edge.runtime.bundle.bundle import MANIFEST_NAME, Bundle, FileInfo, GraphInfo, Manifest
+from rap_edge.runtime.bundle.bundle import Bundle
 from rap_edge.runtime.bundle.contract import contract
+from rap_edge.runtime.bundle.manifest import MANIFEST_NAME, FileInfo, GraphInfo, Manifest
 from rap_edge.runtime.cli.exit_status import exit_status
 from rap_edge.runtime.engines.cpu_memory import plan_cpu_memory
 from rap_edge.runtime.errors import MemoryPlanError
 from rap_edge.runtime.loading import load_engines
-from rap_edge.runtime.loop.gpu.memory_budget import GIB, MIB
-from rap_edge.runtime.loop.host_loop import ChunkLoop, Reference
-from rap_edge.runtime.spec import FLASHHEAD_LITE, NANO, ModelSpec
+from rap_edge.runtime.loop.host_loop import ChunkLoop
+from rap_edge.runtime.loop.interface import Reference
+from rap_edge.runtime.machine.system_memory import GIB, MIB
+from rap_edge.runtime.spec import ModelSpec
 
 
 def manifest(spec: ModelSpec, precision: str = "fp32", graph_bytes: int = 10 * MIB) -> Manifest:

@@ -10,7 +10,7 @@ import onnx
 import pytest
 from helpers.bundles.handmade import FLOAT, helper, save
 
-from rap_edge.runtime.bundle.bundle import GraphInfo, TensorInfo
+from rap_edge.runtime.bundle.manifest import GraphInfo, TensorInfo
 from rap_edge.runtime.engines.onnxruntime_engine import CPU_ONLY, OnnxRuntimeEngine
 from rap_edge.runtime.errors import EngineError, MemoryPlanError
 

@@ -14,7 +14,8 @@ import pytest
 from helpers.bundles.planned import FITTING, folder
 from helpers.gpu.fake_gpu import FakeCudaDriver
 
-from rap_edge.runtime.bundle.bundle import Bundle, GraphInfo
+from rap_edge.runtime.bundle.bundle import Bundle
+from rap_edge.runtime.bundle.manifest import GraphInfo
 from rap_edge.runtime.engines import onnxruntime_engine
 from rap_edge.runtime.engines.onnxruntime_engine import (
     CPU_ONLY,

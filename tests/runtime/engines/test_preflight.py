@@ -13,7 +13,8 @@ import pytest
 from helpers.bundles.planned import FITTING, VERSION
 from helpers.bundles.tiny_bundle import write_tiny_bundle
 
-from rap_edge.runtime.bundle.bundle import MANIFEST_NAME, Bundle, graph_hash
+from rap_edge.runtime.bundle.bundle import Bundle
+from rap_edge.runtime.bundle.manifest import MANIFEST_NAME, graph_hash
 from rap_edge.runtime.checks.needs import SeveralNeedsError, require
 from rap_edge.runtime.cli import run as cli
 from rap_edge.runtime.engines.preflight import Machine, check_engine, covers, platform_name, this_machine

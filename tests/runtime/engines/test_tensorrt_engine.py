@@ -14,7 +14,7 @@ import pytest
 from helpers.gpu.fake_gpu import FakeCudaDriver, FakeTensorRt, FakeTensorRtx
 from helpers.places import ROOT, TESTS
 
-from rap_edge.runtime.bundle.bundle import GraphInfo, TensorInfo
+from rap_edge.runtime.bundle.manifest import GraphInfo, TensorInfo
 from rap_edge.runtime.engines.kernel_cache import RuntimeCacheFile
 from rap_edge.runtime.engines.tensorrt_engine import TensorRtEngine
 from rap_edge.runtime.errors import BundleError, EngineError
@@ -316,9 +316,9 @@ def test_a_bundle_runs_on_the_gpu_as_on_the_cpu(tmp_path) -> None:
     from helpers.bundles.half_bundle import write_half_bundle
 
     from rap_edge.export.cli import main
-    from rap_edge.export.network_source import SHIPPED
     from rap_edge.export.parity.compare import compare
     from rap_edge.models import load_networks
+    from rap_edge.models.nano import SHIPPED
     from rap_edge.runtime.avatar import Avatar
 
     folder = write_half_bundle(load_networks(SHIPPED), tmp_path / "nano-fp16")

@@ -11,7 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rap_edge.runtime.errors import AudioError
-from rap_edge.runtime.inputs.audio import AudioWarning, Resampler, read_audio, to_float, to_mono
+from rap_edge.runtime.inputs.audio_file import read_audio
+from rap_edge.runtime.inputs.convert import AudioWarning, to_float, to_mono
+from rap_edge.runtime.inputs.resampler import Resampler
 
 RATES = [8000, 11025, 16000, 22050, 44100, 44101, 48000, 96000, 192000]
 

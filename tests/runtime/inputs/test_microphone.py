@@ -13,7 +13,7 @@ import pytest
 from helpers.media.virtual_sound import PulseServer, file_microphone, missing_pulse, pulse_server
 
 from rap_edge.runtime.errors import AudioError
-from rap_edge.runtime.inputs.audio import AudioWarning
+from rap_edge.runtime.inputs.convert import AudioWarning
 from rap_edge.runtime.inputs.portaudio import close_stream, find_input, input_devices, rescan
 
 try:

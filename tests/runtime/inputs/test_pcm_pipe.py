@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rap_edge.runtime.errors import AudioError
-from rap_edge.runtime.inputs.audio import LOUDEST, AudioWarning
+from rap_edge.runtime.inputs.convert import LOUDEST, AudioWarning
 from rap_edge.runtime.inputs.pcm_doubt import SampleDoubt
 from rap_edge.runtime.inputs.pcm_pipe import FORMATS, PcmDecoder, PcmStream
 

@@ -9,7 +9,7 @@ from helpers.media.sound_files import write_sound
 from helpers.places import DATA
 
 from rap_edge.runtime.errors import AudioError
-from rap_edge.runtime.inputs.audio import read_audio
+from rap_edge.runtime.inputs.audio_file import read_audio
 from rap_edge.runtime.inputs.sound_container import BUNDLE_CONTAINERS, CONTAINERS
 
 TONE = (0.5 * np.sin(np.arange(4800) / 10)).astype(np.float32)[:, None]

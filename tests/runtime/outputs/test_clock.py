@@ -12,12 +12,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rap_edge.runtime.outputs.clock import STRONGEST_STRETCH, Pacer, SmoothClock, SoundMap
-from rap_edge.runtime.outputs.outlets import Showing, SilentSpeaker
-from rap_edge.runtime.outputs.play import Pump
 from rap_edge.runtime.outputs.player import Player
+from rap_edge.runtime.outputs.protocols import Showing, SilentSpeaker
+from rap_edge.runtime.outputs.pump import Pump
 from rap_edge.runtime.outputs.stretch import Stretcher
-from rap_edge.runtime.session.chunk import Chunk
-from rap_edge.runtime.session.marks import Mark
+from rap_edge.runtime.session.chunk import Chunk, Mark
 
 RATE = 1000
 SECONDS = TINY.chunk_seconds

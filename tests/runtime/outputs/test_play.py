@@ -7,10 +7,10 @@ from helpers.bundles.sessions import avatar, speech
 from helpers.bundles.tiny import TINY
 
 from rap_edge.runtime.errors import AudioError, NumericalError
-from rap_edge.runtime.outputs.outlets import SilentSpeaker
 from rap_edge.runtime.outputs.play import play
+from rap_edge.runtime.outputs.protocols import SilentSpeaker
 from rap_edge.runtime.reports.run_report import RunMeter
-from rap_edge.runtime.session.marks import Mark
+from rap_edge.runtime.session.chunk import Mark
 
 
 class Talk:

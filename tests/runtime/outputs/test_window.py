@@ -11,10 +11,10 @@ from helpers.media.virtual_screen import SCREEN
 from rap_edge.runtime.errors import OutputError
 from rap_edge.runtime.inputs.picture.portrait import load_portrait
 from rap_edge.runtime.outputs.loudspeaker import Loudspeaker
-from rap_edge.runtime.outputs.outlets import Showing
+from rap_edge.runtime.outputs.protocols import Showing
 from rap_edge.runtime.outputs.virtual_camera import VirtualCamera
 from rap_edge.runtime.outputs.window import Window
-from rap_edge.runtime.session.marks import Mark
+from rap_edge.runtime.session.chunk import Mark
 
 pytest.importorskip("sdl2", reason="PySDL2 is not installed")
 RED, GREEN, AMBER = (200, 30, 30), (30, 180, 60), (255, 176, 32)

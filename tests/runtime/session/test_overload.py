@@ -13,8 +13,7 @@ from rap_edge.runtime.inputs.soundtrack import Soundtrack
 from rap_edge.runtime.outputs.render import render
 from rap_edge.runtime.reports.run_report import RunMeter
 from rap_edge.runtime.session import overload
-from rap_edge.runtime.session.chunk import Chunk
-from rap_edge.runtime.session.marks import Mark
+from rap_edge.runtime.session.chunk import Chunk, Mark
 from rap_edge.runtime.session.overload import Overload, Rung, State
 from rap_edge.runtime.session.session import Session
 

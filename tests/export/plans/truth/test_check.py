@@ -19,7 +19,7 @@ from rap_edge.export.plans.job import PlanJob, PlanResult
 from rap_edge.export.plans.process import build_plan
 from rap_edge.export.plans.truth.check import check_network, check_steps
 from rap_edge.export.plans.truth.program import parse_program, read_programs
-from rap_edge.export.precision.precision import to_fp16
+from rap_edge.export.precision.to_fp16 import to_fp16
 from rap_edge.models.vae import CausalConv3d, PixelNorm
 from rap_edge.runtime.errors import ExportError
 

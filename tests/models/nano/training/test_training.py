@@ -17,9 +17,10 @@ from rap_edge.models.nano.training.rollout import roll_out
 from rap_edge.models.nano.training.stage import Clock, load_checkpoint, save_checkpoint
 from rap_edge.models.nano.training.train_dit import sample_times
 from rap_edge.models.nano.training.train_vae import losses
-from rap_edge.models.nano.vae import NanoVAE, NanoVAEConfig
+from rap_edge.models.nano_vae import NanoVAE, NanoVAEConfig
 from rap_edge.models.networks import Networks, dit_config
-from rap_edge.runtime.spec import NANO, linear_alpha
+from rap_edge.models.presets import NANO
+from rap_edge.runtime.spec import linear_alpha
 
 
 @pytest.mark.parametrize("shape", [(16, 64), (64, 16)])

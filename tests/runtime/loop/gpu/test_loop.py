@@ -20,7 +20,8 @@ from helpers.gpu.fake_gpu import FakeCudaDriver, module_of
 from helpers.gpu.host_engine import HostEngine
 from helpers.places import ROOT
 
-from rap_edge.runtime.bundle.bundle import Bundle, GraphInfo, Manifest
+from rap_edge.runtime.bundle.bundle import Bundle
+from rap_edge.runtime.bundle.manifest import GraphInfo, Manifest
 from rap_edge.runtime.engines.onnxruntime_engine import load_engines
 from rap_edge.runtime.engines.tensorrt_engine import TensorRtEngine
 from rap_edge.runtime.errors import EngineError, NumericalError
@@ -31,7 +32,8 @@ from rap_edge.runtime.loop.gpu.kernels import KERNELS, Kernels, compile_kernels
 from rap_edge.runtime.loop.gpu.loop import DeviceChunkLoop
 from rap_edge.runtime.loop.gpu.memory_budget import session_memory
 from rap_edge.runtime.loop.gpu.shared import Device
-from rap_edge.runtime.loop.host_loop import ChunkLoop, encode_reference
+from rap_edge.runtime.loop.host_loop import ChunkLoop
+from rap_edge.runtime.loop.interface import encode_reference
 from rap_edge.runtime.machine.cuda import Cuda
 from rap_edge.runtime.machine.cuda_driver import query_driver
 from rap_edge.runtime.spec import ModelSpec

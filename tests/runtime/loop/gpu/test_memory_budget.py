@@ -6,19 +6,14 @@ from helpers.bundles.tiny_bundle import write_tiny_bundle
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rap_edge.runtime.bundle.bundle import Bundle, EngineInfo, FileInfo, GraphInfo, Manifest
+from rap_edge.models.presets import FLASHHEAD_LITE, NANO, RAP_1_3B
+from rap_edge.runtime.bundle.bundle import Bundle
 from rap_edge.runtime.bundle.contract import contract
+from rap_edge.runtime.bundle.manifest import EngineInfo, FileInfo, GraphInfo, Manifest
 from rap_edge.runtime.errors import BundleError, MemoryPlanError
-from rap_edge.runtime.loop.gpu.memory_budget import (
-    GIB,
-    MIB,
-    MemoryPlan,
-    SessionMemory,
-    as_gib,
-    plan_memory,
-    session_memory,
-)
-from rap_edge.runtime.spec import FLASHHEAD_LITE, NANO, RAP_1_3B, ModelSpec
+from rap_edge.runtime.loop.gpu.memory_budget import MemoryPlan, SessionMemory, plan_memory, session_memory
+from rap_edge.runtime.machine.system_memory import GIB, MIB, as_gib
+from rap_edge.runtime.spec import ModelSpec
 
 SPECS = [NANO, FLASHHEAD_LITE, RAP_1_3B]
 BYTES = st.integers(0, 1 << 36)

@@ -15,7 +15,7 @@ from rap_edge.runtime.serve.admission import Admission, KioskFullError, places_f
 from rap_edge.runtime.serve.transports.tracks import BLOCK, RATE, Outlet
 from rap_edge.runtime.serve.visits.playout import Playout, Slot
 from rap_edge.runtime.serve.visits.viewer import Piece, Viewer
-from rap_edge.runtime.session.marks import Mark
+from rap_edge.runtime.session.chunk import Mark
 
 FPS, CHUNK = 25, 24
 CUSHION = 3

@@ -28,14 +28,15 @@ from transformers import Wav2Vec2Config, Wav2Vec2ForCTC
 from rap_edge.export.network_source import choose_source
 from rap_edge.models import NetworkConfigs, Networks, load_dit, load_networks, random_networks, save_networks
 from rap_edge.models.audio_encoder import AudioEncoder, AudioEncoderConfig
-from rap_edge.models.checkpoint import StoredTensor, open_checkpoint
+from rap_edge.models.checkpoints.published import hugging_face_audio_encoder
+from rap_edge.models.checkpoints.tensors import StoredTensor, open_checkpoint
 from rap_edge.models.dit import DiT
-from rap_edge.models.nano.vae import NanoVAEConfig
+from rap_edge.models.nano_vae import NanoVAEConfig
 from rap_edge.models.networks import dit_config, published_configs
-from rap_edge.models.published import hugging_face_audio_encoder
+from rap_edge.models.presets import FLASHHEAD_LITE, PRESETS, RAP_1_3B
 from rap_edge.models.vae import LtxVae, LtxVaeConfig
 from rap_edge.runtime.errors import CheckpointError, OutputError
-from rap_edge.runtime.spec import FLASHHEAD_LITE, PRESETS, RAP_1_3B, ModelSpec
+from rap_edge.runtime.spec import ModelSpec
 
 TINY = dataclasses.replace(
     FLASHHEAD_LITE,

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import torch
 
-from .audio_encoder import AudioEncoder, AudioEncoderConfig
-from .checkpoint import Checkpoint, load_weights, open_checkpoint
-from .config import read_json_object
-from .vae import LtxVae, LtxVaeConfig
+from ..audio_encoder import AudioEncoder, AudioEncoderConfig
+from ..config import read_json_object
+from ..vae import LtxVae, LtxVaeConfig
+from .tensors import Checkpoint, load_weights, open_checkpoint
 
 # Tensors of the pre-training and recognition heads, which no hidden state depends on.
 WAV2VEC2_UNUSED = ("masked_spec_embed", "lm_head.", "quantizer.", "project_q.", "project_hid.", "adapter.")

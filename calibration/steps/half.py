@@ -8,15 +8,15 @@ from dataclasses import replace
 import onnx_ir as ir
 from onnx_ir.passes.common import ShapeInferencePass
 
-from rap_edge.export.precision.precision import to_fp16
+from rap_edge.export.precision.to_fp16 import to_fp16
 from rap_edge.runtime.bundle.contract import contract
 from rap_edge.runtime.engines.interface import Engine
 from rap_edge.runtime.engines.onnxruntime_engine import OnnxRuntimeEngine
 from rap_edge.runtime.errors import RapEdgeError
 
-from ..context import Context
+from ..judge.quality import Bytes, talk_chunks, talk_frames
 from ..quantize.variants import save
-from .quality import Bytes, talk_chunks, talk_frames
+from .context import Context
 
 
 def half_frames(context: Context, chunks: int) -> Bytes | None:

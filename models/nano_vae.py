@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from rap_edge.runtime.checks.bounds import Count, Real, Whole
 from rap_edge.runtime.errors import CheckpointError
 
-from ..config import check_config
+from .config import check_config
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,9 +11,9 @@ import torch
 from helpers.bundles.safetensors_file import entry, safetensors_file
 
 from rap_edge.models import load_networks
-from rap_edge.models.checkpoint import open_checkpoint
+from rap_edge.models.checkpoints.safetensors_header import MAX_HEADER_BYTES, TensorEntry, read_header
+from rap_edge.models.checkpoints.tensors import open_checkpoint
 from rap_edge.models.config import read_json_object
-from rap_edge.models.safetensors_header import MAX_HEADER_BYTES, TensorEntry, read_header
 from rap_edge.runtime.errors import CheckpointError
 
 DATA = bytes(64)

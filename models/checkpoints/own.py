@@ -19,15 +19,15 @@ from rap_edge.runtime.checks.bounds import shown
 from rap_edge.runtime.errors import CheckpointError, OutputError, SpecError
 from rap_edge.runtime.spec import ModelSpec
 
-from .audio_encoder import AudioEncoder, AudioEncoderConfig
-from .checkpoint import load_weights, open_checkpoint
-from .config import config_from_dict, config_to_dict, read_json_object
-from .dit import DiT, DiTConfig
-from .networks import NetworkConfigs, Networks, check_agreement, vae_config
-from .vae import LtxVae, LtxVaeConfig, Vae
+from ..audio_encoder import AudioEncoder, AudioEncoderConfig
+from ..config import config_from_dict, config_to_dict, read_json_object
+from ..dit import DiT, DiTConfig
+from ..networks import NetworkConfigs, Networks, check_agreement, vae_config
+from ..vae import LtxVae, LtxVaeConfig, Vae
+from .tensors import load_weights, open_checkpoint
 
 if TYPE_CHECKING:
-    from .nano.vae import NanoVAEConfig
+    from ..nano_vae import NanoVAEConfig
 
 STEM = "model"
 
@@ -86,7 +86,7 @@ def load_own_vae(folder: Path, dtype: torch.dtype) -> Vae:
         with torch.device("meta"):
             vae = LtxVae(config)
     else:
-        from .nano.vae import NanoVAE
+        from ..nano_vae import NanoVAE
 
         # Its statistics come from the config and not from the weights, so it cannot stand on the meta device.
         vae = NanoVAE(config).to(dtype)
@@ -136,7 +136,7 @@ def _vae_config(folder: Path) -> LtxVaeConfig | NanoVAEConfig:
     if architecture == "ltx":
         return config_from_dict(LtxVaeConfig, values, str(file)).validate()
     if architecture == "nano":
-        from .nano.vae import NanoVAEConfig
+        from ..nano_vae import NanoVAEConfig
 
         return config_from_dict(NanoVAEConfig, values, str(file)).validate()
     raise CheckpointError(f"{file} says architecture {shown(architecture)} and must say 'ltx' or 'nano'; correct it.")

@@ -12,12 +12,13 @@ import dataclasses
 import json
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
+from rap_edge.models.nano import SHIPPED
+from rap_edge.models.nano.measure.held_out import FRAME_SAMPLES, LEAD_FRAMES, Bytes, Floats, Subject
 from rap_edge.runtime.avatar import Avatar
 from rap_edge.runtime.checks.bounds import Real, Whole, argument
 from rap_edge.runtime.cli.exit_status import exit_status
@@ -27,88 +28,20 @@ from rap_edge.runtime.spec import STEPS, ModelSpec
 with program_needs_extra("train", __name__):
     import cv2
 
-    from ..load import load_networks
-    from ..networks import Networks
-    from .data.dataset import noise
-    from .data.identity import Identity
-    from .data.renderer import mouth_box, neutral_motion, render
-    from .data.sentences import sample_text, sample_voice
-    from .data.speech import FRAME_RATE, SAMPLE_RATE, synthesize
-    from .measure.mouth import MouthGauge, best_lag, closedness, correlation, psnr_outside, within_latent_correlation
-    from .training.rollout import roll_out
+    from rap_edge.models.checkpoints.load import load_networks
+    from rap_edge.models.nano.data.speech import FRAME_RATE
+    from rap_edge.models.nano.measure.mouth import (
+        best_lag,
+        closedness,
+        correlation,
+        psnr_outside,
+        within_latent_correlation,
+    )
+    from rap_edge.models.nano.training.rollout import roll_out
+    from rap_edge.models.networks import Networks
 
 
-Bytes = npt.NDArray[np.uint8]
-Floats = npt.NDArray[np.float32]
 Talker = Callable[[Bytes, Floats], Bytes]
-
-WEIGHTS = Path(__file__).parent / "weights"
-FRAME_SAMPLES = SAMPLE_RATE // FRAME_RATE
-LEAD_FRAMES = 12
-SEED = 20_000
-
-
-@dataclass(frozen=True)
-class Subject:
-    """A held-out face that says something.
-
-    Attributes:
-        portrait: uint8 [H, W, 3], mouth closed.
-        waveform: float32 [frames * 640].
-        mouth: float32 [frames, 5], the truth.
-        still: uint8 [frames, H, W, 3], the renderer's frames with that mouth and a head that keeps the portrait's pose.
-        boxes: [frames, 4], where the mouth is in them.
-        gauge: measures the mouth.
-    """
-
-    portrait: Bytes
-    waveform: Floats
-    mouth: Floats
-    still: Bytes
-    boxes: npt.NDArray[np.int64]
-    gauge: MouthGauge
-
-    @classmethod
-    def sample(cls, index: int, frames: int, size: int, *, silent: bool = False) -> Subject:
-        """Subject `index` of the held-out split, `frames` long; a silent one hears nothing, or noise if odd."""
-        rng = np.random.default_rng([SEED, index])
-        identity = Identity.sample(rng)
-        waveform, mouth = speech_track(rng, frames, 0 if silent else frames - FRAME_RATE)
-        if silent and index % 2:
-            waveform += noise(rng, len(waveform)) * np.float32(0.005)
-        portrait = render(identity, neutral_motion(), size)
-        motion = np.tile(neutral_motion(), (frames, 1))
-        motion[:, :5] = mouth
-        still = np.stack([render(identity, row, size) for row in motion])
-        boxes = np.array([mouth_box(identity, row, size) for row in motion])
-        gauge = MouthGauge.calibrate(portrait, mouth_box(identity, neutral_motion(), size))
-        return cls(portrait, np.clip(waveform, -1, 1), mouth, still, boxes, gauge)
-
-
-def speech_track(rng: np.random.Generator, frames: int, last: int) -> tuple[Floats, Floats]:
-    """Held-out sentences by held-out voices, one after the other, after a silence of `LEAD_FRAMES`.
-
-    Args:
-        rng: chooses sentences, voices, loudness and pauses.
-        frames: length.
-        last: no sentence begins at this frame or later.
-
-    Returns:
-        float32 [frames * 640] and the mouth's motion, float32 [frames, 5].
-    """
-    waveform = np.zeros(frames * FRAME_SAMPLES, np.float32)
-    mouth = np.zeros((frames, 5), np.float32)
-    filled = LEAD_FRAMES
-    while filled < last:
-        utterance = synthesize(sample_text(rng, "held-out"), sample_voice(rng, "held-out"))
-        length = min(len(utterance.mouth), frames - filled)
-        spoken = utterance.waveform[: length * FRAME_SAMPLES]
-        level = rng.uniform(0.04, 0.12) / max(float(np.sqrt(np.mean(spoken**2))), 1e-6)
-        first = filled * FRAME_SAMPLES
-        waveform[first : first + len(spoken)] = spoken * level
-        mouth[filled : filled + length] = utterance.mouth[:length]
-        filled += length + int(rng.integers(3, 12))
-    return waveform, mouth
 
 
 def torch_talker(networks: Networks) -> Talker:
@@ -225,8 +158,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(arguments: Sequence[str] | None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m rap_edge.models.nano.evaluate", description=__doc__)
-    parser.add_argument("--weights", type=Path, default=WEIGHTS, help="checkpoint folder, through PyTorch")
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--weights", type=Path, default=SHIPPED, help="checkpoint folder, through PyTorch")
     parser.add_argument("--bundle", type=Path, help="bundle folder, through the torch-free runtime, instead")
     parser.add_argument("--subjects", type=argument(Whole(1, 1000)), default=12)
     parser.add_argument(

@@ -15,13 +15,14 @@ import torch
 
 from rap_edge.runtime.checks.bounds import shown
 from rap_edge.runtime.errors import CheckpointError
-from rap_edge.runtime.spec import FLASHHEAD_LITE, ModelSpec
+from rap_edge.runtime.spec import ModelSpec
 
-from .checkpoint import load_weights, open_checkpoint
-from .config import config_from_dict, known_fields, read_json_object
-from .dit import DiT, DiTConfig
-from .networks import Networks, check_agreement, dit_config
+from ..config import config_from_dict, known_fields, read_json_object
+from ..dit import DiT, DiTConfig
+from ..networks import Networks, check_agreement, dit_config
+from ..presets import FLASHHEAD_LITE
 from .published import diffusers_ltx_vae, hugging_face_audio_encoder
+from .tensors import load_weights, open_checkpoint
 
 DIT_FOLDER, VAE_FOLDER, AUDIO_FOLDER = "Model_Lite", "VAE_LTX", "wav2vec2-base-960h"
 # Left over from the text-to-video base model; the published inference code does not call them.

@@ -12,11 +12,11 @@ from rap_edge.export.stages import StageProgress
 from rap_edge.runtime.engines.interface import Array
 from rap_edge.runtime.machine.available import available_cores
 
-from ..context import Context
-from ..observe.observing import choose_observer, choose_smoothed, sample_cases
+from ..choose.observer import choose_observer, choose_smoothed, sample_cases
 from ..observe.ranges import Activation, limits_by, observe
 from ..quantize.variants import GraphPlan
-from .recording import SET_NAME, CalibrationSet, open_set, record
+from ..record.recording import SET_NAME, CalibrationSet, open_set, record
+from .context import Context
 
 
 def get_set(context: Context, given: Path | None) -> CalibrationSet:

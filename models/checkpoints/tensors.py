@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from rap_edge.runtime.errors import CheckpointError, first_line
 
-from .config import read_json_object
+from ..config import read_json_object
 from .safetensors_header import read_header
 
 PICKLE_SUFFIXES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".zip", ".tar")

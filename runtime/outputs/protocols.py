@@ -1,4 +1,4 @@
-"""What a player plays through: the protocols of a speaker and a display.
+"""What goes out through what: a sink takes a rendering, a speaker and a display are played through.
 
 The speaker is the master clock: a frame is shown when its own sound is heard, never the other way round.
 """
@@ -13,7 +13,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from ..session.marks import Mark
+from ..session.chunk import Mark
 
 
 @dataclass(frozen=True)
@@ -109,3 +109,17 @@ class SilentSpeaker:
         now = self._clock()
         self._heard = min(self._heard + now - self._asked, self._written)
         self._asked = now
+
+
+class Sink(Protocol):
+    """Takes frames and their sound in order of presentation."""
+
+    def write(self, frames: NDArray[np.uint8], audio: NDArray[np.float32]) -> None:
+        """Add frames [T, H, W, 3] RGB and the sound [samples, channels] that goes with them; either may be empty.
+
+        Raises:
+            OutputError: they cannot be written.
+        """
+
+    def close(self) -> None:
+        """Finish; raises `OutputError` if what was written cannot be completed."""

@@ -7,7 +7,7 @@ import dataclasses
 import pytest
 import torch
 
-from rap_edge.models.nano.vae import NanoVAE, NanoVAEConfig
+from rap_edge.models.nano_vae import NanoVAE, NanoVAEConfig
 from rap_edge.runtime.errors import CheckpointError
 
 TINY = NanoVAEConfig(

@@ -6,12 +6,12 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from .choose.search import Found
-from .judge.gates import Figure
-from .judge.quality import Bytes
-from .record.recording import CalibrationSet
-from .targets import Target
-from .write.ledger import LedgerEntry
+from ..choose.search import Found
+from ..judge.gates import Figure
+from ..judge.quality import Bytes
+from ..record.recording import CalibrationSet
+from ..targets import Target
+from .ledger import LedgerEntry
 
 
 @dataclass(frozen=True)

@@ -11,11 +11,11 @@ import numpy as np
 from rap_edge.export.parity.compare import compare
 from rap_edge.runtime.engines.interface import Array, Engine
 
+from ..observe.observers import OBSERVERS
+from ..observe.ranges import limits_by
 from ..quantize.variants import GraphPlan, Variants
 from ..record.recording import CalibrationSet
-from ..running import outputs_of
-from .observers import OBSERVERS
-from .ranges import limits_by
+from ..record.running import outputs_of
 
 CASES = 8
 MOST_SMOOTHED = 6

@@ -11,18 +11,18 @@ import numpy as np
 
 from rap_edge.runtime.engines.interface import Engine
 
-from ..context import Context
+from ..choose.cost_model import Work, half_seconds, saving
+from ..choose.observer import sample_cases
+from ..choose.search import Candidate, Found, search
+from ..choose.sensitivity import Sensitivity
+from ..choose.timing import Gain, kinds, measure_kind
 from ..journal import key_of
 from ..judge.quality import Bytes, psnr, talk_chunks, talk_frames
 from ..judge.race import side_by_side
 from ..observe.layers import Layer
-from ..observe.observing import sample_cases
 from ..quantize.variants import nodes_of, shapes_of
 from ..record.recording import CalibrationSet
-from .cost_model import Work, half_seconds, saving
-from .search import Candidate, Found, search
-from .sensitivity import Sensitivity
-from .timing import Gain, kinds, measure_kind
+from .context import Context
 
 
 def measure_gains(context: Context, recorded: CalibrationSet) -> dict[str, Gain]:

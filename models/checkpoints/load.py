@@ -9,14 +9,15 @@ from pathlib import Path
 import torch
 
 from rap_edge.runtime.errors import CheckpointError
-from rap_edge.runtime.spec import FLASHHEAD_LITE, ModelSpec
+from rap_edge.runtime.spec import ModelSpec
 
-from .checkpoint import refuse_pickle
-from .config import read_json_object
-from .dit import DiT
+from ..config import read_json_object
+from ..dit import DiT
+from ..networks import Networks
+from ..presets import FLASHHEAD_LITE
 from .flashhead import DIT_FOLDER, is_flashhead_layout, load_flashhead_dit, load_flashhead_networks
-from .networks import Networks
-from .own_checkpoint import is_own_layout, load_own_dit, load_own_networks
+from .own import is_own_layout, load_own_dit, load_own_networks
+from .tensors import refuse_pickle
 
 
 def load_networks(

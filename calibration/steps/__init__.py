@@ -1,0 +1,1 @@
+"""The steps of a calibration, in order, and what they share."""

@@ -1,0 +1,91 @@
+"""What every chunk loop is, on the host or on a device."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..bundle.contract import chunk_sizes
+from ..engines.interface import Engine
+from ..errors import NumericalError
+from ..spec import ModelSpec
+from .carry import Past
+from .device_frames import DeviceFrames
+
+Frames = NDArray[np.uint8]
+STAGES = ("audio_encoder", "conditioner", "denoise", "vae_decoder", "color_match", "vae_encoder")
+
+
+@dataclass(frozen=True)
+class Reference:
+    """What the loop knows of the portrait: uint8 [H, W, 3], and its latents [1, C, k, h, w] float32."""
+
+    portrait: Frames
+    latents: NDArray[np.float32]
+
+
+def encode_reference(spec: ModelSpec, vae_encoder: Engine, portrait: Frames) -> Reference:
+    """Encode the portrait, repeated over a chunk, once.
+
+    Raises:
+        NumericalError: the encoder gave NaN or Inf.
+    """
+    execution = vae_encoder.prepare(sizes=chunk_sizes(spec))
+    execution.buffers["frames"][...] = portrait
+    execution.run()
+    latents = execution.buffers["latents"]
+    require_finite(latents, "vae_encoder")
+    return Reference(portrait, latents)
+
+
+class Loop(Protocol):
+    """Renders consecutive chunks of one session; `ChunkLoop` says what each name means.
+
+    Attributes:
+        past: what the next chunk begins with.
+    """
+
+    past: Past | None
+
+    @property
+    def on_device(self) -> DeviceFrames | None:
+        """The last chunk's new frames in a GPU's memory, None without one."""
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What the report should say about how it runs."""
+
+    @property
+    def waveform(self) -> NDArray[np.float32]:
+        """Takes the chunk's audio window."""
+
+    def skip(self) -> None:
+        """Leave one chunk out."""
+
+    def render(self, steps: int, frame_step: int = 1) -> tuple[Frames, dict[str, float]]:
+        """Render the next chunk."""
+
+
+def frame_windows(spec: ModelSpec) -> NDArray[np.intp]:
+    """Feature indices [chunk_frames, feature_window] around each of the window's last frames, clamped to it."""
+    half = spec.feature_window // 2
+    centres = np.arange(spec.window_frames - spec.chunk_frames, spec.window_frames)
+    windows = centres[:, None] + np.arange(-half, half + 1)
+    clamped: NDArray[np.intp] = np.clip(windows, 0, spec.window_frames - 1)
+    return clamped
+
+
+def require_finite(values: NDArray[np.floating], stage: str) -> None:
+    """Raise `NumericalError` if a value is NaN or Inf."""
+    if not np.isfinite(values).all():
+        raise not_finite(stage)
+
+
+def not_finite(stage: str) -> NumericalError:
+    """The error of a stage that gave NaN or Inf."""
+    return NumericalError(
+        f"Stage {stage!r} produced NaN or Inf; export the bundle again with --precision fp32, or check the checkpoint."
+    )
