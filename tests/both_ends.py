@@ -20,10 +20,21 @@ from helpers.places import ROOT
 BUNDLE = ROOT / "build" / "nano-fp32"
 LATER = ("3.14", "3.13", "3.12")
 # They need neither torch nor what comes with it.
-RUNTIME = ["audio", "video", "portrait", "pcm", "session", "bundle", "cli_run", "cli_live", "selftest"]
-RUNTIME += ["sound_container", "still_picture", "heif"]
-SERVE = [f"serve_{name}" for name in ("app", "cli", "connections", "ice", "offers", "webrtc", "websocket")]
-EXPORT = ["export", "graphs", "onnxruntime_engine", "quantize", "cpu_passes", "conv3d", "nano_renderer", "nano_speech"]
+RUNTIME = [
+    *(f"inputs/test_{name}" for name in ("audio", "pcm_pipe", "sound_container")),
+    *(f"inputs/picture/test_{name}" for name in ("heif", "portrait", "still_picture")),
+    *("bundle/test_bundle", "cli/test_live", "cli/test_run", "doctor/test_selftest"),
+    *("outputs/test_mp4_writer", "session/test_session"),
+]
+SERVE = [
+    *("serve/test_app", "serve/test_cli", "serve/http/test_connections"),
+    *(f"serve/transports/test_{name}" for name in ("ice", "offer", "webrtc", "websocket")),
+]
+EXPORT = [
+    *("export/test_exporter", "export/capture/test_five_graphs", "export/passes/test_conv3d"),
+    *("calibration/quantize/test_cpu_passes", "calibration/quantize/test_qdq"),
+    *("models/nano/data/test_renderer", "models/nano/data/test_speech", "runtime/engines/test_onnxruntime_engine"),
+]
 
 
 def lowest(extras: Sequence[str]) -> list[str]:
@@ -71,7 +82,7 @@ def install(python: Path, *words: str) -> None:
 
 def check(python: Path, tests: Sequence[str]) -> None:
     """Run the tests, and the self-test of the model that ships where it has been exported."""
-    run(python, "-m", "pytest", "-m", "not slow", *(f"tests/test_{name}.py" for name in tests))
+    run(python, "-m", "pytest", "-m", "not slow", *(f"tests/{name}.py" for name in tests))
     if BUNDLE.is_dir():
         run(python, "-m", "rap_edge.runtime.cli.run", "--selftest", "--bundle", BUNDLE)
 
@@ -84,7 +95,7 @@ def check_lowest() -> None:
         sys.executable, ROOT / "build" / "lowest", [path for path in sys.path if path.endswith("site-packages")]
     )
     install(python, "--no-build-isolation", "--no-warn-conflicts", ".[export,calibrate,serve,mic,camera,heic]", *pins)
-    check(python, [*RUNTIME, *SERVE, *EXPORT])
+    check(python, [*(f"runtime/{name}" for name in (*RUNTIME, *SERVE)), *EXPORT])
 
 
 def check_newest() -> None:
@@ -93,7 +104,7 @@ def check_newest() -> None:
     print(json.dumps({"chosen": base, "tried": tried}, indent=2), flush=True)
     python = environment(base, ROOT / "build" / "newest")
     install(python, "--upgrade", ".[plans,serve,mic,camera,heic]", "hypothesis", "prometheus-client", "pytest")
-    check(python, [*RUNTIME, *SERVE])
+    check(python, [f"runtime/{name}" for name in (*RUNTIME, *SERVE)])
 
 
 if __name__ == "__main__":

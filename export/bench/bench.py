@@ -137,7 +137,7 @@ def torch_backend(bundle: Bundle, threads: int, checkpoint: Path | None) -> Mapp
 
 def openvino_backend(bundle: Bundle, threads: int) -> Mapping[str, Engine]:
     """The bundle's graphs in OpenVINO."""
-    from rap_edge.runtime.engines.openvino_engine import load_openvino_engines
+    from .openvino_engine import load_openvino_engines
 
     return load_openvino_engines(bundle, threads)
 

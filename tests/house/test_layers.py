@@ -1,20 +1,44 @@
-"""Who may import whom: everything may import runtime; models only runtime's spec, bounds, fields and errors; export
-models; calibration export, and of models nano's renderer and voices."""
+"""The law of the house, for every file in every folder, imports in functions included: who may import whom."""
 
 import ast
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 
 import pytest
-from helpers.places import ROOT
+from helpers.places import ROOT, TESTS
 
-ABOVE = {"rap_edge.calibration"}
+PACKAGES = ("runtime", "models", "export", "calibration")
 GPU_ONLY = {"tensorrt", "tensorrt_rtx", "tensorrt_lean", "pycuda", "cuda", "cupy", "polygraphy"}
+ABOVE = {"rap_edge.calibration", "rap_edge.plugins"}
+FORBIDDEN = {
+    "runtime": {"torch", "onnx", "onnxscript", "safetensors", "rap_edge.models", "rap_edge.export"} | ABOVE | GPU_ONLY,
+    "models": {"onnx", "onnxscript", "onnxruntime", "rap_edge.export"} | ABOVE | GPU_ONLY,
+    "export": ABOVE | GPU_ONLY,
+    "calibration": {"torch", "rap_edge.models.checkpoints", "rap_edge.models.networks"} | GPU_ONLY,
+}
+# From below to above: a folder imports from folders that stand before it, and any folder from the files beside it.
+ROOMS = {
+    "runtime": "checks machine bundle inputs engines loop session reports outputs doctor cli serve",
+    "runtime/inputs": "picture",
+    "runtime/loop": "gpu",
+    "runtime/serve": "http visits transports",
+    "models": "checkpoints nano",
+    "models/nano": "data measure training",
+    "export": "hybrid_attention passes capture precision parity plans bench",
+    "export/plans": "truth",
+    "calibration": "record observe quantize judge choose steps write",
+}
+# What networks and readers may know of the runtime, and what nano's programs may besides.
+FOR_MODELS = ("rap_edge.runtime.spec", "rap_edge.runtime.errors", "rap_edge.runtime.checks.")
+FOR_NANO = (*FOR_MODELS, "rap_edge.runtime.cli.e", "rap_edge.runtime.machine.available")
+MOST_ENTRIES = 18
 
 
-def imports(file: Path) -> set[str]:
-    """Every module that `file` imports anywhere, absolute."""
+@cache
+def imports(file: Path) -> frozenset[str]:
+    """Every module that `file` imports anywhere, absolute; a name that is imported from a module counts as one too."""
     package = ["rap_edge", *file.relative_to(ROOT).parts[:-1]]
     found = set()
     for node in ast.walk(ast.parse(file.read_text())):
@@ -24,35 +48,69 @@ def imports(file: Path) -> set[str]:
             base = package[: len(package) - node.level + 1] if node.level else []
             module = ".".join([*base, *([node.module] if node.module else [])])
             found |= {module} | {f"{module}.{alias.name}" for alias in node.names}
-    return found
+    return frozenset(found)
 
 
-@pytest.mark.parametrize(
-    ("package", "forbidden"),
-    [
-        (
-            "runtime",
-            {"torch", "onnx", "onnxscript", "safetensors", "rap_edge.models", "rap_edge.export"} | ABOVE | GPU_ONLY,
-        ),
-        ("models", {"onnx", "onnxscript", "onnxruntime", "rap_edge.export"} | ABOVE | GPU_ONLY),
-        ("export", ABOVE | GPU_ONLY),
-        ("calibration", {"torch", "rap_edge.models.checkpoints.load", "rap_edge.models.networks"} | GPU_ONLY),
-    ],
-)
-def test_a_package_imports_only_from_below(package: str, forbidden: set[str]) -> None:
-    files = sorted((ROOT / package).rglob("*.py"))
+def sources(folder: str) -> list[Path]:
+    files = sorted(file for file in (ROOT / folder).rglob("*.py"))
     assert files
-    for file in files:
-        for name in imports(file):
-            assert not any(name == bad or name.startswith(bad + ".") for bad in forbidden), f"{file} imports {name}"
+    return files
 
 
-def test_models_import_nothing_of_runtime_but_the_spec_and_what_reads_files() -> None:
-    allowed = tuple(f"rap_edge.runtime.{name}" for name in ("spec", "bounds", "fields", "regular_file", "errors"))
-    for file in sorted((ROOT / "models").glob("*.py")):
+@pytest.mark.parametrize("package", PACKAGES)
+def test_a_package_imports_only_from_below(package: str) -> None:
+    for file in sources(package):
         for name in imports(file):
-            if name.startswith("rap_edge.runtime"):
-                assert name.startswith(allowed) or name == "rap_edge.runtime", f"{file} imports {name}"
+            bad = {other for other in FORBIDDEN[package] if name == other or name.startswith(other + ".")}
+            assert not bad, f"{file} imports {name}"
+
+
+@pytest.mark.parametrize("floor", ROOMS)
+def test_a_room_imports_only_from_rooms_below(floor: str) -> None:
+    rooms = ROOMS[floor].split()
+    assert {file.parent.name for file in (ROOT / floor).glob("*/__init__.py")} == set(rooms)
+    for place, room in enumerate(rooms):
+        above = tuple(f"rap_edge.{floor.replace('/', '.')}.{other}" for other in rooms[place + 1 :])
+        for file in sources(f"{floor}/{room}"):
+            for name in imports(file):
+                assert not any(name == other or name.startswith(other + ".") for other in above), (
+                    f"{file} imports {name} from a room above"
+                )
+
+
+def test_models_know_of_the_runtime_the_spec_the_errors_and_the_checks() -> None:
+    for file in sources("models"):
+        allowed = FOR_NANO if "nano" in file.relative_to(ROOT).parts else FOR_MODELS
+        for name in imports(file):
+            if name.startswith("rap_edge.runtime."):
+                assert f"{name}.".startswith(allowed), f"{file} imports {name}"
+
+
+def test_calibration_takes_of_nano_what_draws_speaks_and_measures() -> None:
+    for file in sources("calibration"):
+        for name in imports(file):
+            if name.startswith("rap_edge.models.nano."):
+                assert name.split(".")[3] in ("data", "measure", "errors"), f"{file} imports {name}"
+
+
+def test_no_folder_is_a_warehouse() -> None:
+    for package in PACKAGES:
+        for folder in {file.parent for file in sources(package)}:
+            entries = [entry.name for entry in folder.iterdir() if entry.name != "__pycache__"]
+            assert len(entries) <= MOST_ENTRIES, f"{folder} holds {len(entries)}"
+
+
+def test_tests_lie_where_their_modules_lie() -> None:
+    for file in TESTS.rglob("test_*.py"):
+        folder = file.parent.relative_to(TESTS)
+        assert folder.parts, f"{file} lies in no room"
+        assert folder.parts[0] == "house" or (ROOT / folder).is_dir(), f"{file}: there is no {folder}"
+
+
+def test_no_test_imports_another() -> None:
+    for file in TESTS.rglob("*.py"):
+        for name in imports(file):
+            assert not any(part.startswith("test_") for part in name.split(".")[:-1]), f"{file} imports {name}"
 
 
 def test_help_needs_neither_torch_nor_codecs() -> None:

@@ -81,9 +81,9 @@ def test_missing_openvino_is_said_with_its_cure(bundle, capsys, monkeypatch) -> 
 
 
 def least_psnr_of_openvino(bundle: str) -> float:
+    from rap_edge.export.bench.openvino_engine import load_openvino_engines
     from rap_edge.export.parity.compare import compare, roll_out
     from rap_edge.runtime.engines.onnxruntime_engine import load_engines
-    from rap_edge.runtime.engines.openvino_engine import load_openvino_engines
 
     opened = Bundle.open(bundle)
     frames = [

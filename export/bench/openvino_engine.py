@@ -10,10 +10,10 @@ from typing import Any
 import onnx
 import onnx.inliner
 
-from ..bundle.bundle import Bundle
-from ..bundle.manifest import GraphInfo
-from ..errors import EngineError
-from .interface import Array, allocate
+from rap_edge.runtime.bundle.bundle import Bundle
+from rap_edge.runtime.bundle.manifest import GraphInfo
+from rap_edge.runtime.engines.interface import Array, allocate
+from rap_edge.runtime.errors import EngineError
 
 
 class OpenVinoExecution:
