@@ -64,8 +64,8 @@ from .passes.token_rows import token_rows
 from .plans.choice import EngineChoice
 from .plans.make_plans import PlansReport, build_plans, with_plans
 from .precision.activations import Peaks
-from .precision.rules import FP16_MAX, RULES, ActivationRange
-from .precision.to_fp16 import check_finite, to_fp16
+from .precision.rules import FP16_MAX, RULES, ActivationRange, check_finite
+from .precision.to_fp16 import to_fp16
 from .stages import Stages
 
 ROLLOUT_CHUNKS = 8

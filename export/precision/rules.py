@@ -12,7 +12,7 @@ from typing import Protocol
 import numpy as np
 import onnx_ir as ir
 
-from .to_fp16 import check_finite
+from rap_edge.runtime.errors import ExportError
 
 FP16_MAX = 65504.0
 FP16_TINY = 2.0**-24
@@ -234,6 +234,12 @@ def fits_fp16(array: np.ndarray) -> bool:
         return True
     largest = max(abs(float(array.max())), abs(float(array.min())))
     return largest <= FP16_MAX and (largest == 0.0 or largest >= FP16_TINY)
+
+
+def check_finite(name: str, array: np.ndarray) -> None:
+    """Raise `ExportError` if the weight `name` holds NaN or Inf."""
+    if not np.isfinite(array).all():
+        raise ExportError(f"The weight {name!r} holds NaN or Inf; the checkpoint is damaged, download it again.")
 
 
 def _fits_as_reciprocal_root(value: ir.Value) -> bool:

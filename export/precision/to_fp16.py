@@ -169,9 +169,3 @@ def _half_later(tensor: ir.TensorProtocol, name: str) -> ir.LazyTensor:
     shape = tensor.shape
     assert isinstance(shape, ir.Shape)
     return ir.LazyTensor(convert, dtype=ir.DataType.FLOAT16, shape=shape, name=name)
-
-
-def check_finite(name: str, array: np.ndarray) -> None:
-    """Raise `ExportError` if the weight `name` holds NaN or Inf."""
-    if not np.isfinite(array).all():
-        raise ExportError(f"The weight {name!r} holds NaN or Inf; the checkpoint is damaged, download it again.")
