@@ -4,6 +4,7 @@ import ast
 import subprocess
 import sys
 from functools import cache
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -39,9 +40,18 @@ MOST_ENTRIES = 18
 @cache
 def imports(file: Path) -> frozenset[str]:
     """Every module that `file` imports anywhere, absolute; a name that is imported from a module counts as one too."""
+    return _imported(file, list(ast.walk(ast.parse(file.read_text()))))
+
+
+def imports_at_once(file: Path) -> frozenset[str]:
+    """What `file` imports when it is imported itself, likewise."""
+    return _imported(file, ast.parse(file.read_text()).body)
+
+
+def _imported(file: Path, nodes: list[ast.AST] | list[ast.stmt]) -> frozenset[str]:
     package = ["rap_edge", *file.relative_to(ROOT).parts[:-1]]
     found = set()
-    for node in ast.walk(ast.parse(file.read_text())):
+    for node in nodes:
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
@@ -76,6 +86,13 @@ def test_a_room_imports_only_from_rooms_below(floor: str) -> None:
                 assert not any(name == other or name.startswith(other + ".") for other in above), (
                     f"{file} imports {name} from a room above"
                 )
+
+
+def test_no_modules_import_each_other_in_a_circle() -> None:
+    files = [file for package in PACKAGES for file in sources(package) if file.name != "__init__.py"]
+    names = {".".join(["rap_edge", *file.relative_to(ROOT).with_suffix("").parts]): file for file in files}
+    graph = {name: {other for other in imports_at_once(file) if other in names} for name, file in names.items()}
+    assert len(list(TopologicalSorter(graph).static_order())) == len(names)
 
 
 def test_models_know_of_the_runtime_the_spec_the_errors_and_the_checks() -> None:
