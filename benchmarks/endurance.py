@@ -32,10 +32,8 @@ from visitors import visitors
 from rap_edge.runtime import AsyncSession, Avatar, SilentSpeaker, play
 from rap_edge.runtime.checks.bounds import Real, Whole, argument
 from rap_edge.runtime.cli.progress import Progress
-from rap_edge.runtime.inputs.soundtrack import Soundtrack
-from rap_edge.runtime.outputs.mp4_writer import AAC_RATES, Mp4Writer
+from rap_edge.runtime.outputs.mp4_writer import Mp4Writer
 from rap_edge.runtime.outputs.render import render
-from rap_edge.runtime.reports.run_report import RunMeter
 
 # The tiny model is a test's: its graphs are written by hand.
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
@@ -84,14 +82,12 @@ def memory(bundle: str, hours: float, sink: str, folder: Path) -> bool:
 
 def _render(avatar: Avatar, source: EndlessSpeech, video: Path | None, fragmented: bool = False) -> int:
     """Render it all into a video, or into nothing; returns the number of frames."""
-    spec = avatar.spec
-    soundtrack, meter = Soundtrack(RATE, 1, AAC_RATES), RunMeter(spec.chunk_seconds)
     if video is None:
         nowhere = Nowhere()
-        render(avatar, source, soundtrack, nowhere, meter)
+        render(avatar, source, nowhere)
         return nowhere.frames
-    with Mp4Writer(video, spec.image_size, spec.fps, RATE, 1, fragmented=fragmented) as writer:
-        render(avatar, source, soundtrack, writer, meter)
+    with Mp4Writer.for_source(video, avatar.spec, source, fragmented=fragmented) as writer:
+        render(avatar, source, writer)
         return writer.frames
 
 

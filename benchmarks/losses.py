@@ -16,11 +16,9 @@ from numpy.typing import NDArray
 from streams import RATE, EndlessSpeech, Nowhere, handles
 
 from rap_edge.runtime import AudioError, Avatar, OutputError, RapEdgeError, SilentSpeaker, play
-from rap_edge.runtime.inputs.soundtrack import Soundtrack
-from rap_edge.runtime.outputs.mp4_writer import AAC_RATES, Mp4Writer
+from rap_edge.runtime.outputs.mp4_writer import Mp4Writer
 from rap_edge.runtime.outputs.protocols import Showing
 from rap_edge.runtime.outputs.render import render
-from rap_edge.runtime.reports.run_report import RunMeter
 
 OLDER = b"the older video"
 
@@ -133,9 +131,8 @@ def verdict(what: str, passed: bool) -> bool:
 
 
 def _record(avatar: Avatar, source: EndlessSpeech, path: Path) -> None:
-    spec = avatar.spec
-    with Mp4Writer(path, spec.image_size, spec.fps, RATE, 1) as writer:
-        render(avatar, source, Soundtrack(RATE, 1, AAC_RATES), writer, RunMeter(spec.chunk_seconds))
+    with Mp4Writer.for_source(path, avatar.spec, source) as writer:
+        render(avatar, source, writer)
 
 
 def _only_the_older(folder: Path) -> bool:

@@ -41,6 +41,8 @@ class EndlessSpeech:
 class Nowhere:
     """A sink and a display that counts frames; as a display it is closed after `limit` of them."""
 
+    rate, channels = RATE, 1
+
     def __init__(self, limit: int | None = None) -> None:
         self.frames = 0
         self._limit = limit

@@ -9,10 +9,7 @@ from __future__ import annotations
 
 import sys
 
-from rap_edge.runtime import Avatar, RapEdgeError, play
-from rap_edge.runtime.inputs.microphone import Microphone
-from rap_edge.runtime.outputs.loudspeaker import Loudspeaker
-from rap_edge.runtime.outputs.window import Window
+from rap_edge.runtime import Avatar, Loudspeaker, Microphone, RapEdgeError, Window, play
 
 
 def main(bundle: str, portrait: str | None = None) -> None:

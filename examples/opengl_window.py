@@ -16,13 +16,11 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import sdl2
 from cuda.bindings import driver as cuda_driver
 from OpenGL import GL
 
-from rap_edge.runtime import Avatar, Chunk, RapEdgeError, Session
-from rap_edge.runtime.inputs.audio_file import read_audio
-from rap_edge.runtime.inputs.convert import to_mono
-from rap_edge.runtime.outputs.sdl import load_sdl, sdl_error
+from rap_edge.runtime import Avatar, Chunk, RapEdgeError, Session, read_audio, to_mono
 
 
 class Picture:
@@ -79,35 +77,35 @@ class Window:
     """A window of SDL's with a context of OpenGL's."""
 
     def __init__(self, title: str, side: int) -> None:
-        self._sdl = sdl = load_sdl()
-        sdl.SDL_Init(sdl.SDL_INIT_VIDEO)
-        flags = sdl.SDL_WINDOW_OPENGL | sdl.SDL_WINDOW_RESIZABLE
-        middle = sdl.SDL_WINDOWPOS_CENTERED
-        self._window = sdl.SDL_CreateWindow(title.encode(), middle, middle, side, side, flags)
-        self._context = sdl.SDL_GL_CreateContext(self._window) if self._window else None
+        sdl2.SDL_Init(sdl2.SDL_INIT_VIDEO)
+        flags = sdl2.SDL_WINDOW_OPENGL | sdl2.SDL_WINDOW_RESIZABLE
+        middle = sdl2.SDL_WINDOWPOS_CENTERED
+        self._window = sdl2.SDL_CreateWindow(title.encode(), middle, middle, side, side, flags)
+        self._context = sdl2.SDL_GL_CreateContext(self._window) if self._window else None
         if not self._context:
-            raise RapEdgeError(f"There is no window with OpenGL here ({sdl_error(sdl)}); start a desktop.")
-        sdl.SDL_GL_SetSwapInterval(1)
+            reason = sdl2.SDL_GetError().decode()
+            raise RapEdgeError(f"There is no window with OpenGL here ({reason}); start a desktop.")
+        sdl2.SDL_GL_SetSwapInterval(1)
 
     def size(self) -> tuple[int, int]:
         """Width and height in pixels."""
         width, height = ctypes.c_int(), ctypes.c_int()
-        self._sdl.SDL_GL_GetDrawableSize(self._window, width, height)
+        sdl2.SDL_GL_GetDrawableSize(self._window, width, height)
         return width.value, height.value
 
     def show(self) -> bool:
         """Show what has been drawn; False once the window has been closed."""
-        self._sdl.SDL_GL_SwapWindow(self._window)
-        event = self._sdl.SDL_Event()
-        while self._sdl.SDL_PollEvent(event):
-            if event.type == self._sdl.SDL_QUIT:
+        sdl2.SDL_GL_SwapWindow(self._window)
+        event = sdl2.SDL_Event()
+        while sdl2.SDL_PollEvent(event):
+            if event.type == sdl2.SDL_QUIT:
                 return False
         return True
 
     def close(self) -> None:
         """Close it."""
-        self._sdl.SDL_GL_DeleteContext(self._context)
-        self._sdl.SDL_DestroyWindow(self._window)
+        sdl2.SDL_GL_DeleteContext(self._context)
+        sdl2.SDL_DestroyWindow(self._window)
 
 
 def rendered_ahead(session: Session) -> Iterator[Chunk]:

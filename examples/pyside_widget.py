@@ -17,9 +17,7 @@ from PySide6.QtCore import QRect, Qt, QTimer, Signal
 from PySide6.QtGui import QColor, QImage, QPainter, QPaintEvent
 from PySide6.QtWidgets import QApplication, QWidget
 
-from rap_edge.runtime import Avatar, Chunk, RapEdgeError, SessionError
-from rap_edge.runtime.inputs.audio_file import read_audio
-from rap_edge.runtime.inputs.convert import to_mono
+from rap_edge.runtime import Avatar, Chunk, RapEdgeError, SessionError, read_audio, to_mono
 
 
 class AvatarWidget(QWidget):

@@ -9,25 +9,16 @@ import sys
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 
-from rap_edge.runtime import Avatar, OutputError, RapEdgeError
-from rap_edge.runtime.cli.progress import Progress
-from rap_edge.runtime.inputs.audio_file import read_audio
-from rap_edge.runtime.inputs.soundtrack import Soundtrack
-from rap_edge.runtime.outputs.mp4_writer import AAC_RATES, Mp4Writer
-from rap_edge.runtime.outputs.render import render
-from rap_edge.runtime.reports.run_report import RunMeter
+from rap_edge.runtime import Avatar, Mp4Writer, OutputError, RapEdgeError, read_audio, render
 
 WORKERS = 2
 
 
 def render_one(avatar: Avatar, audio: Path, output: Path) -> float:
     """Render a file; returns its length in seconds."""
-    spec = avatar.spec
-    with read_audio(audio) as source:
-        soundtrack = Soundtrack(source.rate, source.channels, AAC_RATES)
-        with Mp4Writer(output, spec.image_size, spec.fps, soundtrack.rate, soundtrack.channels) as writer:
-            render(avatar, source, soundtrack, writer, RunMeter(spec.chunk_seconds))
-            return writer.frames / spec.fps
+    with read_audio(audio) as source, Mp4Writer.for_source(output, avatar.spec, source) as video:
+        render(avatar, source, video)
+        return video.frames / avatar.spec.fps
 
 
 def main(bundle: str, folder: str, *files: str) -> int:
@@ -37,17 +28,16 @@ def main(bundle: str, folder: str, *files: str) -> int:
     Path(folder).mkdir(parents=True, exist_ok=True)
     failed = 0
     # While one session writes its video, the other one has the engines.
-    with Avatar.open(bundle) as avatar, ThreadPoolExecutor(WORKERS) as pool, Progress("clips", len(files)) as progress:
+    with Avatar.open(bundle) as avatar, ThreadPoolExecutor(WORKERS) as pool:
         jobs = {
             pool.submit(render_one, avatar, Path(file), Path(folder) / f"{Path(file).stem}.mp4"): file for file in files
         }
         for done, job in enumerate(as_completed(jobs), 1):
             try:
-                print(f"{jobs[job]}: {job.result():.2f} s")
+                print(f"{done} of {len(files)}: {jobs[job]}, {job.result():.2f} s")
             except RapEdgeError as error:
                 failed += 1
-                print(f"{jobs[job]}: {error}", file=sys.stderr)
-            progress.update(done)
+                print(f"{done} of {len(files)}: {jobs[job]}: {error}", file=sys.stderr)
     return failed
 
 

@@ -14,8 +14,7 @@ from collections.abc import Iterable
 import espeakng_loader
 import numpy as np
 
-from rap_edge.runtime import Avatar, RapEdgeError
-from rap_edge.runtime.outputs.mp4_writer import Mp4Writer
+from rap_edge.runtime import Avatar, Mp4Writer, RapEdgeError
 
 PAUSE_SECONDS = 0.3
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from rap_edge.runtime.bundle.bundle import Bundle
 from rap_edge.runtime.errors import BundleError
-from rap_edge.runtime.inputs.audio_file import read_audio
+from rap_edge.runtime.inputs.audio_file import AudioFile
 from rap_edge.runtime.inputs.convert import to_mono
 from rap_edge.runtime.inputs.picture.portrait import load_portrait
 from rap_edge.runtime.inputs.resampler import Resampler
@@ -64,7 +64,7 @@ def real_inputs(spec: ModelSpec) -> RealInputs:
 
 def read_mono(path: str | Path, rate: int, containers: tuple[str, ...] = CONTAINERS) -> NDArray[np.float32]:
     """A whole audio file of one of `containers` as float32 [samples] at `rate` Hz; raises `AudioError`."""
-    with read_audio(path, containers) as file:
+    with AudioFile(path, containers) as file:
         resampler = Resampler(file.rate, rate)
         blocks = [resampler.push(to_mono(block)) for block in file]
     return np.concatenate([*blocks, resampler.flush()])

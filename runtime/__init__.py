@@ -23,11 +23,19 @@ if TYPE_CHECKING:
         SessionError,
         SpecError,
     )
+    from .inputs.audio_file import AudioFile, read_audio
+    from .inputs.convert import AudioWarning, to_mono
+    from .inputs.microphone import Microphone
+    from .inputs.picture.portrait import PortraitWarning
     from .inputs.source import LiveSource
     from .loop.device_frames import DeviceFrames
+    from .outputs.loudspeaker import Loudspeaker
+    from .outputs.mp4_writer import Mp4Writer
     from .outputs.play import play
     from .outputs.player import Player
     from .outputs.protocols import Display, Showing, SilentSpeaker, Sink, Speaker
+    from .outputs.render import render
+    from .outputs.window import Window
     from .reports.live_report import LiveMeter, LiveTimes
     from .session.async_session import AsyncSession
     from .session.chunk import Chunk, Mark
@@ -52,11 +60,19 @@ _HOMES = {
         "SessionError",
         "SpecError",
     ),
+    ".inputs.audio_file": ("AudioFile", "read_audio"),
+    ".inputs.convert": ("AudioWarning", "to_mono"),
+    ".inputs.microphone": ("Microphone",),
+    ".inputs.picture.portrait": ("PortraitWarning",),
     ".inputs.source": ("LiveSource",),
     ".loop.device_frames": ("DeviceFrames",),
+    ".outputs.loudspeaker": ("Loudspeaker",),
+    ".outputs.mp4_writer": ("Mp4Writer",),
     ".outputs.play": ("play",),
     ".outputs.player": ("Player",),
     ".outputs.protocols": ("Display", "Showing", "SilentSpeaker", "Sink", "Speaker"),
+    ".outputs.render": ("render",),
+    ".outputs.window": ("Window",),
     ".reports.live_report": ("LiveMeter", "LiveTimes"),
     ".session.async_session": ("AsyncSession",),
     ".session.chunk": ("Chunk", "Mark"),
@@ -69,6 +85,8 @@ _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 __all__ = [
     "AsyncSession",
     "AudioError",
+    "AudioFile",
+    "AudioWarning",
     "Avatar",
     "Bundle",
     "BundleError",
@@ -80,13 +98,17 @@ __all__ = [
     "LiveMeter",
     "LiveSource",
     "LiveTimes",
+    "Loudspeaker",
     "Mark",
+    "Microphone",
     "ModelSpec",
+    "Mp4Writer",
     "NumericalError",
     "OutputError",
     "Overload",
     "Player",
     "PortraitError",
+    "PortraitWarning",
     "RapEdgeError",
     "Session",
     "SessionError",
@@ -95,8 +117,12 @@ __all__ = [
     "Sink",
     "Speaker",
     "SpecError",
+    "Window",
     "__version__",
     "play",
+    "read_audio",
+    "render",
+    "to_mono",
 ]
 
 

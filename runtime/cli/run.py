@@ -21,9 +21,8 @@ from ..checks.needs import require
 from ..inputs.convert import AudioWarning
 from ..inputs.microphone import Microphone
 from ..inputs.picture.portrait import PortraitWarning
-from ..inputs.soundtrack import Soundtrack
 from ..loading import plan_needs
-from ..outputs.mp4_writer import AAC_RATES, Mp4Writer
+from ..outputs.mp4_writer import Mp4Writer
 from ..outputs.play import play
 from ..outputs.protocols import Display, Sink, Speaker
 from ..outputs.render import render
@@ -87,10 +86,8 @@ def _run(arguments: argparse.Namespace) -> int:
                 show = partial(_show, arguments=arguments, source=source, speaker=speaker, display=display)
                 report, complete = _with_avatar(bundle, engine, arguments, found, notify, show)
         else:
-            soundtrack = Soundtrack(source.rate, source.channels, AAC_RATES)
-            form = (spec.image_size, spec.fps, soundtrack.rate, soundtrack.channels)
-            with Mp4Writer(output, *form, fragmented=arguments.fragmented) as writer:
-                write = partial(_write, arguments=arguments, source=source, soundtrack=soundtrack, writer=writer)
+            with Mp4Writer.for_source(output, spec, source, fragmented=arguments.fragmented) as writer:
+                write = partial(_write, arguments=arguments, source=source, writer=writer)
                 report, complete = _with_avatar(bundle, engine, arguments, found, notify, write)
         try:
             if report_file is not None:
@@ -149,7 +146,6 @@ def _write(
     *,
     arguments: argparse.Namespace,
     source: AnySource,
-    soundtrack: Soundtrack,
     writer: Mp4Writer,
 ) -> bool:
     """Render into the video; False if it was stopped with frames to keep."""
@@ -157,8 +153,8 @@ def _write(
     overload = Overload() if source.live else None
     try:
         with Progress("rendering", source.duration, "s") as progress:
-            more = {"seed": arguments.seed, "overload": overload}
-            render(avatar, source, soundtrack, _Whole(writer), meter, on_progress=progress.update, **more)
+            more = {"seed": arguments.seed, "overload": overload, "meter": meter}
+            render(avatar, source, _Whole(writer), on_progress=progress.update, **more)
     except KeyboardInterrupt:
         if writer.frames == 0:
             raise
@@ -208,6 +204,7 @@ class _Whole:
 
     def __init__(self, sink: Sink) -> None:
         self._sink = sink
+        self.rate, self.channels = sink.rate, sink.channels
 
     def write(self, frames: NDArray[np.uint8], audio: NDArray[np.float32]) -> None:
         with held_interrupt():

@@ -20,7 +20,7 @@ from ..avatar import Avatar
 from ..bundle.bundle import Bundle
 from ..bundle.golden import GoldenClip, read_golden
 from ..errors import BundleError
-from ..inputs.audio_file import read_audio
+from ..inputs.audio_file import AudioFile
 from ..inputs.convert import to_mono
 from ..inputs.sound_container import BUNDLE_CONTAINERS
 from ..reports.run_report import Report, RunMeter
@@ -140,7 +140,7 @@ def psnr(frame: NDArray[np.uint8], expected: NDArray[np.uint8]) -> float:
 
 def _speech(golden: GoldenClip) -> tuple[NDArray[np.float32], int]:
     blocks: list[NDArray[np.float32]] = []
-    with read_audio(golden.audio, BUNDLE_CONTAINERS) as source:
+    with AudioFile(golden.audio, BUNDLE_CONTAINERS) as source:
         left = round(MAX_SECONDS * source.rate)
         for block in source:
             blocks.append(to_mono(block))

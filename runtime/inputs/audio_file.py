@@ -155,9 +155,13 @@ class AudioFile:
         return f"{str(self._path)!r} at {seconds:.2f} s"
 
 
-def read_audio(path: str | Path, containers: tuple[str, ...] = CONTAINERS) -> AudioFile:
-    """Open an audio file for streaming; see `AudioFile`."""
-    return AudioFile(path, containers)
+def read_audio(path: str | Path) -> AudioFile:
+    """Open a sound file, or a video's sound, for streaming.
+
+    Raises:
+        AudioError: as `AudioFile`.
+    """
+    return AudioFile(path)
 
 
 def _duration(container: av.container.InputContainer, stream: av.AudioStream) -> float | None:

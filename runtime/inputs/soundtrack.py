@@ -1,4 +1,4 @@
-"""The sound that goes into the video: the source's own, cut to the frames by presentation time."""
+"""The sound that goes out with the picture: the source's own, in the form that the outlet takes, cut by time."""
 
 from __future__ import annotations
 
@@ -14,37 +14,34 @@ Samples = NDArray[np.float32]
 
 
 class Soundtrack:
-    """A queue of mono or stereo samples at a rate that the video can hold.
+    """A queue of samples that come in the form of a source and go in the form of a sink or speaker.
 
     It holds no more than what was pushed and not yet taken.
     """
 
-    def __init__(self, rate_in: int, channels_in: int, rates: tuple[int, ...]) -> None:
-        """Take sound of `rate_in` Hz and `channels_in` channels; more than two channels are mixed to one.
+    def __init__(self, rate_in: int, channels_in: int, rate: int, channels: int) -> None:
+        """Take sound of `rate_in` Hz and `channels_in` channels, give it in `rate` Hz and `channels` channels.
 
-        Args:
-            rate_in: of the source, in Hz.
-            channels_in: of the source.
-            rates: what the video can hold, in Hz; another rate becomes the highest of them.
+        More channels than go out are mixed to one, and one is repeated in all.
 
         Raises:
-            AudioError: the rate is impossible.
+            AudioError: a rate is impossible.
         """
-        self.rate = rate_in if rate_in in rates else max(rates)
-        self.channels = channels_in if channels_in <= 2 else 1
-        self._resamplers = [Resampler(rate_in, self.rate) for _ in range(self.channels)]
+        self.rate, self.channels = rate, channels
+        self._width = channels_in if channels_in <= channels else 1
+        self._resamplers = [Resampler(rate_in, rate) for _ in range(self._width)]
         self._queue: deque[Samples] = deque()
         self._taken = 0
 
     def push(self, samples: Samples) -> None:
         """Add float32 [samples, channels_in]."""
-        if samples.shape[1] != self.channels:
+        if samples.shape[1] != self._width:
             samples = to_mono(samples)[:, None]
-        self._queue.append(np.stack([r.push(samples[:, i]) for i, r in enumerate(self._resamplers)], axis=1))
+        self._add([r.push(samples[:, i]) for i, r in enumerate(self._resamplers)])
 
     def finish(self) -> None:
         """End the source."""
-        self._queue.append(np.stack([r.flush() for r in self._resamplers], axis=1))
+        self._add([r.flush() for r in self._resamplers])
 
     def take_until(self, seconds: float) -> Samples:
         """What is to be heard before `seconds` and has not been taken: float32 [samples, channels]."""
@@ -53,6 +50,10 @@ class Soundtrack:
     def take_rest(self) -> Samples:
         """Everything that is left: float32 [samples, channels]."""
         return self._take(sum(map(len, self._queue)))
+
+    def _add(self, channels: list[Samples]) -> None:
+        sound = np.stack(channels, axis=1)
+        self._queue.append(sound if self._width == self.channels else np.repeat(sound, self.channels, axis=1))
 
     def _take(self, count: int) -> Samples:
         parts = [np.empty((0, self.channels), np.float32)]

@@ -10,6 +10,8 @@ from numpy.typing import NDArray
 
 from ..bundle.pending_file import PendingFile
 from ..errors import OutputError, OutputKeptError
+from ..inputs.source import LiveSource
+from ..spec import ModelSpec
 from .mp4_muxer import AAC_RATES, FRAGMENTED, RECORDING, Mp4Muxer, copy_with_index_in_front
 
 __all__ = ["AAC_RATES", "Mp4Writer", "container_of"]
@@ -37,6 +39,10 @@ class Mp4Writer:
 
     Sound and picture start at 0. Until `close` an older file of that name stays as it is; if the process dies, what
     was written so far is playable under a hidden name that ends in `.part`.
+
+    Attributes:
+        rate: samples per second that it takes.
+        channels: 1 or 2.
     """
 
     def __init__(
@@ -44,8 +50,8 @@ class Mp4Writer:
         path: str | Path,
         size: int,
         fps: int,
-        audio_rate: int,
-        audio_channels: int,
+        rate: int,
+        channels: int,
         *,
         fragmented: bool = False,
     ) -> None:
@@ -55,8 +61,8 @@ class Mp4Writer:
             path: where the video will be; a suffix must be one of .mp4, .m4v and .mov.
             size: height and width of a frame, even.
             fps: frames per second.
-            audio_rate: one of `AAC_RATES`, in Hz.
-            audio_channels: 1 or 2.
+            rate: of the sound, one of `AAC_RATES`, in Hz.
+            channels: of the sound, 1 or 2.
             fragmented: leave the complete file in fragments. Memory stays constant, where a plain mp4 takes 10 MiB for
                 an hour; players take both, some editors only plain ones.
 
@@ -64,16 +70,32 @@ class Mp4Writer:
             OutputError: the file cannot be created, its suffix promises another format, or the size or the sound has no
                 mp4 form.
         """
+        self.rate, self.channels = rate, channels
         self._container = container_of(path)
         self._fragmented = fragmented
         self._file = PendingFile(path)
         self._open = True
         try:
             form = FRAGMENTED if fragmented else RECORDING
-            self._muxer = Mp4Muxer(self._file, str(path), size, fps, audio_rate, audio_channels, form, self._container)
+            self._muxer = Mp4Muxer(self._file, str(path), size, fps, rate, channels, form, self._container)
         except OutputError:
             self._file.discard()
             raise
+
+    @classmethod
+    def for_source(
+        cls, path: str | Path, spec: ModelSpec, source: LiveSource, *, fragmented: bool = False
+    ) -> Mp4Writer:
+        """A video of what a model makes of a source: frames of its size, and the source's sound.
+
+        A rate that AAC lacks becomes 48 kHz, and more than two channels become one.
+
+        Raises:
+            OutputError: as the constructor.
+        """
+        rate = source.rate if source.rate in AAC_RATES else max(AAC_RATES)
+        channels = source.channels if source.channels <= 2 else 1
+        return cls(path, spec.image_size, spec.fps, rate, channels, fragmented=fragmented)
 
     @property
     def frames(self) -> int:

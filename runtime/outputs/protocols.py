@@ -112,7 +112,15 @@ class SilentSpeaker:
 
 
 class Sink(Protocol):
-    """Takes frames and their sound in order of presentation."""
+    """Takes frames and their sound in order of presentation.
+
+    Attributes:
+        rate: samples per second that it takes.
+        channels: 1 or 2.
+    """
+
+    rate: int
+    channels: int
 
     def write(self, frames: NDArray[np.uint8], audio: NDArray[np.float32]) -> None:
         """Add frames [T, H, W, 3] RGB and the sound [samples, channels] that goes with them; either may be empty.

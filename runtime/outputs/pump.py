@@ -38,8 +38,7 @@ class Pump:
         """Keep at least `reserve` seconds of sound ahead of what is heard."""
         self._channels, self._rate = source.channels, source.rate
         self._listener, self._player, self._reserve = listener, player, reserve
-        self._soundtrack = Soundtrack(source.rate, source.channels, (speaker.rate,))
-        self._out = speaker.channels
+        self._soundtrack = Soundtrack(source.rate, source.channels, speaker.rate, speaker.channels)
         self._last: float | None = None
 
     def take(self, block: Samples, now: float) -> None:
@@ -60,15 +59,10 @@ class Pump:
         """End the sound."""
         self._listener.finish()
         self._soundtrack.finish()
-        self._player.push(self._fitted(self._soundtrack.take_rest()))
+        self._player.push(self._soundtrack.take_rest())
         self._player.finish()
 
     def _pass_on(self, block: Samples) -> None:
         self._listener.push(to_mono(block))
         self._soundtrack.push(block)
-        self._player.push(self._fitted(self._soundtrack.take_rest()))
-
-    def _fitted(self, sound: Samples) -> Samples:
-        if sound.shape[1] == self._out:
-            return sound
-        return to_mono(sound)[:, None] if self._out == 1 else np.repeat(sound, self._out, axis=1)
+        self._player.push(self._soundtrack.take_rest())

@@ -11,7 +11,7 @@ import numpy as np
 from ..avatar import Avatar
 from ..inputs.convert import AudioWarning, to_mono
 from ..inputs.soundtrack import Soundtrack
-from ..inputs.source import Source
+from ..inputs.source import LiveSource
 from ..reports.run_report import RunMeter
 from ..session.overload import Overload
 from ..session.session import Session
@@ -23,26 +23,24 @@ _SILENCE = 1e-4
 
 def render(
     avatar: Avatar,
-    source: Source,
-    soundtrack: Soundtrack,
+    source: LiveSource,
     sink: Sink,
-    meter: RunMeter,
     *,
     seed: int = 0,
     overload: Overload | None = None,
-    on_progress: Callable[[float], None] = lambda seconds: None,
+    meter: RunMeter | None = None,
+    on_progress: Callable[[float], None] | None = None,
 ) -> None:
     """Render a source to its end into a sink; silence is rendered too, with an `AudioWarning`.
 
     Args:
         avatar: the model and the portrait.
         source: the speech; it is read to its end.
-        soundtrack: made for `source`; gives the sink its sound.
         sink: takes frames and sound; it is not closed.
-        meter: counts chunks and times.
         seed: of the noise.
         overload: what to do when chunks are late, for a source in real time; the sink is then given the last good frame
             where there is no better one. None never degrades.
+        meter: counts chunks and times, for a report.
         on_progress: is told the rendered seconds after every chunk.
 
     Raises:
@@ -51,6 +49,8 @@ def render(
         OutputError: the sink cannot take it.
     """
     peak = 0.0
+    meter = RunMeter(avatar.spec.chunk_seconds) if meter is None else meter
+    soundtrack = Soundtrack(source.rate, source.channels, sink.rate, sink.channels)
     with avatar.session(seed=seed, sample_rate=source.rate, overload=overload) as session:
         loop = _Loop(avatar, session, soundtrack, sink, meter, on_progress)
         for block in source:
@@ -76,7 +76,7 @@ class _Loop:
         soundtrack: Soundtrack,
         sink: Sink,
         meter: RunMeter,
-        on_progress: Callable[[float], None],
+        on_progress: Callable[[float], None] | None,
     ) -> None:
         self._spec, self._session, self._soundtrack, self._sink = avatar.spec, session, soundtrack, sink
         self._good = avatar.portrait
@@ -107,7 +107,8 @@ class _Loop:
             self._input_seconds = 0.0
             with self._meter.stages.time("video_output"):
                 self._sink.write(frames, self._soundtrack.take_until(end))
-            self._on_progress(end)
+            if self._on_progress is not None:
+                self._on_progress(end)
         self._waiting_since = perf_counter()
 
     def finish(self) -> None:

@@ -1,5 +1,6 @@
 """Holds the public interface of `rap_edge.runtime`: `api.txt` beside this file is its text."""
 
+import ast
 import dataclasses
 import enum
 import inspect
@@ -8,11 +9,13 @@ import sys
 import tomllib
 from pathlib import Path
 
+import pytest
+from helpers.pages import PYTHON
 from helpers.places import ROOT
 
 import rap_edge.runtime as runtime
 
-MADE = ("Avatar", "Session")  # by Avatar.open and Avatar.session
+MADE = ("AudioFile", "Avatar", "Session")  # by read_audio, Avatar.open and Avatar.session
 HELD = Path(__file__).with_name("api.txt")
 
 
@@ -71,6 +74,22 @@ def test_every_public_name_and_method_has_a_docstring() -> None:
             f"{thing.__name__}.{n}" for n, v in vars(thing).items() if n[0] != "_" and callable(v) and not v.__doc__
         ]
     assert bare == []
+
+
+EXAMPLES = [(path.name, path.read_text(encoding="utf-8")) for path in sorted((ROOT / "examples").glob("*.py"))]
+
+
+@pytest.mark.parametrize(
+    ("where", "text"), [*EXAMPLES, *((str(b), b.text) for b in PYTHON)], ids=lambda text: text[:20]
+)
+def test_what_shows_how_to_use_us_imports_public_names(where: str, text: str) -> None:
+    imports = [node for node in ast.walk(ast.parse(text)) if isinstance(node, ast.Import | ast.ImportFrom)]
+    ours = [node for node in imports if "rap_edge" in ast.unparse(node)]
+    assert ours
+    for node in ours:
+        assert isinstance(node, ast.ImportFrom), ast.unparse(node)
+        assert node.module == "rap_edge.runtime", ast.unparse(node)
+        assert {alias.name for alias in node.names} <= set(runtime.__all__), ast.unparse(node)
 
 
 def test_the_version_is_the_packages() -> None:

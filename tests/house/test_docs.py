@@ -13,16 +13,15 @@ import subprocess
 import sys
 import tomllib
 from collections.abc import Iterator
-from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
 import pytest
 from helpers.bundles.golden_clip import add_golden
 from helpers.bundles.tiny_bundle import write_tiny_bundle
+from helpers.pages import BLOCKS, PAGES, PYTHON, Block
 from helpers.places import ROOT
 
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 OURS = set(PROJECT["scripts"])
 OTHERS = {"apt-get", "cmake", "espeak-ng", "ffmpeg", "make", "pip", "printf", "pytest", "python", "python3"}
@@ -44,31 +43,6 @@ NOT_RUN = {
 PICTURES = ("build/nano-fp32/", "Machine", "rap-run: The engine", "waveform,", "source -->", '"hybrid_attention"')
 
 
-@dataclass(frozen=True)
-class Block:
-    """A fenced block: where it stands, its language, and its text."""
-
-    page: Path
-    line: int
-    language: str
-    text: str
-
-    def __str__(self) -> str:
-        return f"{self.page.name}:{self.line}"
-
-
-def blocks(page: Path) -> Iterator[Block]:
-    fence, start, language, lines = False, 0, "", []
-    for number, line in enumerate(page.read_text().splitlines(), 1):
-        if not line.startswith("```"):
-            lines.append(line)
-        elif fence:
-            yield Block(page, start, language, "\n".join(lines) + "\n")
-            fence = False
-        else:
-            fence, start, language, lines = True, number, line[3:].strip(), []
-
-
 def commands(text: str) -> Iterator[str]:
     """The commands of a console block, without comments, continued lines joined."""
     joined = re.sub(r"(\\|\|)\n\s*", lambda cut: " " if cut[1] == "\\" else "| ", text)
@@ -77,8 +51,6 @@ def commands(text: str) -> Iterator[str]:
             yield command
 
 
-BLOCKS = [block for page in PAGES for block in blocks(page)]
-PYTHON = [block for block in BLOCKS if block.language == "python"]
 JSON = [block for block in BLOCKS if block.language == "json"]
 CONSOLE = [block for block in BLOCKS if block.language == "" and not block.text.startswith(PICTURES)]
 IN_BLOCKS = [(str(block), command) for block in CONSOLE for command in commands(block.text)]

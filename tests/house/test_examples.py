@@ -84,8 +84,7 @@ import numpy as np
 sys.path.insert(0, {str(EXAMPLES)!r})
 from PySide6.QtWidgets import QApplication
 from pyside_widget import AvatarWidget
-from rap_edge.runtime import Avatar
-from rap_edge.runtime.inputs.audio import read_audio, to_mono
+from rap_edge.runtime import Avatar, read_audio, to_mono
 application = QApplication([])
 with Avatar.open({str(bundle)!r}) as avatar:
 {textwrap.indent(body, "    ")}

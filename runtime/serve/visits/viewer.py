@@ -67,7 +67,7 @@ class Viewer:
             AudioError: the rate is impossible.
         """
         self._session = avatar.session(seed=seed, sample_rate=rate, overload=Overload())
-        self._soundtrack = Soundtrack(rate, 1, (sound_rate,))
+        self._soundtrack = Soundtrack(rate, 1, sound_rate, 1)
         self.sound_rate = sound_rate
         self._spec, self._pool, self._rate = avatar.spec, pool, rate
         self._held = avatar.portrait

@@ -8,10 +8,12 @@ import subprocess
 import sys
 import textwrap
 from pathlib import Path
+from types import SimpleNamespace
 
 import av
 import numpy as np
 import pytest
+from helpers.bundles.tiny import TINY
 
 from rap_edge.runtime.bundle.pending_file import PendingFile
 from rap_edge.runtime.errors import OutputError
@@ -410,3 +412,16 @@ def test_without_room_for_a_copy_the_video_is_complete_with_its_index_at_the_end
     assert boxes(path)[-1] == "moov"
     assert len(picture(path)[0]) == 50
     assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize(
+    ("came", "goes"), [((16000, 1), (16000, 1)), ((44100, 2), (44100, 2)), ((96000, 6), (48000, 1))], ids=str
+)
+def test_a_video_for_a_source_has_its_sound_as_near_as_aac_has_it(tmp_path: Path, came, goes) -> None:
+    source = SimpleNamespace(rate=came[0], channels=came[1])
+    with Mp4Writer.for_source(tmp_path / "a.mp4", TINY, source) as writer:
+        assert (writer.rate, writer.channels) == goes
+        writer.write(np.zeros((25, TINY.image_size, TINY.image_size, 3), np.uint8), np.zeros(goes, np.float32))
+    with av.open(str(tmp_path / "a.mp4")) as file:
+        stream = file.streams.audio[0]
+        assert (stream.rate, stream.layout.nb_channels) == goes

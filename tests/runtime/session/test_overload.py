@@ -9,9 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rap_edge.runtime.errors import NumericalError, SessionError
-from rap_edge.runtime.inputs.soundtrack import Soundtrack
 from rap_edge.runtime.outputs.render import render
-from rap_edge.runtime.reports.run_report import RunMeter
 from rap_edge.runtime.session import overload
 from rap_edge.runtime.session.chunk import Chunk, Mark
 from rap_edge.runtime.session.overload import Overload, Rung, State
@@ -271,6 +269,8 @@ def test_a_sink_is_given_every_frame_and_the_last_good_one_where_a_chunk_is_miss
         b["velocity"][...] = np.nan if len(calls) == 3 else 0.0
 
     class Kept:
+        rate, channels = TINY.sample_rate, 1
+
         def __init__(self) -> None:
             self.frames, self.sound = [], []
 
@@ -289,8 +289,7 @@ def test_a_sink_is_given_every_frame_and_the_last_good_one_where_a_chunk_is_miss
 
     sink = Kept()
     with avatar(TINY, dit=denoise) as face:
-        track = Soundtrack(TINY.sample_rate, 1, (TINY.sample_rate,))
-        render(face, Source(), track, sink, RunMeter(TINY.chunk_seconds), overload=Overload())
+        render(face, Source(), sink, overload=Overload())
     frames = np.concatenate(sink.frames)
     assert len(frames) == 4 * TINY.new_frames
     assert len(np.concatenate(sink.sound)) == 4 * TINY.chunk_samples
