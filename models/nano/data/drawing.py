@@ -1,7 +1,7 @@
 """Anti-aliased and soft shapes on an RGB picture: what nano's portraits are drawn with.
 
 Coordinates are in units of 1/256 of the picture side, x to the right and y down. The canonical canvas reaches
-`MARGIN` beyond the picture on every side.
+`MARGIN` beyond the picture on every side, or `WIDE_MARGIN`.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ Bytes = npt.NDArray[np.uint8]
 Colour = tuple[float, float, float]
 
 MARGIN = 16.0  # canonical canvas reaches this far beyond the picture on every side
+WIDE_MARGIN = 128.0  # and this far for a picture in which the face is smaller or elsewhere
 OVERSAMPLE = 1.5  # canonical pixels per output pixel
 
 
@@ -75,11 +76,11 @@ def rounded_box(x: float, y: float, rx: float, ry: float) -> Floats:
 class Canvas:
     """A float32 RGB picture of the canonical square with anti-aliased, optionally soft, filled shapes."""
 
-    def __init__(self, size: int) -> None:
-        self.scale = OVERSAMPLE * size / 256
-        self.side = round((256 + 2 * MARGIN) * self.scale)
+    def __init__(self, size: int, margin: float = MARGIN) -> None:
+        self.scale, self.margin = OVERSAMPLE * size / 256, margin
+        self.side = round((256 + 2 * margin) * self.scale)
         self.pixels: Floats = np.zeros((self.side, self.side, 3), np.float32)
-        axis = (np.arange(self.side // 4, dtype=np.float32) + 0.5) * 4 / self.scale - MARGIN
+        axis = (np.arange(self.side // 4, dtype=np.float32) + 0.5) * 4 / self.scale - margin
         self.x, self.y = np.meshgrid(axis, axis)
 
     def enlarge(self, low: npt.NDArray[np.floating[Any]]) -> Floats:
@@ -98,8 +99,8 @@ class Canvas:
     ) -> None:
         """Fill a polygon; `soft` is the standard deviation of its edge, `inside` a full-size mask that clips it."""
         reach = 3 * soft + 2
-        low = np.floor((shape.min(0) - reach + MARGIN) * self.scale).astype(int).clip(0, self.side - 1)
-        high = np.ceil((shape.max(0) + reach + MARGIN) * self.scale).astype(int).clip(1, self.side)
+        low = np.floor((shape.min(0) - reach + self.margin) * self.scale).astype(int).clip(0, self.side - 1)
+        high = np.ceil((shape.max(0) + reach + self.margin) * self.scale).astype(int).clip(1, self.side)
         if (high <= low).any():
             return
         mask = self.mask(shape, soft, tuple(low), tuple(high))
@@ -114,7 +115,7 @@ class Canvas:
         """Coverage in 0..1 of the pixel window low..high."""
         width, height = high[0] - low[0], high[1] - low[1]
         image = np.zeros((height * 2, width * 2), np.uint8)
-        offset = (low[0] / self.scale - MARGIN, low[1] / self.scale - MARGIN)
+        offset = (low[0] / self.scale - self.margin, low[1] / self.scale - self.margin)
         fill(image, shape, 255, self.scale * 2, offset)
         small = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
         coverage = np.asarray(small, np.float32) / 255

@@ -10,18 +10,19 @@ from functools import lru_cache
 
 import numpy as np
 
-from .drawing import Bytes, Canvas, Colour, Floats, curve, ellipse, mix, rounded_box, scaled, shifted, smoothstep
+from .drawing import MARGIN, Bytes, Canvas, Colour, Floats, curve, ellipse, mix, rounded_box, scaled, shifted, smoothstep
 from .identity import Identity
 
 CX = 128.0  # the centre line
 EYE_Y = 106.0
 MOUTH_Y = 177.0
+_BELOW, _FAR = 290.0, 480.0  # what is drawn down to the first goes on to the second, below a wide canvas
 
 
 @lru_cache(maxsize=4)
-def paint(identity: Identity, size: int) -> Bytes:
+def paint(identity: Identity, size: int, margin: float = MARGIN) -> Bytes:
     """The portrait without eyes and mouth on the canonical canvas, uint8 [side, side, 3]."""
-    canvas = Canvas(size)
+    canvas = Canvas(size, margin)
     _paint_background(canvas, identity)
     face = _face_outline(identity)
     shade = canvas.enlarge(_shade(canvas, identity))[..., None]
@@ -129,6 +130,8 @@ def _profile(points: Sequence[tuple[float, float]], wave: float = 0.0, waves: fl
     if wave:
         phase = np.linspace(0, 2 * np.pi * waves, len(line))
         line[:, 0] += wave * np.sin(phase) * np.minimum(1, np.arange(len(line)) / 8)
+    if line[-1, 1] >= _BELOW:
+        line = np.concatenate((line, line[-1:] * (1, 0) + (0, _FAR)))
     right = shifted(line, CX, 0)
     left = shifted(line[::-1] * (-1, 1), CX, 0)
     return np.concatenate((right, left)).astype(np.float32)
@@ -258,7 +261,11 @@ def _paint_body(canvas: Canvas, identity: Identity) -> None:
     }[identity.collar]
     body = curve([*shoulders, *middle, *right, (300, 300), (-44, 300)])
     gradient = canvas.enlarge(1.06 + 0.0016 * identity.light * (canvas.x - 128) - 0.16 * canvas.bump(CX, 236, 74, 16))
-    canvas.blend(body, np.clip(gradient[..., None] * np.asarray(cloth, np.float32), 0, 255), soft=0.6)
+    cloth_paint = np.clip(gradient[..., None] * np.asarray(cloth, np.float32), 0, 255)
+    if canvas.margin > MARGIN:
+        trunk = [(-46, 284), (302, 284), (330, 330), (338, _FAR), (-82, _FAR), (-74, 330)]
+        canvas.blend(np.asarray(trunk, np.float32), cloth_paint, soft=0.6)
+    canvas.blend(body, cloth_paint, soft=0.6)
     if identity.collar == "turtle":
         roll = curve(
             [

@@ -9,7 +9,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -27,11 +27,26 @@ from ..errors import RenderError
 with program_needs_extra("train", __name__):
     import cv2
 
-    from .drawing import MARGIN, OVERSAMPLE, Bytes, Colour, Floats, ellipse, fill, mix, scaled, shifted, smoothstep
+    from .drawing import (
+        MARGIN,
+        OVERSAMPLE,
+        WIDE_MARGIN,
+        Bytes,
+        Colour,
+        Floats,
+        ellipse,
+        fill,
+        mix,
+        scaled,
+        shifted,
+        smoothstep,
+    )
     from .identity import Identity
     from .portrait import CX, EYE_Y, MOUTH_Y, eye_lids, paint
+    from .view import View
 
 
+UPRIGHT = View()
 MOTION_COLUMNS = (
     "mouth_open",
     "mouth_wide",
@@ -64,13 +79,14 @@ def neutral_motion(**values: float) -> Floats:
     return row
 
 
-def render(identity: Identity, motion_row: npt.ArrayLike, size: int = 256) -> Bytes:
+def render(identity: Identity, motion_row: npt.ArrayLike, size: int = 256, view: View = UPRIGHT) -> Bytes:
     """Draw one frame.
 
     Args:
         identity: who.
         motion_row: float [13], columns `MOTION_COLUMNS`.
         size: side of the picture in pixels, a positive multiple of 64.
+        view: framing and light.
 
     Returns:
         uint8 [size, size, 3], RGB.
@@ -81,16 +97,23 @@ def render(identity: Identity, motion_row: npt.ArrayLike, size: int = 256) -> By
     motion = _checked(motion_row)
     if size <= 0 or size % 64:
         raise RenderError(f"Size {size} cannot be drawn; use a positive multiple of 64.")
-    canvas = paint(identity, size).copy()
+    margin = WIDE_MARGIN if view.reframes else MARGIN
+    canvas = paint(identity, size, margin).copy()
     scale = OVERSAMPLE * size / 256
-    _draw_eyes(canvas, identity, motion, scale)
-    _draw_mouth(canvas, identity, motion, scale)
-    bend = cv2.resize(_displacement(_grid(64), motion) * scale, (size, size), interpolation=cv2.INTER_LINEAR)
-    x, y = cv2.split(_canonical(size) - bend)
-    return np.asarray(cv2.remap(canvas, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE), np.uint8)
+    _draw_eyes(canvas, identity, motion, scale, margin)
+    _draw_mouth(canvas, identity, motion, scale, margin)
+    framing = replace(UPRIGHT, scale=view.scale, angle=view.angle, shift_x=view.shift_x, shift_y=view.shift_y)
+    amounts = np.concatenate((motion[5:10], motion[:1]))
+    displacement = np.tensordot(amounts, _grid_fields(framing), 1)
+    bend = cv2.resize(displacement * scale, (size, size), interpolation=cv2.INTER_LINEAR)
+    x, y = cv2.split(_canonical(size, framing) - bend)
+    frame = np.asarray(cv2.remap(canvas, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE), np.uint8)
+    return view.illuminate(frame)
 
 
-def mouth_box(identity: Identity, motion_row: npt.ArrayLike, size: int = 256) -> tuple[int, int, int, int]:
+def mouth_box(
+    identity: Identity, motion_row: npt.ArrayLike, size: int = 256, view: View = UPRIGHT
+) -> tuple[int, int, int, int]:
     """The pixels (x0, y0, x1, y1), ends excluded, that contain both lips in `render`'s picture.
 
     Raises:
@@ -101,6 +124,7 @@ def mouth_box(identity: Identity, motion_row: npt.ArrayLike, size: int = 256) ->
     points = outline.copy()
     for _ in range(3):
         points = outline + _displacement(points, motion)
+    points = view.place(points)
     low = np.floor((points.min(0) - 1.5) * size / 256).astype(int)
     high = np.ceil((points.max(0) + 1.5) * size / 256).astype(int)
     x0, y0 = np.clip(low, 0, size)
@@ -153,15 +177,16 @@ def _grid(side: int) -> Floats:
 
 
 @lru_cache(maxsize=8)
-def _canonical(size: int) -> Floats:
-    pixels = (_grid(size) + MARGIN) * (OVERSAMPLE * size / 256) - 0.5
+def _canonical(size: int, framing: View) -> Floats:
+    margin = WIDE_MARGIN if framing.reframes else MARGIN
+    pixels = (framing.find(_grid(size)) + margin) * (OVERSAMPLE * size / 256) - 0.5
     pixels.setflags(write=False)
     return np.asarray(pixels, np.float32)
 
 
 @lru_cache(maxsize=8)
-def _grid_fields() -> Floats:
-    fields = _fields(_grid(64))
+def _grid_fields(framing: View) -> Floats:
+    fields = _fields(framing.find(_grid(64)))
     fields.setflags(write=False)
     return fields
 
@@ -187,21 +212,20 @@ def _fields(points: Floats) -> Floats:
 
 
 def _displacement(points: Floats, motion: Floats) -> Floats:
-    fields = _grid_fields() if points is _grid(64) else _fields(points)
     amounts = np.concatenate((motion[5:10], motion[:1]))
-    return np.asarray(np.tensordot(amounts, fields, 1), np.float32)
+    return np.asarray(np.tensordot(amounts, _fields(points), 1), np.float32)
 
 
-def _draw_eyes(canvas: Bytes, identity: Identity, motion: Floats, scale: float) -> None:
+def _draw_eyes(canvas: Bytes, identity: Identity, motion: Floats, scale: float, margin: float) -> None:
     blink = float(np.clip(motion[10], 0, 1))
     for side in (-1, 1):
         upper, lower = eye_lids(identity, side, blink)
         x, y = CX + side * identity.eye_gap, EYE_Y + 1
         reach = (identity.eye_width + 7, identity.eye_height + 8)
-        low = np.floor((np.asarray((x - reach[0], y - reach[1])) + MARGIN) * scale).astype(int)
+        low = np.floor((np.asarray((x - reach[0], y - reach[1])) + margin) * scale).astype(int)
         extent = np.ceil(np.asarray(reach) * 2 * scale).astype(int)
         window = canvas[low[1] : low[1] + extent[1], low[0] : low[0] + extent[0]]
-        offset = (low[0] / scale - MARGIN, low[1] / scale - MARGIN)
+        offset = (low[0] / scale - margin, low[1] / scale - margin)
         height, width = window.shape[:2]
         fine = 2 * scale
         white = 232 if sum(identity.skin) > 420 else 222
@@ -265,12 +289,12 @@ def _mouth_shape(identity: Identity, motion: Floats) -> _MouthShape:
     )
 
 
-def _draw_mouth(canvas: Bytes, identity: Identity, motion: Floats, scale: float) -> None:
+def _draw_mouth(canvas: Bytes, identity: Identity, motion: Floats, scale: float, margin: float) -> None:
     shape = _mouth_shape(identity, motion)
-    low = np.floor((shape.outer.min(0) + MARGIN - np.array((9, 6))) * scale).astype(int)
-    high = np.ceil((shape.outer.max(0) + MARGIN + np.array((9, 16))) * scale).astype(int)
+    low = np.floor((shape.outer.min(0) + margin - np.array((9, 6))) * scale).astype(int)
+    high = np.ceil((shape.outer.max(0) + margin + np.array((9, 16))) * scale).astype(int)
     window = canvas[low[1] : high[1], low[0] : high[0]]
-    offset = (low[0] / scale - MARGIN, low[1] / scale - MARGIN)
+    offset = (low[0] / scale - margin, low[1] / scale - margin)
     height, width = window.shape[:2]
     fine = 2 * scale
     image = np.empty((height * 2, width * 2, 3), np.uint8)
