@@ -120,16 +120,42 @@ def mouth_box(
         RenderError: the row has another length or is not finite.
     """
     motion = _checked(motion_row)
-    outline = _mouth_shape(identity, motion).outer
-    points = outline.copy()
-    for _ in range(3):
-        points = outline + _displacement(points, motion)
-    points = view.place(points)
-    low = np.floor((points.min(0) - 1.5) * size / 256).astype(int)
-    high = np.ceil((points.max(0) + 1.5) * size / 256).astype(int)
-    x0, y0 = np.clip(low, 0, size)
-    x1, y1 = np.clip(high, 0, size)
-    return int(x0), int(y0), int(x1), int(y1)
+    return _box(_mouth_shape(identity, motion).outer, motion, size, view)
+
+
+def eye_box(
+    identity: Identity, motion_row: npt.ArrayLike, size: int = 256, view: View = UPRIGHT
+) -> tuple[int, int, int, int]:
+    """The pixels (x0, y0, x1, y1), ends excluded, that contain both eyes with their lashes in `render`'s picture.
+
+    Raises:
+        RenderError: the row has another length or is not finite.
+    """
+    reach = identity.eye_gap + identity.eye_width + 3, identity.eye_height + 5
+    corners = [(CX + x * reach[0], EYE_Y + y * reach[1]) for x in (-1, 1) for y in (-1, 1)]
+    return _box(np.array(corners, np.float32), _checked(motion_row), size, view)
+
+
+def flow_between(portrait_row: npt.ArrayLike, motion_row: npt.ArrayLike, side: int, view: View = UPRIGHT) -> Floats:
+    """Where a portrait shows what a frame of the same face shows.
+
+    Args:
+        portrait_row, motion_row: float [13] each.
+        side: cells along height and width.
+        view: framing of both.
+
+    Returns:
+        float32 [side, side, 2], x and y in half sides from the middle of each cell of the frame to the place in the
+        portrait; without meaning where the frame shows what the portrait hides.
+    """
+    still, moved = _checked(portrait_row), _checked(motion_row)
+    here = _grid(side)
+    drawn = view.find(here)
+    painted = drawn - _displacement(drawn, moved)
+    shown = painted
+    for _ in range(4):
+        shown = painted + _displacement(shown, still)
+    return np.asarray((view.place(shown) - here) / 128.0, np.float32)
 
 
 def contact_sheet(columns: int, rows: int, seed: int, size: int = 256) -> Bytes:
@@ -214,6 +240,19 @@ def _fields(points: Floats) -> Floats:
 def _displacement(points: Floats, motion: Floats) -> Floats:
     amounts = np.concatenate((motion[5:10], motion[:1]))
     return np.asarray(np.tensordot(amounts, _fields(points), 1), np.float32)
+
+
+def _box(outline: Floats, motion: Floats, size: int, view: View) -> tuple[int, int, int, int]:
+    """The pixels around painted points [n, 2] in the picture."""
+    points = outline
+    for _ in range(3):
+        points = outline + _displacement(points, motion)
+    points = view.place(points)
+    low = np.floor((points.min(0) - 1.5) * size / 256).astype(int)
+    high = np.ceil((points.max(0) + 1.5) * size / 256).astype(int)
+    x0, y0 = np.clip(low, 0, size)
+    x1, y1 = np.clip(high, 0, size)
+    return int(x0), int(y0), int(x1), int(y1)
 
 
 def _draw_eyes(canvas: Bytes, identity: Identity, motion: Floats, scale: float, margin: float) -> None:
