@@ -7,7 +7,6 @@ the measures read.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any
 
 import cv2
 import numpy as np
@@ -54,7 +53,9 @@ class View:
         light = LIGHTS[tuple(LIGHTS)[int(rng.integers(len(LIGHTS)))]]
         strength = float(rng.uniform(0.2, 1.1))
         jitter = rng.uniform(0.92, 1.08, 3)
-        gain = tuple(float(1 + (value - 1) * strength) * float(wobble) for value, wobble in zip(light.gain, jitter, strict=True))
+        gain = tuple(
+            float(1 + (value - 1) * strength) * float(wobble) for value, wobble in zip(light.gain, jitter, strict=True)
+        )
         framed = cls(scale, angle, shift_x, shift_y)
         out = framed.place(np.array(_MOUTH, np.float32))
         beyond = np.clip(out, 0.16 * 256, 0.84 * 256) - out
@@ -64,7 +65,7 @@ class View:
         return replace(
             framed,
             saturation=max(0.0, 1 + (light.saturation - 1) * strength),
-            gain=(gain[0], gain[1], gain[2]),
+            gain=(float(gain[0]), float(gain[1]), float(gain[2])),
             gamma=1 + (light.gamma - 1) * strength,
         )
 

@@ -173,7 +173,10 @@ class MotionEncoder(nn.Module):
         self.coarse = nn.Conv2d(middle, coarse, 3, stride=2, padding=1)
         self.known = nn.Conv2d(coarse, coarse, 1)
         self.deep = nn.Sequential(
-            Block(coarse, eps), nn.Conv2d(coarse, deep, 3, stride=2, padding=1), Block(deep, eps), ChannelNorm(deep, eps)
+            Block(coarse, eps),
+            nn.Conv2d(coarse, deep, 3, stride=2, padding=1),
+            Block(deep, eps),
+            ChannelNorm(deep, eps),
         )
         self.where = nn.Conv2d(deep, config.heads, 1)
         self.what = nn.Conv2d(deep, config.heads * values, 1)
@@ -240,9 +243,7 @@ class FrameDecoder(nn.Module):
         nn.init.zeros_(self.flow.bias)
         self.to_fine = Finer(middle, fine)
         self.fine = Block(fine, eps, code)
-        self.out = nn.Sequential(
-            ChannelNorm(fine, eps), nn.SiLU(), nn.Conv2d(fine, 4 * config.patch**2, 3, padding=1)
-        )
+        self.out = nn.Sequential(ChannelNorm(fine, eps), nn.SiLU(), nn.Conv2d(fine, 4 * config.patch**2, 3, padding=1))
         with torch.no_grad():
             # Channels of the mask follow those of the colours.
             self.out[2].bias[3 * config.patch**2 :] = -2.0
@@ -273,7 +274,7 @@ def spread(features: Tensor, count: int) -> Tensor:
 
 
 def bend(image: Tensor, flow: Tensor) -> Tensor:
-    """Images [B, C, H, W] sampled at every place plus the flow [B, 2, h, w], in half sides; bilinear, edges repeated."""
+    """Images [B, C, H, W] sampled at every place plus the flow [B, 2, h, w], half sides; bilinear, edges repeated."""
     height, width = image.shape[-2:]
     moved = F.interpolate(flow, size=(height, width), mode="bilinear", align_corners=False)
     rows = (torch.arange(height, dtype=image.dtype, device=image.device) * 2 + 1) / height - 1
@@ -300,6 +301,11 @@ class Autoencoder(nn.Module):
         self.motion_encoder = MotionEncoder(config)
         self.code_decoder = CodeDecoder(config)
         self.frame_decoder = FrameDecoder(config)
+        for half in (self.motion_encoder, self.code_decoder):
+            for layer in half.modules():
+                if isinstance(layer, nn.Linear):
+                    # The usual, smaller weights would let a latent's influence die out on the way.
+                    nn.init.kaiming_normal_(layer.weight)
         channels = config.latent_channels
         self.register_buffer("latents_mean", torch.tensor(config.latents_mean or (0.0,) * channels), persistent=False)
         self.register_buffer("latents_std", torch.tensor(config.latents_std or (1.0,) * channels), persistent=False)

@@ -10,7 +10,20 @@ from functools import lru_cache
 
 import numpy as np
 
-from .drawing import MARGIN, Bytes, Canvas, Colour, Floats, curve, ellipse, mix, rounded_box, scaled, shifted, smoothstep
+from .drawing import (
+    MARGIN,
+    Bytes,
+    Canvas,
+    Colour,
+    Floats,
+    curve,
+    ellipse,
+    mix,
+    rounded_box,
+    scaled,
+    shifted,
+    smoothstep,
+)
 from .identity import Identity
 
 CX = 128.0  # the centre line

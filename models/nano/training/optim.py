@@ -15,8 +15,11 @@ _SCHULZ = (3.4445, -4.7750, 2.0315)
 
 
 def orthogonalise(matrix: Tensor) -> Tensor:
-    """The nearest semi-orthogonal matrix to `matrix` [rows, columns], approximately, in bfloat16."""
-    x = matrix.bfloat16()
+    """The nearest semi-orthogonal matrix to `matrix` [rows, columns], approximately.
+
+    In fp32: processors without bfloat16 instructions are ten times slower in bfloat16.
+    """
+    x = matrix.float()
     tall = x.shape[0] > x.shape[1]
     if tall:
         x = x.T

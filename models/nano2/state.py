@@ -1,0 +1,98 @@
+"""What nano 2's training stages keep between runs: weights, their running average and the optimiser, in one file.
+
+The step counts, not the time: a stage that is paused, killed or slowed down goes on as if nothing had happened.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from ..nano.optim import Muon
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """Step size over a stage: a linear rise, a plateau and a linear fall to 1 %.
+
+    Attributes:
+        steps: of the stage.
+        rise: steps of the rise.
+        fall: share of the steps that fall.
+    """
+
+    steps: int
+    rise: int = 100
+    fall: float = 0.3
+
+    def factor(self, step: int) -> float:
+        """Step size in 0..1 at `step`."""
+        left = max(0.0, 1.0 - step / self.steps)
+        return min(1.0, (step + 1) / self.rise) * max(0.01, min(1.0, left / self.fall))
+
+
+class Average:
+    """The running average of a network's weights: what is measured and what ships.
+
+    Args:
+        model: whose weights are averaged.
+        decay: share that stays at every step, less at the beginning.
+    """
+
+    def __init__(self, model: nn.Module, decay: float = 0.998) -> None:
+        self.decay = decay
+        self.weights = {name: value.detach().clone() for name, value in model.state_dict().items()}
+
+    @torch.no_grad()
+    def take(self, model: nn.Module, step: int) -> None:
+        """Move towards the weights that `model` has after `step`."""
+        share = 1 - min(self.decay, (1 + step) / (10 + step))
+        for name, value in model.state_dict().items():
+            self.weights[name].lerp_(value, share)
+
+    def into(self, model: nn.Module) -> dict[str, Tensor]:
+        """Give `model` the average; its own weights, to be loaded again after measuring."""
+        own = {name: value.detach().clone() for name, value in model.state_dict().items()}
+        model.load_state_dict(self.weights)
+        return own
+
+
+def save_state(folder: Path, model: nn.Module, average: Average, optimiser: Muon) -> None:
+    """Write a stage's state into `folder`; a run that is killed meanwhile leaves the state before."""
+    folder.mkdir(parents=True, exist_ok=True)
+    state = {f"model/{name}": value for name, value in model.state_dict().items()}
+    state |= {f"average/{name}": value for name, value in average.weights.items()}
+    state |= {f"optim/{name}": value for name, value in optimiser.tensors().items()}
+    temporary = folder / "state.tmp"
+    save_file({name: value.contiguous().clone() for name, value in state.items()}, temporary)
+    temporary.replace(folder / "state.safetensors")
+
+
+def load_state(folder: Path, model: nn.Module, average: Average, optimiser: Muon) -> int:
+    """Take back what `save_state` wrote; the steps made so far, 0 if there is no state."""
+    file = folder / "state.safetensors"
+    if not file.exists():
+        return 0
+    parts: dict[str, dict[str, Tensor]] = {"model": {}, "average": {}, "optim": {}}
+    for name, value in load_file(file).items():
+        part, _, rest = name.partition("/")
+        parts[part][rest] = value
+    model.load_state_dict(parts["model"])
+    for name, value in parts["average"].items():
+        average.weights[name].copy_(value)
+    optimiser.load_tensors(parts["optim"])
+    return optimiser.step_count
+
+
+def load_average(folder: Path, model: nn.Module) -> bool:
+    """Give `model` the averaged weights of a stage; False if the stage has not begun."""
+    file = folder / "state.safetensors"
+    if not file.exists():
+        return False
+    prefix = "average/"
+    model.load_state_dict({k.removeprefix(prefix): v for k, v in load_file(file).items() if k.startswith(prefix)})
+    return True

@@ -1,0 +1,269 @@
+"""Trains the autoencoder of nano 2: frames from a portrait and the latents of their motion."""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+import torch.nn.functional as F  # noqa: N812
+from torch import Tensor, nn
+
+from ..nano.errors import MeasureError
+from ..nano.measure import MouthGauge, correlation, within_latent_correlation
+from ..nano.optim import Muon
+from ..nano.renderer import mouth_box
+from ..nano.training import Journal, prefetch
+from .autoencoder import Autoencoder, AutoencoderConfig
+from .dataset import make_clip
+from .errors import TrainingError
+from .state import Average, Schedule, load_state, save_state
+
+COLUMNS = 13
+POSE = slice(5, 10)
+LATENTS = 3  # encoded per window; the last one and the frame before it are decoded
+STATIC_SHARE = 0.15
+NOISE = 0.12  # deviation that latents are given: what follows them need not hit them better than that
+
+
+@dataclass(frozen=True)
+class Clips:
+    """The memory-mapped arrays of one folder of `dataset`."""
+
+    portrait: np.ndarray
+    video: np.ndarray
+    pose: np.ndarray
+    motion: np.ndarray
+    mouth_box: np.ndarray
+    eye_box: np.ndarray
+    flow: np.ndarray
+
+    @classmethod
+    def open(cls, folder: Path) -> Clips:
+        """Map the arrays of `folder`."""
+        names = ("portrait", "video", "pose", "motion", "mouth_box", "eye_box", "flow")
+        return cls(*(np.load(folder / f"{name}.npy", mmap_mode="r") for name in names))
+
+
+def relative(motion: np.ndarray, pose: np.ndarray) -> np.ndarray:
+    """Motion [T, 13] as a latent knows it: the head's pose is counted from the portrait's, the rest is absolute."""
+    found = motion.copy()
+    found[:, POSE] -= pose[POSE]
+    return found
+
+
+def window(clips: Clips, rng: np.random.Generator, index: int, compression: int) -> dict[str, np.ndarray]:
+    """Consecutive frames of one clip with its portrait; some begin with the portrait itself, unmoved."""
+    frames, shown = LATENTS * compression, compression + 1
+    start = int(rng.integers(0, clips.video.shape[1] - frames + 1))
+    rows = slice(start, start + frames)
+    group, motion = np.array(clips.video[index, rows]), relative(clips.motion[index, rows], clips.pose[index])
+    if rng.random() < STATIC_SHARE:
+        group[:compression] = clips.portrait[index]
+        motion[:compression] = relative(clips.pose[index][None], clips.pose[index])
+    masks = np.zeros((2, shown, *group.shape[1:3]), np.float32)
+    for mask, boxes in zip(masks, (clips.mouth_box, clips.eye_box), strict=True):
+        for frame, (x0, y0, x1, y1) in zip(mask, boxes[index, rows][-shown:], strict=True):
+            frame[y0:y1, x0:x1] = 1
+    flow = np.array(clips.flow[index, rows][-shown:], np.float32)
+    return {"portrait": clips.portrait[index], "group": group, "motion": motion, "masks": masks, "flow": flow}
+
+
+def make_batch(clips: Clips, rng: np.random.Generator, size: int, compression: int) -> dict[str, Tensor]:
+    """`size` windows of random clips, stacked."""
+    parts = [window(clips, rng, int(index), compression) for index in rng.integers(0, len(clips.motion), size)]
+    return {name: torch.from_numpy(np.stack([part[name] for part in parts])) for name in parts[0]}
+
+
+def as_input(pictures: Tensor) -> Tensor:
+    """uint8 [..., H, W, 3] -> float [N, 3, H, W] in -1..1, channels last."""
+    return pictures.flatten(0, -4).permute(0, 3, 1, 2).float() / 127.5 - 1.0
+
+
+class Trainee(nn.Module):
+    """The autoencoder with a linear reader of the motion, as one training step sees it."""
+
+    def __init__(self, config: AutoencoderConfig) -> None:
+        super().__init__()
+        self.model = Autoencoder(config)
+        self.reader = nn.Linear(config.latent_channels, config.temporal_compression * COLUMNS)
+
+    def forward(self, portrait: Tensor, group: Tensor, noise: Tensor) -> tuple[Tensor, ...]:
+        """Portraits [B, 3, H, W], frames [B * 3c, 3, H, W] and noise [B, 3, C].
+
+        Returns:
+            The last c + 1 frames [B * (c + 1), 3, H, W], their flow and masks, motion [B, 3c, 13], raw latents.
+        """
+        reference = self.model.reference(portrait)
+        raw = self.model.motion_encoder(group, reference)
+        noisy = raw + NOISE * noise
+        state = self.model.code_decoder.inlet(noisy[:, :1])
+        codes, _ = self.model.code_decoder(noisy[:, 1:], state)
+        compression = self.model.config.temporal_compression
+        shown = codes[:, compression - 1 :].flatten(0, 1)
+        frames, flow, mask = self.model.frame_decoder(shown, reference)
+        return frames, flow, mask, self.reader(noisy).unflatten(-1, (compression, -1)).flatten(1, 2), raw
+
+
+def edges(picture: Tensor) -> tuple[Tensor, Tensor]:
+    """Differences of neighbours along the height and the width, padded to the same size."""
+    down = F.pad(picture[..., 1:, :] - picture[..., :-1, :], (0, 0, 0, 1))
+    across = F.pad(picture[..., 1:] - picture[..., :-1], (0, 1))
+    return down, across
+
+
+def losses(
+    frames: Tensor, flow: Tensor, motion: Tensor, raw: Tensor, target: Tensor, batch: Mapping[str, Tensor]
+) -> dict[str, Tensor]:
+    """The terms of the loss, each a mean; `mouth` and `eyes` are those of the boxes alone."""
+    error = frames - target
+    count = batch["masks"].shape[0]
+    pixel = error.abs().mean(1)
+    sharp = sum((edge.abs().mean(1) for edge in edges(error)), torch.zeros(()))
+    steps = error.unflatten(0, (count, -1))
+    moved = (steps[:, 1:] - steps[:, :-1]).abs().mean(2)
+    mouth, eyes = (batch["masks"][:, part].flatten(0, 1) for part in (0, 1))
+    late_mouth, late_eyes = (batch["masks"][:, part, 1:] for part in (0, 1))
+
+    def within(values: Tensor, mask: Tensor) -> Tensor:
+        return (values * mask).sum() / mask.sum().clamp_min(1.0)
+
+    return {
+        "all": pixel.mean(),
+        "mouth": within(pixel, mouth),
+        "eyes": within(pixel, eyes),
+        "sharp": sharp.mean(),
+        "sharp_mouth": within(sharp, mouth),
+        "sharp_eyes": within(sharp, eyes),
+        "coarse": F.avg_pool2d(error, 8).abs().mean(),
+        "moved": moved.mean(),
+        "moved_mouth": within(moved, late_mouth),
+        "moved_eyes": within(moved, late_eyes),
+        "flow": (flow - batch["flow"].flatten(0, 1)).abs().mean() * 128.0,
+        "motion": (motion - batch["motion"]).abs().mean(),
+        "size": raw.square().mean(),
+    }
+
+
+WEIGHTS: Mapping[str, float] = {
+    "all": 1.5,
+    "mouth": 0.8,
+    "eyes": 0.6,
+    "sharp": 1.0,
+    "sharp_mouth": 0.4,
+    "sharp_eyes": 0.4,
+    "coarse": 1.0,
+    "moved": 0.5,
+    "moved_mouth": 0.8,
+    "moved_eyes": 0.4,
+    "flow": 0.03,
+    "motion": 0.4,
+    "size": 1e-3,
+}
+
+
+@torch.no_grad()
+def reconstruct(model: Autoencoder, portrait: np.ndarray, video: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """One clip uint8 [T, H, W, 3] through the autoencoder: frames like it, and masks [T, H, W] in 0..1."""
+    reference = model.reference(as_input(torch.from_numpy(np.array(portrait))[None]))
+    raw = model.motion_encoder(as_input(torch.from_numpy(np.array(video))), reference)
+    still = reference[0].repeat_interleave(model.config.temporal_compression, 0)
+    state = model.code_decoder.inlet(model.motion_encoder(still, reference))
+    codes, _ = model.code_decoder(raw, state)
+    frames, _, masks = model.frame_decoder(codes.flatten(0, 1), reference)
+    pixels = ((frames.clamp(-1, 1) + 1) * 127.5).round().byte().permute(0, 2, 3, 1).numpy()
+    return pixels, masks[:, 0].numpy()
+
+
+def evaluate(model: Autoencoder, clips: Clips, seed: int, picture: Path, count: int = 48) -> dict[str, float]:
+    """PSNR whole, in the mouth and in the eyes, and the mouth's correlation with the truth, on held-out clips.
+
+    Args:
+        clips: built with `seed`; their faces are drawn again to calibrate the measure.
+        picture: PNG of portraits, truth, result and mask.
+    """
+    squares: dict[str, list[float]] = {"psnr": [], "psnr_mouth": [], "psnr_eyes": []}
+    found, truth, rows = [], [], []
+    for index in range(min(count, len(clips.video))):
+        portrait, video = np.array(clips.portrait[index]), np.array(clips.video[index])
+        result, masks = reconstruct(model, portrait, video)
+        error = np.square(result.astype(np.float32) - video).mean(-1)
+        squares["psnr"].append(float(error.mean()))
+        for name, boxes in (("psnr_mouth", clips.mouth_box), ("psnr_eyes", clips.eye_box)):
+            inside = [e[y0:y1, x0:x1].mean() for e, (x0, y0, x1, y1) in zip(error, boxes[index], strict=True)]
+            squares[name].append(float(np.mean(inside)))
+        clip = make_clip(seed, "held-out", index)
+        try:
+            gauge = MouthGauge.calibrate(
+                clip.view.straighten(portrait[None])[0], mouth_box(clip.identity, clip.portrait)
+            )
+        except MeasureError:
+            continue
+        found.append(gauge.opening(clip.view.straighten(result)))
+        truth.append(np.asarray(clips.motion[index, :, 0]))
+        if len(rows) < 10:
+            shown = [portrait]
+            for frame in (3, 9, 14, 20):
+                mask = np.repeat(np.round(masks[frame] * 255).astype(np.uint8)[..., None], 3, -1)
+                shown += [video[frame], result[frame], mask]
+            rows.append(np.concatenate(shown, axis=1))
+    cv2.imwrite(str(picture), cv2.cvtColor(np.concatenate(rows), cv2.COLOR_RGB2BGR))
+    measured, expected = np.stack(found), np.stack(truth)
+    each = [correlation(one, two) for one, two in zip(measured, expected, strict=True) if two.std() > 0.08]
+    figures = {name: float(-10 * np.log10(np.mean(values) / 255**2)) for name, values in squares.items()}
+    return figures | {
+        "corr": correlation(measured, expected),
+        "corr_within": within_latent_correlation(measured, expected, 0, model.config.temporal_compression),
+        "corr_worst": float(np.min(each)),
+        "corr_low": float(np.quantile(each, 0.1)),
+    }
+
+
+def train(data: Path, out: Path, steps: int, config: AutoencoderConfig, *, batch: int = 6) -> None:
+    """Train to `steps` steps, all runs together, on `data`/train; state, log and pictures go to `out`."""
+    torch.manual_seed(0)
+    clips, held_out = Clips.open(data / "train"), Clips.open(data / "heldout")
+    seed = json.loads((data / "heldout" / "dataset.json").read_text(encoding="utf-8"))["seed"]
+    trainee = Trainee(config).to(memory_format=torch.channels_last)
+    optimiser = Muon(trainee, lr=0.015, adam_lr=1.5e-3, adam_names=("reader", "flow.weight"))
+    average = Average(trainee)
+    folder, schedule = out / "autoencoder", Schedule(steps)
+    step = load_state(folder, trainee, average, optimiser)
+    journal = Journal(out / "log.jsonl", "autoencoder")
+    run = torch.compile(trainee, dynamic=False)
+    loss_of = torch.compile(losses, dynamic=False)
+    running: dict[str, float] = {}
+    started, first = time.monotonic(), step
+    compression = config.temporal_compression
+    batches = prefetch(lambda rng: make_batch(clips, rng, batch, compression), seed=step)
+    while step < steps:
+        example = next(batches)
+        portrait, group = as_input(example["portrait"].unsqueeze(1)), as_input(example["group"])
+        noise = torch.randn(batch, LATENTS, config.latent_channels)
+        frames, flow, _, motion, raw = run(portrait, group, noise)
+        target = group.unflatten(0, (batch, -1))[:, -compression - 1 :].flatten(0, 1)
+        terms = loss_of(frames, flow, motion, raw, target, example)
+        loss = sum((WEIGHTS[name] * term for name, term in terms.items()), torch.zeros(()))
+        if not math.isfinite(loss.item()):
+            raise TrainingError(f"The loss is not finite at step {step}; lower the step size and go on.")
+        loss.backward()
+        optimiser.step(schedule.factor(step))
+        step += 1
+        average.take(trainee, step)
+        for name, term in terms.items():
+            running[name] = 0.97 * running.get(name, term.item()) + 0.03 * term.item()
+        if step % 50 == 0:
+            pace = (time.monotonic() - started) / (step - first)
+            journal.write(step=step, pace=pace, factor=schedule.factor(step), **running)
+        if step % 100 == 0 or step == steps:
+            save_state(folder, trainee, average, optimiser)
+        if step % 500 == 0 or step in (100, 250, steps):
+            own = average.into(trainee)
+            journal.write(step=step, held_out=evaluate(trainee.model, held_out, seed, out / "autoencoder.png"))
+            trainee.load_state_dict(own)
