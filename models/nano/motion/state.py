@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from ..nano.optim import Muon
+from ..training.optim import Muon
 
 
 @dataclass(frozen=True)

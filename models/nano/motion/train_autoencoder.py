@@ -15,13 +15,14 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
-from ..nano.errors import MeasureError
-from ..nano.measure import MouthGauge, correlation, within_latent_correlation
-from ..nano.optim import Muon
-from ..nano.renderer import mouth_box
-from ..nano.training import Journal, prefetch
-from .autoencoder import Autoencoder, AutoencoderConfig
-from .dataset import make_clip
+from rap_edge.models.motion_autoencoder import Autoencoder, AutoencoderConfig
+
+from ..data.pairs import make_clip
+from ..data.renderer import mouth_box
+from ..errors import MeasureError
+from ..measure.mouth import MouthGauge, correlation, within_latent_correlation
+from ..training.optim import Muon
+from ..training.stage import Journal, prefetch
 from .errors import TrainingError
 from .state import Average, Schedule, load_state, save_state
 

@@ -19,22 +19,21 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from rap_edge.runtime.bounds import Whole, argument
+from rap_edge.runtime.checks.bounds import SEEDS, Whole, argument
+from rap_edge.runtime.cli.exit_status import exit_status
+from rap_edge.runtime.cli.extras import program_needs_extra
 from rap_edge.runtime.errors import OutputError
-from rap_edge.runtime.exit_status import exit_status
-from rap_edge.runtime.extras import program_needs_extra
-from rap_edge.runtime.noise import SEEDS
 
 with program_needs_extra("train", __name__):
     import cv2
 
-    from ..nano.dataset import head_motion
-    from ..nano.drawing import Floats
-    from ..nano.identity import Identity
-    from ..nano.renderer import MOTION_COLUMNS, MOUTH_COLUMNS, eye_box, flow_between, mouth_box, neutral_motion, render
-    from ..nano.sentences import SPLITS, sample_text, sample_voice
-    from ..nano.speech import synthesize
-    from ..nano.view import View
+    from .dataset import head_motion
+    from .drawing import Floats
+    from .identity import Identity
+    from .renderer import MOTION_COLUMNS, MOUTH_COLUMNS, eye_box, flow_between, mouth_box, neutral_motion, render
+    from .sentences import SPLITS, sample_text, sample_voice
+    from .speech import synthesize
+    from .view import View
 
 
 FRAMES = 24
@@ -146,8 +145,8 @@ def _write_clip(task: tuple[Path, int, str, int]) -> int:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Command line: `python -m rap_edge.models.nano2.dataset --out DIR --clips N --seed S --split train`."""
-    return exit_status("dataset", lambda: _run(arguments), "Stopped.")
+    """Command line: `python -m rap_edge.models.nano.data.pairs --out DIR --clips N --seed S --split train`."""
+    return exit_status("pairs", lambda: _run(arguments), "Stopped.")
 
 
 def _run(arguments: Sequence[str] | None) -> int:

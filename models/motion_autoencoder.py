@@ -19,10 +19,10 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
-from rap_edge.runtime.bounds import Count, Real, Whole
+from rap_edge.runtime.checks.bounds import Count, Real, Whole
 from rap_edge.runtime.errors import CheckpointError
 
-from ..config import check_config
+from .config import check_config
 
 Reference = tuple[Tensor, Tensor, Tensor, Tensor]
 """A portrait [B, 3, H, W] in -1..1 and its features at 1/4, 1/8 and 1/16 of its side."""

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from rap_edge.models.nano2.autoencoder import Autoencoder, AutoencoderConfig, bend
+from rap_edge.models.motion_autoencoder import Autoencoder, AutoencoderConfig, bend
 from rap_edge.runtime.errors import CheckpointError
 
 SMALL = AutoencoderConfig(

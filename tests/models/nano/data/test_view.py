@@ -4,10 +4,10 @@ import cv2
 import numpy as np
 import pytest
 
-from rap_edge.models.nano.identity import Identity
-from rap_edge.models.nano.measure import MouthGauge
-from rap_edge.models.nano.renderer import eye_box, flow_between, mouth_box, neutral_motion, render
-from rap_edge.models.nano.view import LIGHTS, View
+from rap_edge.models.nano.data.identity import Identity
+from rap_edge.models.nano.data.renderer import eye_box, flow_between, mouth_box, neutral_motion, render
+from rap_edge.models.nano.data.view import LIGHTS, View
+from rap_edge.models.nano.measure.mouth import MouthGauge
 
 SOMEBODY = Identity.sample(np.random.default_rng(4))
 FRAMED = (View(scale=0.72), View(scale=1.3, shift_y=-20.0), View(angle=15.0), View(shift_x=-64.0, shift_y=20.0))
