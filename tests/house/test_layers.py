@@ -26,7 +26,7 @@ ROOMS = {
     "runtime/loop": "gpu",
     "runtime/serve": "http visits transports",
     "models": "checkpoints nano",
-    "models/nano": "data measure training",
+    "models/nano": "data measure training motion",
     "export": "hybrid_attention passes capture precision parity plans bench",
     "export/plans": "truth",
     "calibration": "record observe quantize judge choose steps write",
