@@ -18,6 +18,7 @@ from torch.utils._pytree import tree_map_only
 from rap_edge.export.capture.five_graphs import FrameEncoder, graph_sources
 from rap_edge.models.networks import Networks
 from rap_edge.runtime.loop.interface import frame_windows
+from rap_edge.runtime.spec import unknown
 
 Noise = Callable[[int, int], Tensor]
 """Standard normal numbers [C, k, h, w] of a chunk and a draw."""
@@ -104,11 +105,14 @@ class TorchLoop:
             velocity = self._run["dit"](batch, reference, torch.tensor([t], device=self._device), *states).float()
             if spec.batch > 1:
                 velocity = velocity[1:] + spec.guidance_scale * (velocity[:1] - velocity[1:])
-            if spec.solver == "euler":
-                latents += (t_next - t) / 1000.0 * velocity[0]
-            else:
-                clean, share = latents - t / 1000.0 * velocity[0], t_next / 1000.0
-                latents = (1.0 - share) * clean + share * self._noise(self._index, level + 1) if share else clean
+            match spec.solver:
+                case "euler":
+                    latents += (t_next - t) / 1000.0 * velocity[0]
+                case "renoise":
+                    clean, share = latents - t / 1000.0 * velocity[0], t_next / 1000.0
+                    latents = (1.0 - share) * clean + share * self._noise(self._index, level + 1) if share else clean
+                case other:
+                    raise unknown("solver", other)
         self._place(latents, initial, len(levels) - 1, 0.0, path)
         if spec.carry == "noisy":
             self._past = path

@@ -11,7 +11,7 @@ import json
 import math
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Never
 
 from .checks.bounds import Count, Real, Text, Whole
 from .checks.fields import FieldError, check_record, record_from, refuse_unknown_keys
@@ -317,6 +317,11 @@ class ModelSpec:
         except FieldError as error:
             raise SpecError(f"The spec cannot be read: {error}; correct it or upgrade rap-edge.") from None
         return spec.validate()
+
+
+def unknown(field: str, value: Never) -> SpecError:
+    """The error of the last case of a `match` over a spec's field; mypy refuses it where a value has no case."""
+    return SpecError(f"The spec's {field} {value!r} is unknown; correct it or upgrade rap-edge.")
 
 
 def linear_alpha(num_layers: int, w: float = 1.0, delta: float = 0.0) -> tuple[float, ...]:

@@ -127,7 +127,7 @@ def _with_avatar(
         for note in avatar.notes:
             notify(note)
         load_seconds = perf_counter() - started
-        meter = RunMeter(spec.chunk_seconds, lambda note: say(f"rap-run: {note}"))
+        meter = RunMeter(spec, lambda note: say(f"rap-run: {note}"))
         complete = use(avatar, meter, found)
         report = meter.report(
             engine=avatar.engine,

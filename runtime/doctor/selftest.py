@@ -110,7 +110,7 @@ def run_selftest(
     started = time.perf_counter()
     with Avatar.open(bundle, golden.portrait, engine=engine, fallback=fallback, threads=threads) as avatar:
         load_seconds = time.perf_counter() - started
-        meter = RunMeter(spec.chunk_seconds)
+        meter = RunMeter(spec)
         frames = _play(avatar, speech, rate, golden, meter, on_progress)
         report = meter.report(
             engine=avatar.engine,
@@ -160,7 +160,6 @@ def _play(
 ) -> list[NDArray[np.uint8]]:
     """The rendered frames that the clip expects, in order."""
     wanted, found, first = golden.indices, [], 0
-    spec = avatar.spec
     with avatar.session(seed=golden.seed, sample_rate=rate) as session:
         session.push(speech)
         session.finish()
@@ -170,17 +169,11 @@ def _play(
             chunk = next(chunks, None)
             if chunk is None:
                 break
-            meter.add_chunk(
-                frames=len(chunk.frames),
-                audio_seconds=chunk.audio.size / spec.sample_rate,
-                render_seconds=time.perf_counter() - started,
-                late=chunk.late,
-                stats=chunk.stats,
-            )
+            meter.add_chunk(chunk, time.perf_counter() - started)
             inside = wanted[(wanted >= first) & (wanted < first + len(chunk.frames))] - first
             found += [chunk.frames[index].copy() for index in inside]
             first += len(chunk.frames)
-            on_progress(first / spec.fps)
+            on_progress(first / avatar.spec.fps)
         meter.note(session.notes)
     if len(found) < len(wanted):
         raise BundleError(

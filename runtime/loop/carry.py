@@ -1,7 +1,7 @@
 """How latents travel from chunk to chunk, the "static-dynamic" hand-over.
 
 A `Carry` belongs to one session. During a chunk it overwrites the first latents at every level; a finished chunk
-becomes the next chunk's past, an immutable value that can be kept and put back.
+becomes the next chunk's past, an immutable value that a `LoopState` keeps.
 """
 
 from __future__ import annotations
@@ -48,11 +48,28 @@ Past = Path | Latents
 """What a finished chunk leaves to the next one: noisy latents per level, or clean ones [C, n, h, w]."""
 
 
+@dataclass(frozen=True)
+class LoopState:
+    """Where a session's loop stands between two chunks: all that the next one depends on besides its sound.
+
+    Attributes:
+        index: of the next chunk; with the seed it gives the chunk's noise.
+        past: what the next chunk begins with, None for the portrait.
+    """
+
+    index: int = 0
+    past: Past | None = None
+
+    def after(self, past: Past | None) -> LoopState:
+        """The state behind one more chunk, which leaves `past`."""
+        return LoopState(self.index + 1, past)
+
+
 class Carry(Protocol):
     """Overwrites a chunk's first latents, level by level.
 
     Attributes:
-        past: what the next chunk begins with, None before the first one; may be set to what it was earlier.
+        past: what the chunk begins with, None before the first one; when the chunk is done, what it leaves.
     """
 
     past: Past | None

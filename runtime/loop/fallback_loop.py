@@ -9,14 +9,14 @@ from numpy.typing import NDArray
 
 from ..errors import EngineError, NumericalError
 from ..spec import ModelSpec
-from .carry import Past
+from .carry import LoopState
 from .device_frames import DeviceFrames
 from .host_loop import LoopMaker
 from .interface import Frames, Loop, Reference
 
 
 class FallbackLoop:
-    """Renders with one loop until an engine of it fails, then with another, from the last past that is known.
+    """Renders with one loop until an engine of it fails, then with another, from where the first one stood.
 
     A NaN is no lost engine: it would come again.
     """
@@ -24,7 +24,6 @@ class FallbackLoop:
     def __init__(self, first: Loop, second: Callable[[], Loop]) -> None:
         """`second` is opened when it is needed, which may take seconds."""
         self._loop, self._second = first, second
-        self._index = 0
         self._lost: tuple[str, ...] = ()
 
     @classmethod
@@ -52,38 +51,29 @@ class FallbackLoop:
         return self._loop.waveform
 
     @property
-    def past(self) -> Past | None:
-        """What the next chunk begins with."""
-        return self._loop.past
+    def state(self) -> LoopState:
+        """Where the loop stands."""
+        return self._loop.state
 
-    @past.setter
-    def past(self, past: Past | None) -> None:
-        self._loop.past = past
-
-    def skip(self) -> None:
-        """Leave one chunk out."""
-        self._loop.skip()
-        self._index += 1
+    def restore(self, state: LoopState) -> None:
+        """Stand where `state` says."""
+        self._loop.restore(state)
 
     def render(self, steps: int, frame_step: int = 1) -> tuple[Frames, dict[str, float]]:
-        """Render the next chunk; see `ChunkLoop.render`. Raises its errors once there is no other loop left."""
+        """Render the next chunk; see `Loop.render`. Raises its errors once there is no other loop left."""
         try:
-            result = self._loop.render(steps, frame_step)
+            return self._loop.render(steps, frame_step)
         except NumericalError:
             raise
         except EngineError as error:
             if self._lost:
                 raise
             self._change(error)
-            result = self._loop.render(steps, frame_step)
-        self._index += 1
-        return result
+            return self._loop.render(steps, frame_step)
 
     def _change(self, error: EngineError) -> None:
         other = self._second()
-        other.past = self._loop.past
+        other.restore(self._loop.state)
         other.waveform[...] = self._loop.waveform
-        for _ in range(self._index):
-            other.skip()
-        self._lost = (f"Fell back to ONNX Runtime on the CPU at chunk {self._index}: {error}",)
+        self._lost = (f"Fell back to ONNX Runtime on the CPU at chunk {other.state.index}: {error}",)
         self._loop = other

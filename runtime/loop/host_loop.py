@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 
 from ..bundle.contract import audio_state_names, carried_sizes
 from ..engines.interface import Engine, Execution
-from ..spec import ModelSpec
-from .carry import Carry, CleanCarry, NoisyCarry, Past
+from ..spec import ModelSpec, unknown
+from .carry import Carry, CleanCarry, LoopState, NoisyCarry
 from .color import ColorMatcher
 from .device_frames import DeviceFrames
 from .interface import Frames, Loop, Reference, frame_windows, require_finite
@@ -34,9 +34,14 @@ class ChunkLoop:
     notes: tuple[str, ...] = ()
 
     def __init__(self, engines: Mapping[str, Engine], spec: ModelSpec, reference: Reference, seed: int) -> None:
-        """Bind every engine to this session's buffers; raises `EngineError` if one does not fit."""
+        """Bind every engine to this session's buffers.
+
+        Raises:
+            EngineError: an engine does not fit.
+            SpecError: the spec's carry is unknown.
+        """
         self._spec, self._seed = spec, seed
-        self._index = 0
+        self._state = LoopState()
         self._audio = engines["audio_encoder"].prepare()
         self._conditioner = engines["conditioner"].prepare()
         shared = {name: self._conditioner.buffers[name] for name in audio_state_names(spec)}
@@ -49,50 +54,37 @@ class ChunkLoop:
         static = reference.latents[0, :, :1].copy()
         self._carry: Carry
         self._reencoding: tuple[CleanCarry, Execution] | None = None
-        if spec.carry == "clean":
-            clean = CleanCarry(static)
-            encoder = engines["vae_encoder"].prepare(sizes=carried_sizes(spec))
-            self._carry, self._reencoding = clean, (clean, encoder)
-        else:
-            self._carry = NoisyCarry(spec.carried_latents, static)
+        match spec.carry:
+            case "noisy":
+                self._carry = NoisyCarry(spec.carried_latents, static)
+            case "clean":
+                clean = CleanCarry(static)
+                encoder = engines["vae_encoder"].prepare(sizes=carried_sizes(spec))
+                self._carry, self._reencoding = clean, (clean, encoder)
+            case other:
+                raise unknown("carry", other)
         self._matcher = ColorMatcher(reference.portrait, spec.color_match) if spec.color_match else None
         self._guided = np.zeros(spec.latent_shape, np.float32)
 
     @property
     def waveform(self) -> NDArray[np.float32]:
-        """The buffer that takes the chunk's audio window, [window_samples] float32, before `render`."""
+        """The buffer that takes the chunk's audio window, float32 [window_samples], before `render`."""
         waveform: NDArray[np.float32] = self._audio.buffers["waveform"][0]
         return waveform
 
     @property
-    def past(self) -> Past | None:
-        """What the next chunk begins with, None for the portrait; may be set to what it was earlier."""
-        return self._carry.past
+    def state(self) -> LoopState:
+        """Where the loop stands; see `Loop.state`."""
+        return self._state
 
-    @past.setter
-    def past(self, past: Past | None) -> None:
-        self._carry.past = past
-
-    def skip(self) -> None:
-        """Leave one chunk out: the next one goes on from the same past, with its own noise."""
-        self._index += 1
+    def restore(self, state: LoopState) -> None:
+        """Stand where `state` says; see `Loop.restore`."""
+        self._state = state
 
     def render(self, steps: int, frame_step: int = 1) -> tuple[Frames, dict[str, float]]:
-        """Render the next chunk from `waveform`.
-
-        Args:
-            steps: denoise steps; the spec's own number takes the spec's own timesteps.
-            frame_step: give every frame_step-th frame only, beginning with the first.
-
-        Returns:
-            The chunk's new frames, a fresh uint8 array [ceil(new_frames / frame_step), H, W, 3], and seconds per
-            stage.
-
-        Raises:
-            NumericalError: a stage gave NaN or Inf; names the stage.
-            EngineError: an engine failed.
-        """
+        """Render the next chunk from `waveform`; see `Loop.render`, also for what it raises."""
         clock = _StageClock()
+        self._carry.past = self._state.past
         self._audio.run()
         features = self._audio.buffers["audio_features"]
         require_finite(features, "audio_encoder")
@@ -123,11 +115,11 @@ class ChunkLoop:
             require_finite(carried, "vae_encoder")
             carry.advance(carried[0])
             clock.lap("vae_encoder")
-        self._index += 1
+        self._state = self._state.after(self._carry.past)
         return new.copy(), clock.seconds
 
     def _noise(self, draw: int) -> NDArray[np.float32]:
-        return normal(self._spec.latent_shape, self._seed, self._index, draw)
+        return normal(self._spec.latent_shape, self._seed, self._state.index, draw)
 
     def _velocity(self, t: float) -> NDArray[np.float32]:
         buffers = self._dit.buffers

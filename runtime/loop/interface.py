@@ -12,7 +12,7 @@ from ..bundle.contract import chunk_sizes
 from ..engines.interface import Engine
 from ..errors import NumericalError
 from ..spec import ModelSpec
-from .carry import Past
+from .carry import LoopState
 from .device_frames import DeviceFrames
 
 Frames = NDArray[np.uint8]
@@ -42,17 +42,22 @@ def encode_reference(spec: ModelSpec, vae_encoder: Engine, portrait: Frames) -> 
 
 
 class Loop(Protocol):
-    """Renders consecutive chunks of one session; `ChunkLoop` says what each name means.
+    """Renders consecutive chunks of one session; `ChunkLoop` is the one on the CPU."""
 
-    Attributes:
-        past: what the next chunk begins with.
-    """
+    @property
+    def state(self) -> LoopState:
+        """Where the loop stands: an immutable value, which may be kept and restored; a failed chunk leaves it as is."""
 
-    past: Past | None
+    def restore(self, state: LoopState) -> None:
+        """Stand where `state` says; whatever was rendered meanwhile is forgotten.
+
+        Args:
+            state: of this loop, or of another one of the same spec.
+        """
 
     @property
     def on_device(self) -> DeviceFrames | None:
-        """The last chunk's new frames in a GPU's memory, None without one."""
+        """The last chunk's new frames, uint8 [T, H, W, 3] in a GPU's memory; None without one."""
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -60,13 +65,23 @@ class Loop(Protocol):
 
     @property
     def waveform(self) -> NDArray[np.float32]:
-        """Takes the chunk's audio window."""
-
-    def skip(self) -> None:
-        """Leave one chunk out."""
+        """The buffer that takes the chunk's audio window, float32 [window_samples], before `render`."""
 
     def render(self, steps: int, frame_step: int = 1) -> tuple[Frames, dict[str, float]]:
-        """Render the next chunk."""
+        """Render the next chunk from `waveform`.
+
+        Args:
+            steps: denoise steps; the spec's own number takes the spec's own timesteps.
+            frame_step: give every frame_step-th frame only, beginning with the first.
+
+        Returns:
+            The chunk's new frames, a fresh uint8 array [ceil(new_frames / frame_step), H, W, 3], and seconds per
+            stage.
+
+        Raises:
+            NumericalError: a stage gave NaN or Inf; names the stage.
+            EngineError: an engine failed.
+        """
 
 
 def frame_windows(spec: ModelSpec) -> NDArray[np.intp]:

@@ -6,15 +6,14 @@ The velocity is `noise - x0` and level t in 0..1000 is `(1 - t/1000) x0 + t/1000
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import partial
 from itertools import pairwise
-from types import MappingProxyType
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..spec import ModelSpec
+from ..spec import ModelSpec, Solver, unknown
 from .carry import Carry
 
 Latents = NDArray[np.float32]
@@ -41,13 +40,21 @@ def renoise_step(latents: Latents, velocity: Latents, t: float, t_next: float, n
         latents += np.float32(t_next / 1000.0) * noise()
 
 
-SOLVERS: Mapping[str, Step] = MappingProxyType({"euler": euler_step, "renoise": renoise_step})
+def step_of(solver: Solver) -> Step:
+    """The step that a spec's solver takes; raises `SpecError` if there is no such one."""
+    match solver:
+        case "euler":
+            return euler_step
+        case "renoise":
+            return renoise_step
+        case other:
+            raise unknown("solver", other)
 
 
 def denoise(
     latents: Latents,
     schedule: tuple[float, ...],
-    solver: str,
+    solver: Solver,
     carry: Carry,
     noise: Noise,
     velocity: Velocity,
@@ -57,13 +64,16 @@ def denoise(
     Args:
         latents: [C, k, h, w] float32, the buffer that `velocity` reads; overwritten.
         schedule: shifted timesteps from 1000 down to 0, one more than there are steps.
-        solver: a key of `SOLVERS`.
+        solver: of the spec.
         carry: gives the latents that overwrite the chunk's first ones before every step and after the last, and
             is shown every level.
         noise: `noise(draw)` is standard normal [C, k, h, w]; draw 0 starts the chunk.
         velocity: `velocity(t)` evaluates the network on `latents`; its result is read before the next call.
+
+    Raises:
+        SpecError: there is no such solver.
     """
-    step = SOLVERS[solver]
+    step = step_of(solver)
     initial = noise(0)
     latents[...] = initial
     carry.begin(schedule, initial)

@@ -190,13 +190,7 @@ class _Renderer:
                 started = perf_counter()
                 for chunk in self._session.chunks():
                     if self._meter is not None:
-                        self._meter.add_chunk(
-                            frames=len(chunk.frames),
-                            audio_seconds=chunk.audio.size / self._session.spec.sample_rate,
-                            render_seconds=perf_counter() - started,
-                            late=chunk.late,
-                            stats=chunk.stats,
-                        )
+                        self._meter.add_chunk(chunk, perf_counter() - started)
                         self._meter.note(self._session.notes)
                     self._player.add(chunk)
                     if self._on_progress is not None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
+from dataclasses import replace
 from time import perf_counter
 
 import numpy as np
@@ -96,13 +97,9 @@ class _Loop:
             end = chunk.pts + chunk.duration
             frames = chunk.at_full_rate(self._spec.fps, self._good)
             self._good = frames[-1]
-            self._meter.add_chunk(
-                frames=len(frames),
-                audio_seconds=chunk.audio.size / self._spec.sample_rate,
-                render_seconds=perf_counter() - started,
-                late=chunk.late,
-                stats={"audio_input": self._input_seconds, **chunk.stats},
-            )
+            self._meter.stages.add({"audio_input": self._input_seconds})
+            # Counted as it is written, with the frames that are held.
+            self._meter.add_chunk(replace(chunk, frames=frames), perf_counter() - started)
             self._meter.note(self._session.notes)
             self._input_seconds = 0.0
             with self._meter.stages.time("video_output"):

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
 
+from ..session.chunk import Chunk
+from ..spec import ModelSpec
 from .live_report import LiveTimes
 from .percentiles import Distribution
 
@@ -122,35 +124,33 @@ class RunMeter:
         live: what a live run adds.
     """
 
-    def __init__(self, chunk_seconds: float, on_note: Callable[[str], None] = lambda sentence: None) -> None:
+    def __init__(self, spec: ModelSpec, on_note: Callable[[str], None] = lambda sentence: None) -> None:
         """Start the clock of the first frame.
 
         Args:
-            chunk_seconds: how long a whole chunk plays.
+            spec: of the model that is run.
             on_note: is told every new note of the session, perhaps in another thread.
         """
         self.stages = StageTimer()
         self.live: LiveTimes | None = None
         self._notes: tuple[str, ...] = ()
         self._on_note = on_note
-        self._chunk_seconds = chunk_seconds
+        self._spec = spec
         self._chunks = Distribution()
         self._frames = self._late = 0
         self._audio_seconds = 0.0
         self._started = perf_counter()
         self._first: float | None = None
 
-    def add_chunk(
-        self, *, frames: int, audio_seconds: float, render_seconds: float, late: bool, stats: Mapping[str, float]
-    ) -> None:
-        """Count a chunk that has just been rendered; `stats` are its seconds per stage."""
+    def add_chunk(self, chunk: Chunk, render_seconds: float) -> None:
+        """Count a chunk that has just been rendered, within `render_seconds`."""
         if self._first is None:
             self._first = perf_counter() - self._started
         self._chunks.add(render_seconds)
-        self._audio_seconds += audio_seconds
-        self._frames += frames
-        self._late += late
-        self.stages.add(stats)
+        self._audio_seconds += chunk.audio.size / self._spec.sample_rate
+        self._frames += len(chunk.frames)
+        self._late += chunk.late
+        self.stages.add(chunk.stats)
 
     def note(self, notes: tuple[str, ...]) -> None:
         """Take the session's notes so far, for the report's warnings."""
@@ -171,7 +171,7 @@ class RunMeter:
             frames=self._frames,
             audio_seconds=self._audio_seconds,
             rtf=self._chunks.total / self._audio_seconds if self._audio_seconds else 0.0,
-            rtf_p95=self._chunks.percentile(95) / self._chunk_seconds,
+            rtf_p95=self._chunks.percentile(95) / self._spec.chunk_seconds,
             ttff_ms=1e3 * (self._first or 0.0),
             load_ms=1e3 * load_seconds,
             late_chunks=self._late,

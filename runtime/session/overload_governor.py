@@ -1,9 +1,13 @@
-"""The overload controller of one live session: keeps deadlines and decisions around the pure rules of `overload`."""
+"""Who tells a session how to render each chunk, and whether to: an overload policy, or nobody.
+
+The policy's governor keeps deadlines and decisions around the pure rules of `overload`.
+"""
 
 from __future__ import annotations
 
 import threading
 from collections import deque
+from typing import Protocol
 
 from ..spec import ModelSpec
 from . import overload
@@ -12,8 +16,70 @@ from .overload import Decision, Overload, Rung
 _DECISIONS_KEPT = 10_000
 
 
-class Governor:
+class Governor(Protocol):
     """Tells a session how to render each chunk, and whether to."""
+
+    @property
+    def rung(self) -> Rung:
+        """How the next chunk is rendered."""
+
+    @property
+    def decisions(self) -> tuple[Decision, ...]:
+        """What was decided lately, the oldest first."""
+
+    def ready(self, at: float) -> None:
+        """The sound of one more chunk is complete, at `at` seconds on the session's clock."""
+
+    def admits(self, index: int, now: float) -> bool:
+        """Whether chunk `index`, the oldest that is ready, is to be rendered; decides about those behind it too."""
+
+    def left_out(self, index: int) -> None:
+        """Chunk `index` was passed on without being rendered."""
+
+    def replayed(self, now: float) -> bool:
+        """A chunk of idle motion was passed on; returns whether it was late."""
+
+    def rendered(self, index: int, now: float, seconds: float) -> bool:
+        """Chunk `index` was rendered within `seconds`; returns whether it was late."""
+
+    def forgives(self, index: int, reason: str) -> bool:
+        """Chunk `index` failed: whether the session goes on without it."""
+
+
+class Unhurried:
+    """The governor without a policy: every chunk is rendered in full, however late, and none may fail."""
+
+    decisions: tuple[Decision, ...] = ()
+
+    def __init__(self, spec: ModelSpec) -> None:
+        """Render with the spec's own steps at the full frame rate."""
+        self.rung, self._chunk_seconds = Rung(spec.steps), spec.chunk_seconds
+
+    def ready(self, at: float) -> None:
+        """Nothing becomes due."""
+
+    def admits(self, index: int, now: float) -> bool:
+        """Always."""
+        return True
+
+    def left_out(self, index: int) -> None:
+        """Nothing is."""
+
+    def replayed(self, now: float) -> bool:
+        """Never late: nothing was computed."""
+        return False
+
+    def rendered(self, index: int, now: float, seconds: float) -> bool:
+        """Late where it took longer than it plays."""
+        return seconds > self._chunk_seconds
+
+    def forgives(self, index: int, reason: str) -> bool:
+        """Never."""
+        return False
+
+
+class OverloadGovernor:
+    """The governor of a live session, which degrades as its policy says."""
 
     def __init__(self, policy: Overload, spec: ModelSpec) -> None:
         """Start at the best rung, the spec's own steps at the full frame rate."""

@@ -6,24 +6,22 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
-from dataclasses import replace
-from types import MappingProxyType, TracebackType
+from types import TracebackType
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import EngineError, NumericalError, SessionError
+from ..errors import SessionError
 from ..inputs.convert import to_float
 from ..inputs.resampler import Resampler
-from ..inputs.silence import SilenceDetector
 from ..loop.interface import Loop
 from ..machine.home_process import HomeProcess
 from ..spec import ModelSpec
 from .chunk import Chunk
-from .idle import IdleReplay
-from .overload import Decision, Overload, Rung
-from .overload_governor import Governor
+from .chunk_renderer import ChunkRenderer
+from .overload import Decision, Overload
+from .overload_governor import OverloadGovernor, Unhurried
 from .sample_buffer import SampleBuffer
 from .turns import Turns
 
@@ -46,13 +44,11 @@ class Session:
     ) -> None:
         """Made by `Avatar.session`; `sample_rate` is that of the pushed audio in Hz."""
         self._spec, self._turns, self._clock = spec, turns, clock
-        self._loop: Loop | None = loop
+        self._governor = Unhurried(spec) if overload is None else OverloadGovernor(overload, spec)
+        self._renderer: ChunkRenderer | None = ChunkRenderer(spec, loop, self._governor, clock)
         self._notes = loop.notes
         self._resampler = Resampler(sample_rate, spec.sample_rate)
         self._buffer = SampleBuffer(spec.window_samples)
-        self._governor = None if overload is None else Governor(overload, spec)
-        self._best = Rung(spec.steps)
-        self._silence, self._idle = SilenceDetector(spec.sample_rate), IdleReplay(spec.idle_replays)
         self._arrivals: deque[float] = deque()
         self._rendered = self._arrived = 0
         self._finished = False
@@ -69,13 +65,13 @@ class Session:
     @property
     def notes(self) -> tuple[str, ...]:
         """What a report should say about how the chunks have been rendered."""
-        loop = self._loop
-        return self._notes if loop is None else loop.notes
+        renderer = self._renderer
+        return self._notes if renderer is None else renderer.notes
 
     @property
     def decisions(self) -> tuple[Decision, ...]:
         """What the overload controller decided, the oldest first; () without an overload policy."""
-        return () if self._governor is None else self._governor.decisions
+        return self._governor.decisions
 
     def push(self, pcm: NDArray[Any]) -> None:
         """Add any number of mono samples.
@@ -167,8 +163,7 @@ class Session:
     def _arrive(self) -> None:
         now = self._clock()
         self._arrivals.append(now)
-        if self._governor is not None:
-            self._governor.ready(now)
+        self._governor.ready(now)
         self._arrived += 1
         self._changed.notify_all()
 
@@ -176,79 +171,19 @@ class Session:
         return self._arrived > self._rendered
 
     def _next(self, asked: float) -> Chunk:
-        spec, index = self._spec, self._rendered
-        start = index * spec.chunk_samples
-        stop = start + spec.chunk_samples
-        audio = np.empty(min(stop, self._buffer.end) - start, np.float32)
-        self._buffer.read(start, start + audio.size, audio)
-        chunk = self._render(index, audio, asked)
-        self._rendered += 1
-        self._arrivals.popleft()
-        self._buffer.drop_before(stop)
-        return chunk
-
-    def _render(self, index: int, audio: NDArray[np.float32], asked: float) -> Chunk:
-        spec, loop, governor = self._spec, self._loop, self._governor
-        if loop is None:
+        renderer, index = self._renderer, self._rendered
+        if renderer is None:
             raise SessionError("The session is closed; open a new one with Avatar.session().")
-        silent = self._silence.is_silent(audio)
-        shown = -(-audio.size // spec.samples_per_frame)
-        chunk = Chunk(
-            frames=np.empty((0, spec.image_size, spec.image_size, 3), np.uint8),
-            audio=audio,
-            pts=index * spec.new_frames / spec.fps,
-            late=False,
-            stats=MappingProxyType({}),
-            duration=shown / spec.fps,
-            silent=silent,
-            captured=self._arrivals[0],
-        )
-        if governor is not None and not governor.admits(index, self._clock()):
-            governor.left_out(index)
-            loop.skip()
-            self._idle.reset()
-            return replace(chunk, dropped=True)
-        again = self._idle.replay(silent)
-        if again is not None:
-            frames, loop.past = again
-            loop.skip()
-            late = governor is not None and governor.replayed(self._clock())
-            return replace(chunk, frames=frames[:shown], late=late)
-        stop = (index + 1) * spec.chunk_samples
-        self._buffer.read(stop - spec.window_samples, stop, loop.waveform)
-        rung, before = self._best if governor is None else governor.rung, loop.past
         try:
-            frames, stats = loop.render(rung.steps, rung.frame_step)
-        except (NumericalError, EngineError) as error:
-            if governor is None or not governor.forgives(index, str(error)):
-                self._shut()
-                raise
-            # Half a chunk is behind and may hold NaN: the next one begins with the portrait.
-            loop.past = None
-            loop.skip()
-            self._idle.reset()
-            return replace(chunk, failed=True)
+            chunk = renderer.render(index, self._buffer, self._arrivals[0], asked)
         except BaseException:
-            # A half-rendered chunk leaves carried latents of two chunks behind; going on would show it.
+            # Also where it was stopped in the middle: nobody knows what the engines' buffers hold.
             self._shut()
             raise
-        now = self._clock()
-        late = now - asked > spec.chunk_seconds if governor is None else governor.rendered(index, now, now - asked)
-        if rung == self._best:
-            self._idle.rendered(frames, silent, before, loop.past)
-        else:
-            self._idle.reset()
-        kept = -(-shown // rung.frame_step)
-        return replace(
-            chunk,
-            frames=frames[:kept],
-            on_device=None if loop.on_device is None else loop.on_device.every(1, kept),
-            late=late,
-            stats=stats,
-            frame_step=rung.frame_step,
-            steps=rung.steps,
-            reduced=rung != self._best,
-        )
+        self._rendered += 1
+        self._arrivals.popleft()
+        self._buffer.drop_before((index + 1) * self._spec.chunk_samples)
+        return chunk
 
     def _shut(self) -> None:
         with self._changed:
@@ -257,8 +192,8 @@ class Session:
         self._let_go()
 
     def _let_go(self) -> None:
-        if self._loop is not None:
-            self._notes, self._loop = self._loop.notes, None
+        if self._renderer is not None:
+            self._notes, self._renderer = self._renderer.notes, None
 
     def _require_open(self) -> None:
         if self._closed:

@@ -16,7 +16,7 @@ from ...bundle.contract import audio_state_names, carried_sizes
 from ...errors import EngineError
 from ...machine.cuda import CudaEvent, CudaGraph, PinnedPool
 from ...spec import ModelSpec
-from ..carry import Past, Path
+from ..carry import LoopState, Past, Path
 from ..device_frames import DeviceFrames
 from ..interface import Frames, Reference, not_finite, require_finite
 from ..solvers import schedule_of
@@ -47,10 +47,9 @@ _LENT = 3
 
 
 class DeviceChunkLoop:
-    """Renders consecutive chunks of one session on a GPU; see `ChunkLoop`, whose interface it has.
+    """Renders consecutive chunks of one session on a GPU; see `Loop`, whose interface it has.
 
     Attributes:
-        past: what the next chunk begins with, None for the portrait; may be set to what it was earlier.
         on_device: the last chunk's new frames in device memory, overwritten after `RING` more chunks.
         notes: why chunks are not replayed as a CUDA graph, if they are not.
     """
@@ -84,8 +83,8 @@ class DeviceChunkLoop:
         self._laps: dict[str, CudaEvent] = {}
         self._programs: dict[int, tuple[Operation, ...]] = {}
         self._graphs: dict[int, CudaGraph | None] = {}
-        self._index = self._rendered = 0
-        self.past: Past | None = None
+        self._rendered = 0
+        self._state = LoopState()
         self.on_device: DeviceFrames | None = None
         self._past_on_device: Past | None = None
         with device.turn:
@@ -102,15 +101,20 @@ class DeviceChunkLoop:
 
     @property
     def waveform(self) -> NDArray[np.float32]:
-        """The buffer that takes the chunk's audio window, [window_samples] float32, before `render`."""
+        """The buffer that takes the chunk's audio window, float32 [window_samples], before `render`."""
         return self._waveform
 
-    def skip(self) -> None:
-        """Leave one chunk out: the next one goes on from the same past, with its own noise."""
-        self._index += 1
+    @property
+    def state(self) -> LoopState:
+        """Where the loop stands; see `Loop.state`."""
+        return self._state
+
+    def restore(self, state: LoopState) -> None:
+        """Stand where `state` says; a past that is not on the device is uploaded with the next chunk."""
+        self._state = state
 
     def render(self, steps: int, frame_step: int = 1) -> tuple[Frames, dict[str, float]]:
-        """Render the next chunk from `waveform`; see `ChunkLoop.render`. The seconds per stage are the GPU's.
+        """Render the next chunk from `waveform`; see `Loop.render`. The seconds per stage are the GPU's.
 
         Raises:
             NumericalError: a stage gave NaN or Inf; names the stage.
@@ -132,13 +136,10 @@ class DeviceChunkLoop:
             self._stream.copy(slot, self._address(self._new_frames), self._new.nbytes)
             frames = self._download_frames()
             self._require_finite()
-        self._index += 1
         self._rendered += 1
-        if self._spec.carry == "noisy":
-            self.past = Path(levels, self._carried[: len(levels)].copy())
-        else:
-            self.past = self._carried[0].copy()
-        self._past_on_device = self.past
+        noisy = self._spec.carry == "noisy"
+        past: Past = Path(levels, self._carried[: len(levels)].copy()) if noisy else self._carried[0].copy()
+        self._past_on_device, self._state = past, self._state.after(past)
         height, width, channels = self._new.shape[1:]
         shape = (len(frames), height, width, channels)
         self.on_device = DeviceFrames(slot, shape, frames[0].nbytes, self._memory).every(frame_step, len(frames))
@@ -188,12 +189,12 @@ class DeviceChunkLoop:
         return self._memory.address + self._offsets[name] + offset
 
     def _write_control(self, levels: tuple[float, ...]) -> None:
-        past = self.past
+        past = self._state.past
         if past is not None and past is not self._past_on_device:
             values = past.latents if isinstance(past, Path) else past
             self._stream.upload(self._address(self._past_buffer), np.ascontiguousarray(values))
             self._past_on_device = past
-        self._control[...] = control_words(levels, self._seed, self._index, past, self._control.size)
+        self._control[...] = control_words(levels, self._seed, self._state.index, past, self._control.size)
 
     def _work(self, steps: int) -> None:
         """Put one chunk into the stream."""

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from ...bundle.contract import audio_state_names, carried_sizes
 from ...bundle.manifest import GraphInfo
 from ...engines.interface import resolved_shape
-from ...spec import ModelSpec
+from ...spec import ModelSpec, unknown
 from ..carry import Path
 from ..color import match_tables
 from ..interface import Reference, frame_windows
@@ -189,6 +189,9 @@ def chunk_program(spec: ModelSpec, buffers: Mapping[str, Buffer], levels: Sequen
         spec: the model.
         buffers: of `chunk_buffers`.
         levels: the schedule, from 1000 down to 0.
+
+    Raises:
+        SpecError: the spec's solver or carry is none that there are kernels for.
     """
     return tuple(_operations(spec, buffers, levels))
 
@@ -251,18 +254,33 @@ def _carry(spec: ModelSpec, level: int, t: float) -> Launch:
     channels, frames, *sides = spec.latent_shape
     cells, carried = math.prod(sides), spec.carried_latents
     shape = (carried, frames, cells, channels)
-    if spec.carry == "noisy":
-        names = ("latents", "initial", "portrait", "path", "next_path", "control")
-        return Launch("carry_noisy", channels * cells, (*names, level, t / 1000.0, *shape))
-    return Launch("carry_clean", channels * carried * cells, ("latents", "portrait", "carried", "control", *shape))
+    match spec.carry:
+        case "noisy":
+            names = ("latents", "initial", "portrait", "path", "next_path", "control")
+            return Launch("carry_noisy", channels * cells, (*names, level, t / 1000.0, *shape))
+        case "clean":
+            arguments = ("latents", "portrait", "carried", "control", *shape)
+            return Launch("carry_clean", channels * carried * cells, arguments)
+        case other:
+            raise unknown("carry", other)
 
 
 def _step(spec: ModelSpec, count: int, level: int, t: float, t_next: float) -> Launch:
-    # Renoising to level 0 adds no noise, which makes it Euler's step.
-    if spec.solver == "euler" or t_next == 0.0:
-        return _each("euler_step", count, "latents", "velocity", (t_next - t) / 1000.0)
-    shares = (t / 1000.0, 1.0 - t_next / 1000.0, t_next / 1000.0)
-    return _each("renoise_step", count, "latents", "velocity", "control", *shares, level + 1)
+    match spec.solver:
+        case "euler":
+            return _euler_step(count, t, t_next)
+        case "renoise" if t_next == 0.0:
+            # No noise is added to reach level 0, which makes it Euler's step.
+            return _euler_step(count, t, t_next)
+        case "renoise":
+            shares = (t / 1000.0, 1.0 - t_next / 1000.0, t_next / 1000.0)
+            return _each("renoise_step", count, "latents", "velocity", "control", *shares, level + 1)
+        case other:
+            raise unknown("solver", other)
+
+
+def _euler_step(count: int, t: float, t_next: float) -> Launch:
+    return _each("euler_step", count, "latents", "velocity", (t_next - t) / 1000.0)
 
 
 def _each(kernel: str, count: int, *arguments: Argument) -> Launch:

@@ -74,7 +74,7 @@ def threads() -> list[str]:
 
 
 def test_speech_from_a_pipe_is_heard_whole_and_every_frame_is_shown_with_its_sound() -> None:
-    pcm, screen, speaker, meter = speech(1.5), Screen(), Recorder(), RunMeter(TINY.chunk_seconds)
+    pcm, screen, speaker, meter = speech(1.5), Screen(), Recorder(), RunMeter(TINY)
     times = play(avatar(), Talk(cut(pcm, 4000)), speaker, screen, meter=meter)
     sound = np.concatenate(speaker.sound)[:, 0]
     assert np.array_equal(sound[: len(pcm) - 2], pcm[: len(sound)][: len(pcm) - 2])
@@ -141,7 +141,7 @@ def test_ctrl_c_leaves_no_thread_and_the_report() -> None:
             if len(self.shown) == 5:
                 raise KeyboardInterrupt
 
-    meter = RunMeter(TINY.chunk_seconds)
+    meter = RunMeter(TINY)
     with pytest.raises(KeyboardInterrupt):
         play(avatar(), Talk([*cut(speech(1.0)), 60.0]), Recorder(), Interrupting(), meter=meter)
     assert threads() == []

@@ -3,12 +3,14 @@ import json
 
 import numpy as np
 import pytest
+from helpers.bundles.tiny import TINY
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rap_edge.runtime.cli.progress import Progress, say
 from rap_edge.runtime.reports.percentiles import Distribution
 from rap_edge.runtime.reports.run_report import Report, RunMeter, StageTimer, peak_rss_mb
+from rap_edge.runtime.session.chunk import Chunk
 
 NUMBERS = st.lists(st.floats(0, 1e3), min_size=1, max_size=300)
 
@@ -50,9 +52,10 @@ def test_stages_keep_their_order_and_are_summed_in_milliseconds() -> None:
 
 
 def meter() -> RunMeter:
-    meter = RunMeter(chunk_seconds=0.5)
+    meter = RunMeter(TINY)
+    frames, audio = np.empty((10, 1, 1, 3), np.uint8), np.zeros(10 * TINY.samples_per_frame, np.float32)
     for seconds, late in ((0.2, False), (0.1, False), (0.6, True)):
-        meter.add_chunk(frames=10, audio_seconds=0.4, render_seconds=seconds, late=late, stats={"denoise": seconds / 2})
+        meter.add_chunk(Chunk(frames, audio, pts=0.0, late=late, stats={"denoise": seconds / 2}), seconds)
     return meter
 
 
@@ -64,7 +67,7 @@ def report(**changes: object) -> Report:
 def test_the_real_time_factor_is_rendering_time_over_audio_time() -> None:
     made = report()
     assert made.rtf == pytest.approx(0.9 / 1.2)
-    assert made.rtf_p95 == pytest.approx(0.56 / 0.5)
+    assert made.rtf_p95 == pytest.approx(0.56 / TINY.chunk_seconds)
     assert (made.chunks, made.frames, made.late_chunks) == (3, 30, 1)
     assert made.audio_seconds == pytest.approx(1.2)
     assert made.load_ms == pytest.approx(250.0)
@@ -72,7 +75,7 @@ def test_the_real_time_factor_is_rendering_time_over_audio_time() -> None:
 
 def test_a_note_is_told_once_when_it_comes_and_stands_in_the_report() -> None:
     told: list[str] = []
-    meter = RunMeter(0.5, told.append)
+    meter = RunMeter(TINY, told.append)
     for notes in ((), ("The GPU is lost.",), ("The GPU is lost.",), ("The GPU is lost.", "It is back.")):
         meter.note(notes)
     assert told == ["The GPU is lost.", "It is back."]
@@ -85,7 +88,7 @@ def test_the_first_frame_is_timed_from_the_start() -> None:
 
 
 def test_a_run_without_chunks_has_a_report() -> None:
-    empty = RunMeter(0.5).report(engine="e", precision="fp32", device="d", load_seconds=0.0, warnings=[])
+    empty = RunMeter(TINY).report(engine="e", precision="fp32", device="d", load_seconds=0.0, warnings=[])
     assert (empty.chunks, empty.rtf, empty.ttff_ms) == (0, 0.0, 0.0)
     json.loads(empty.to_json())
 

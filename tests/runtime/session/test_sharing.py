@@ -14,7 +14,6 @@ from helpers.bundles.tiny_bundle import write_tiny_bundle
 
 from rap_edge.runtime.avatar import Avatar
 from rap_edge.runtime.errors import NumericalError, SessionError
-from rap_edge.runtime.loop.host_loop import ChunkLoop
 from rap_edge.runtime.session.async_session import AsyncSession
 from rap_edge.runtime.session.turns import Turns
 
@@ -288,4 +287,4 @@ def test_a_chunk_loop_is_not_kept_by_its_session_after_an_error() -> None:
     session.push(speech(TINY.chunk_seconds))
     with pytest.raises(NumericalError):
         next(session.chunks())
-    assert not isinstance(session._loop, ChunkLoop)
+    assert session._renderer is None

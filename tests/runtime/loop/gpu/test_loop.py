@@ -24,13 +24,15 @@ from rap_edge.runtime.bundle.bundle import Bundle
 from rap_edge.runtime.bundle.manifest import GraphInfo, Manifest
 from rap_edge.runtime.engines.onnxruntime_engine import load_engines
 from rap_edge.runtime.engines.tensorrt_engine import TensorRtEngine
-from rap_edge.runtime.errors import EngineError, NumericalError
+from rap_edge.runtime.errors import EngineError, NumericalError, SpecError
+from rap_edge.runtime.loop.carry import LoopState
 from rap_edge.runtime.loop.carry import Path as LatentPath
 from rap_edge.runtime.loop.device_frames import CPU
 from rap_edge.runtime.loop.fallback_loop import FallbackLoop
 from rap_edge.runtime.loop.gpu.kernels import KERNELS, Kernels, compile_kernels
 from rap_edge.runtime.loop.gpu.loop import DeviceChunkLoop
 from rap_edge.runtime.loop.gpu.memory_budget import session_memory
+from rap_edge.runtime.loop.gpu.program import chunk_buffers, chunk_program
 from rap_edge.runtime.loop.gpu.shared import Device
 from rap_edge.runtime.loop.host_loop import ChunkLoop
 from rap_edge.runtime.loop.interface import encode_reference
@@ -123,7 +125,9 @@ def test_chunks_are_those_of_the_cpu(tmp_path, kernels, spec, capture) -> None:
         expected, stages = oracle.render(spec.steps)
         assert_same(frames, expected)
         assert list(seconds) == list(stages)
-        past = [value.latents if isinstance(value, LatentPath) else value for value in (loop.past, oracle.past)]
+        past = [
+            value.latents if isinstance(value, LatentPath) else value for value in (loop.state.past, oracle.state.past)
+        ]
         np.testing.assert_allclose(*past, rtol=1e-4, atol=2e-2 if spec.carry == "clean" else 1e-5)
     assert frames.std() > 0
 
@@ -177,12 +181,29 @@ def test_a_past_that_is_put_back_is_where_the_next_chunk_begins(tmp_path, kernel
         speak((loop, oracle), chunk)
         loop.render(spec.steps)
         oracle.render(spec.steps)
-        pasts.append((loop.past, oracle.past))
+        pasts.append((loop.state.past, oracle.state.past))
     for earlier in (0, None):
-        loop.past, oracle.past = pasts[earlier] if earlier is not None else (None, None)
-        loop.skip()
-        oracle.skip()
+        for one, past in zip((loop, oracle), pasts[earlier] if earlier is not None else (None, None), strict=True):
+            one.restore(one.state.after(past))
         assert_same(loop.render(spec.steps)[0], oracle.render(spec.steps)[0])
+
+
+@pytest.mark.parametrize("spec", [TINY, TINY_CLEAN], ids=["noisy", "clean"])
+def test_a_chunk_that_is_taken_back_is_rendered_again_bit_for_bit(tmp_path, kernels, spec) -> None:
+    loop = Gpu(tmp_path, kernels, spec).loop()
+    loop.render(spec.steps)
+    before = loop.state
+    frames = loop.render(spec.steps)[0].copy()
+    loop.restore(before)
+    assert np.array_equal(loop.render(spec.steps)[0], frames)
+
+
+@pytest.mark.parametrize(("field", "value"), [("solver", "heun"), ("carry", "none")])
+def test_a_spec_for_which_there_is_no_kernel_is_an_error(field, value) -> None:
+    cpu = tiny_engines(TINY)
+    buffers = chunk_buffers(TINY, {name: engine.graph for name, engine in cpu.items()})
+    with pytest.raises(SpecError, match=f"{field} '{value}' is unknown"):
+        chunk_program(dataclasses.replace(TINY, **{field: value}), buffers, TINY.schedule())
 
 
 @pytest.mark.parametrize("spec", SPECS[:3], ids=lambda spec: spec.name)
@@ -204,7 +225,7 @@ def test_frames_stay_on_the_device_until_two_more_chunks_are_rendered(tmp_path, 
         speak((loop,), chunk)
         if chunk == 1:
             # Idle motion is shown in between.
-            loop.skip()
+            loop.restore(loop.state.after(loop.state.past))
         frames, _ = loop.render(TINY.steps, step)
         # The fake GPU's memory is the CPU's.
         seen.append((frames, np.from_dlpack(dataclasses.replace(loop.on_device, device=(CPU, 0)))))
@@ -272,13 +293,13 @@ def test_nan_is_an_error_that_names_the_stage_and_the_session_can_begin_anew(tmp
     loop, oracle = gpu.loop(), gpu.oracle()
     loop.render(TINY.steps)
     poisoned = True
+    before = loop.state
     with pytest.raises(NumericalError, match=stage):
         loop.render(TINY.steps)
+    assert loop.state is before
     poisoned = False
-    loop.past = None
-    loop.skip()
-    for _ in range(2):
-        oracle.skip()
+    for one in (loop, oracle):
+        one.restore(LoopState(index=2))
     assert_same(loop.render(TINY.steps)[0], oracle.render(TINY.steps)[0])
 
 
@@ -352,8 +373,8 @@ def test_a_stream_goes_on_with_the_next_engine_when_the_device_is_lost(tmp_path,
         speak((loop, oracle), chunk)
         gpu.driver.fail_at = "cuEventSynchronize" if chunk >= 2 else ""
         if chunk == 1:
-            loop.skip()
-            oracle.skip()
+            for one in (loop, oracle):
+                one.restore(one.state.after(one.state.past))
         assert_same(loop.render(spec.steps)[0], oracle.render(spec.steps)[0])
         assert (loop.on_device is None) == (chunk >= 2)
     (note,) = loop.notes
@@ -365,7 +386,9 @@ def test_a_nan_is_not_rendered_again_by_another_engine_and_the_last_engine_may_f
         def render(steps: int, frame_step: int) -> None:
             raise error
 
-        return SimpleNamespace(render=render, waveform=np.zeros(1, np.float32), past=None, notes=())
+        return SimpleNamespace(
+            render=render, waveform=np.zeros(1, np.float32), notes=(), state=LoopState(), restore=lambda state: None
+        )
 
     loop = FallbackLoop(failing(NumericalError("nan")), lambda: pytest.fail("opened"))
     with pytest.raises(NumericalError):
