@@ -122,7 +122,7 @@ def test_close_waits_for_the_chunk_in_flight_and_frees_the_buffers() -> None:
             got.extend(_into(got, session.chunks()))
 
     viewer, closer = threading.Thread(target=view), threading.Thread(target=session.close)
-    loop = weakref.ref(session._loop)
+    loop = weakref.ref(session._renderer._loop)
     viewer.start()
     assert entered.wait(10)
     closer.start()
@@ -163,7 +163,7 @@ def test_a_thousand_sessions_leave_no_buffers_threads_or_files(tmp_path) -> None
         before = threading.active_count()
         for i in range(1000):
             session = face.session(seed=i)
-            alive += [weakref.ref(session._loop), weakref.ref(session._loop._decoder)]
+            alive += [weakref.ref(session._renderer._loop), weakref.ref(session._renderer._loop._decoder)]
             if i % 100 == 0:
                 session.push(speech(TINY.chunk_seconds))
                 assert len(list(session.chunks())) == 1

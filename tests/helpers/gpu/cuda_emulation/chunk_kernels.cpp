@@ -38,7 +38,7 @@ using std::isfinite;
 
 } // namespace
 
-#include "../../runtime/device/kernels.cu"
+#include "../../../../runtime/loop/gpu/kernels.cu"
 
 namespace {
 

@@ -12,13 +12,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 from helpers.bundles.planned import folder
+from helpers.gpu.emulated_driver import driver, gpu_driver
 from helpers.gpu.emulated_kernels import kernels
 from helpers.media.waves import speech, write_wav
 
 from rap_edge.runtime.avatar import Avatar
 from rap_edge.runtime.cli import run as cli
 
-__all__ = ["folder", "kernels"]
+__all__ = ["driver", "folder", "gpu_driver", "kernels"]
 
 pytestmark = pytest.mark.skipif(shutil.which("g++") is None, reason="the kernels are compiled by g++, which is missing")
 

@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 from helpers.bundles.tiny import TINY, TINY_CLEAN, TINY_GUIDED, tiny_engines
 from helpers.bundles.tiny_bundle import write_tiny_bundle
+from helpers.gpu.emulated_kernels import kernels
 from helpers.gpu.fake_gpu import FakeCudaDriver, module_of
 from helpers.gpu.host_engine import HostEngine
 from helpers.places import ROOT
@@ -39,6 +40,8 @@ from rap_edge.runtime.loop.interface import encode_reference
 from rap_edge.runtime.machine.cuda import Cuda
 from rap_edge.runtime.machine.cuda_driver import query_driver
 from rap_edge.runtime.spec import ModelSpec
+
+__all__ = ["kernels"]
 
 SPECS = [
     TINY,
