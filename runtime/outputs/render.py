@@ -50,7 +50,7 @@ def render(
         OutputError: the sink cannot take it.
     """
     peak = 0.0
-    meter = RunMeter(avatar.spec.chunk_seconds) if meter is None else meter
+    meter = RunMeter(avatar.spec) if meter is None else meter
     soundtrack = Soundtrack(source.rate, source.channels, sink.rate, sink.channels)
     with avatar.session(seed=seed, sample_rate=source.rate, overload=overload) as session:
         loop = _Loop(avatar, session, soundtrack, sink, meter, on_progress)

@@ -34,3 +34,8 @@ def frames_of(chunks: list[Chunk]) -> np.ndarray:
 def noisy_field(b) -> None:
     """A velocity that leaves part of the noise in the picture, so that the seed shows."""
     b["velocity"][...] = b["latents"] * 0.5
+
+
+def mixing_field(b) -> None:
+    """A velocity in which every latent sees the carried ones, so that the past shows in the new frames."""
+    b["velocity"][...] = 0.5 * b["latents"] + 0.2 * b["latents"].mean(2, keepdims=True)

@@ -4,7 +4,7 @@ import dataclasses
 
 import numpy as np
 import pytest
-from helpers.bundles.sessions import noisy_field, portrait
+from helpers.bundles.sessions import mixing_field, portrait
 from helpers.bundles.tiny import TINY, TINY_CLEAN, Body, tiny_engines
 
 from rap_edge.runtime.errors import EngineError, SpecError
@@ -18,7 +18,7 @@ SPECS = [TINY, TINY_CLEAN]
 
 def loop_of(spec: ModelSpec, **bodies: Body) -> ChunkLoop:
     reference = encode_reference(spec, tiny_engines(spec)["vae_encoder"], portrait(spec))
-    return ChunkLoop(tiny_engines(spec, **{"dit": noisy_field} | bodies), spec, reference, 3)
+    return ChunkLoop(tiny_engines(spec, **{"dit": mixing_field} | bodies), spec, reference, 3)
 
 
 @pytest.mark.parametrize("spec", SPECS, ids=lambda spec: spec.name)
@@ -39,7 +39,7 @@ def test_a_chunk_that_is_taken_back_is_rendered_again_bit_for_bit(spec: ModelSpe
 def test_a_chunk_that_fails_leaves_nothing_behind(spec: ModelSpec, stage: str) -> None:
     if stage == "vae_encoder" and spec.carry == "noisy":
         pytest.skip("encodes nothing again")
-    body, failing = noisy_field if stage == "dit" else tiny_engines(spec)[stage]._body, False
+    body, failing = mixing_field if stage == "dit" else tiny_engines(spec)[stage]._body, False
 
     def breakable(b) -> None:
         body(b)

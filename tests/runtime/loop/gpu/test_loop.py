@@ -14,6 +14,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from helpers.bundles.sessions import mixing_field
 from helpers.bundles.tiny import TINY, TINY_CLEAN, TINY_GUIDED, tiny_engines
 from helpers.bundles.tiny_bundle import write_tiny_bundle
 from helpers.gpu.emulated_kernels import kernels
@@ -193,7 +194,7 @@ def test_a_past_that_is_put_back_is_where_the_next_chunk_begins(tmp_path, kernel
 
 @pytest.mark.parametrize("spec", [TINY, TINY_CLEAN], ids=["noisy", "clean"])
 def test_a_chunk_that_is_taken_back_is_rendered_again_bit_for_bit(tmp_path, kernels, spec) -> None:
-    loop = Gpu(tmp_path, kernels, spec).loop()
+    loop = Gpu(tmp_path, kernels, spec, dit=mixing_field).loop()
     loop.render(spec.steps)
     before = loop.state
     frames = loop.render(spec.steps)[0].copy()
