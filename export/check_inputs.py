@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import struct
 import wave
-import zlib
 from dataclasses import dataclass
 from importlib.resources import as_file, files
 from pathlib import Path
@@ -115,17 +113,3 @@ def write_wave(path: Path, pcm: NDArray[np.int16], rate: int) -> None:
         file.setsampwidth(2)
         file.setframerate(rate)
         file.writeframes(pcm.astype("<i2").tobytes())
-
-
-def png(picture: NDArray[np.uint8]) -> bytes:
-    """uint8 [H, W, 3] RGB as a PNG file, without loss (PNG specification, ISO/IEC 15948)."""
-    height, width, _ = picture.shape
-    rows = np.zeros((height, 1 + 3 * width), np.uint8)
-    rows[:, 1:] = picture.reshape(height, -1)
-
-    def part(kind: bytes, data: bytes) -> bytes:
-        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-
-    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
-    body = part(b"IHDR", header) + part(b"IDAT", zlib.compress(rows.tobytes(), 9)) + part(b"IEND", b"")
-    return b"\x89PNG\r\n\x1a\n" + body

@@ -16,6 +16,7 @@ from rap_edge.runtime.bundle.bundle import Bundle
 from rap_edge.runtime.cli.exit_status import exit_status
 from rap_edge.runtime.cli.extras import needs_extra
 from rap_edge.runtime.cli.progress import say
+from rap_edge.runtime.cli.table import columns
 from rap_edge.runtime.errors import ExportError
 from rap_edge.runtime.machine.available import available_cores
 from rap_edge.runtime.machine.tensorrt_modules import BACKENDS
@@ -168,11 +169,7 @@ def table(report: ExportReport) -> str:
         )
         for name, graph in report.graphs.items()
     ]
-    widths = [max(len(row[column]) for row in (header, *rows)) for column in range(len(header))]
-    lines = [
-        "  ".join(cell.ljust(width) if column == 0 else cell.rjust(width) for column, (cell, width) in enumerate(pairs))
-        for pairs in (list(zip(row, widths, strict=True)) for row in (header, *rows))
-    ]
+    lines = columns([header, *rows])
     rollout = report.rollout
     if rollout is None:
         return "\n".join([*lines, "not compared with PyTorch, as --no-parity asks"])

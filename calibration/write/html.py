@@ -12,7 +12,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Plot
 
-from rap_edge.export.check_inputs import png
+from rap_edge.runtime.outputs.png import encode_png
 
 from ..judge.quality import Bytes, psnr
 from ..quantize.variants import GraphPlan
@@ -205,7 +205,7 @@ def _difference(pictures: Pictures, row: int) -> Bytes:
 
 
 def _uri(picture: Bytes) -> str:
-    return "data:image/png;base64," + base64.b64encode(png(np.ascontiguousarray(picture))).decode()
+    return "data:image/png;base64," + base64.b64encode(encode_png(np.ascontiguousarray(picture))).decode()
 
 
 def _counts(ledger: Sequence[LedgerEntry], precision: str) -> tuple[int, int]:

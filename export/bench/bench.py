@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from rap_edge.runtime.avatar import Avatar
 from rap_edge.runtime.bundle.bundle import Bundle
 from rap_edge.runtime.bundle.manifest import Manifest
+from rap_edge.runtime.cli.table import columns
 from rap_edge.runtime.engines.interface import Engine
 from rap_edge.runtime.engines.onnxruntime_engine import cpu_name, load_engines
 from rap_edge.runtime.errors import BundleError
@@ -196,25 +197,20 @@ def bench(
 
 def table(result: Comparison) -> str:
     """The comparison as text, one column per backend."""
-    columns = list(result.backends.values())
-    stages = columns[0].stages_ms
+    backends = list(result.backends.values())
+    stages = backends[0].stages_ms
     rows = [
-        ("engine", [figures.engine for figures in columns]),
-        ("precision", [figures.precision for figures in columns]),
-        ("RTF", [f"{figures.rtf:.3f}" for figures in columns]),
-        ("ms per chunk", [f"{figures.chunk_ms:.1f}" for figures in columns]),
-        *((f"  {stage}", [f"{figures.stages_ms[stage]:.1f}" for figures in columns]) for stage in stages),
-        ("GFLOP/s", [f"{figures.gflops:.0f}" for figures in columns]),
-        ("share of GEMM peak", [f"{figures.share_of_gemm:.0%}" for figures in columns]),
-        ("time against the first", [f"{figures.ratio:.2f}x" for figures in columns]),
+        ("engine", [figures.engine for figures in backends]),
+        ("precision", [figures.precision for figures in backends]),
+        ("RTF", [f"{figures.rtf:.3f}" for figures in backends]),
+        ("ms per chunk", [f"{figures.chunk_ms:.1f}" for figures in backends]),
+        *((f"  {stage}", [f"{figures.stages_ms[stage]:.1f}" for figures in backends]) for stage in stages),
+        ("GFLOP/s", [f"{figures.gflops:.0f}" for figures in backends]),
+        ("share of GEMM peak", [f"{figures.share_of_gemm:.0%}" for figures in backends]),
+        ("time against the first", [f"{figures.ratio:.2f}x" for figures in backends]),
     ]
-    widths = [max(len(cells[i]) for _, cells in rows) for i in range(len(columns))]
-    label = max(len(name) for name, _ in rows)
-    lines = [
+    heading = (
         f"{result.spec} {result.precision} on {result.device}: {result.chunk_gflop:.1f} GFLOP per chunk of "
         f"{result.chunk_seconds:.2f} s, medians of {result.chunks} chunks in {result.rounds} rounds"
-    ]
-    for name, cells in rows:
-        padded = "  ".join(cell.rjust(width) for cell, width in zip(cells, widths, strict=True))
-        lines.append(f"{name.ljust(label)}  {padded}")
-    return "\n".join(lines)
+    )
+    return "\n".join([heading, *columns([(name, *cells) for name, cells in rows])])

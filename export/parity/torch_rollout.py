@@ -12,11 +12,12 @@ from numpy.typing import NDArray
 from rap_edge.models.networks import Networks
 from rap_edge.runtime.bundle.manifest import GoldenInfo
 from rap_edge.runtime.errors import ExportError
+from rap_edge.runtime.outputs.png import encode_png
 from rap_edge.runtime.spec import ModelSpec
 
 from ..bundle_writer import BundleWriter
 from ..capture.torch_engine import torch_engines
-from ..check_inputs import RealInputs, png, write_wave
+from ..check_inputs import RealInputs, write_wave
 from ..precision.activations import ActivationPeaks, Peaks
 from ..precision.rules import FP16_MAX
 from ..stages import Stages
@@ -126,7 +127,7 @@ def write_golden(
     indices = np.unique(np.linspace(0, len(frames) - 1, GOLDEN_FRAMES).round().astype(np.int64))
     packed = io.BytesIO()
     np.savez_compressed(packed, frames=frames[indices], indices=indices)
-    portrait = writer.add("golden/portrait.png", png(inputs.portrait))
+    portrait = writer.add("golden/portrait.png", encode_png(inputs.portrait))
     write_wave(
         writer.root / "golden" / "speech.wav", np.resize(inputs.speech, chunks * spec.chunk_samples), spec.sample_rate
     )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from rap_edge.runtime.cli.table import columns
+
 from .make_plans import PlansReport
 
 
@@ -27,13 +29,7 @@ def table(report: PlansReport) -> str:
                 memory,
             )
         )
-    widths = [max(len(row[column]) for row in rows) for column in range(len(header))]
-    lines = [
-        "  ".join(
-            cell.ljust(width) if column in (0, 4) else cell.rjust(width) for column, (cell, width) in enumerate(c)
-        )
-        for c in (list(zip(row, widths, strict=True)) for row in rows)
-    ]
+    lines = columns(rows, left=(0, 4))
     peak = "" if report.peak_memory_bytes is None else f", peak memory {report.peak_memory_bytes / 2**30:.1f} GiB"
     lines.append(
         f"{report.bundle}: plans by {report.backend} {report.version} for compute capability "

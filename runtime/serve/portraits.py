@@ -6,7 +6,6 @@ import secrets
 import threading
 from collections import OrderedDict
 from dataclasses import dataclass
-from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +17,7 @@ from ..errors import BundleError, ServeError
 from ..inputs.picture.portrait import load_portrait
 from ..inputs.picture.process import decode_picture
 from ..loading import LoadedEngines
+from ..outputs.png import encode_png
 from ..spec import ModelSpec
 
 MAX_UPLOAD_BYTES = 12 << 20
@@ -113,14 +113,4 @@ class Portraits:
 
     def _open(self, name: str, title: str, picture: NDArray[np.uint8], *, uploaded: bool) -> Portrait:
         avatar = Avatar(self._spec, self._loaded.engines, picture, self._precision, new_loop=self._loaded.new_loop)
-        return Portrait(name, title, picture, _png(picture), avatar, uploaded)
-
-
-def _png(picture: NDArray[np.uint8]) -> bytes:
-    import av
-
-    context = av.CodecContext.create("png", "w")
-    context.height, context.width = picture.shape[:2]
-    context.pix_fmt, context.time_base = "rgb24", Fraction(1, 25)
-    packets = [*context.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")), *context.encode(None)]
-    return b"".join(bytes(packet) for packet in packets)
+        return Portrait(name, title, picture, encode_png(picture), avatar, uploaded)

@@ -5,7 +5,6 @@ The picture's brightness follows the loudness of its own audio, as in `tiny`, bu
 
 from __future__ import annotations
 
-from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +15,7 @@ from onnx import TensorProto, helper, numpy_helper
 from rap_edge.runtime.bundle.bundle import hash_file
 from rap_edge.runtime.bundle.contract import audio_state_names, contract
 from rap_edge.runtime.bundle.manifest import MANIFEST_NAME, GoldenInfo, GraphInfo, Manifest
+from rap_edge.runtime.outputs.png import encode_png
 from rap_edge.runtime.spec import ModelSpec
 
 _TYPES = {"float32": TensorProto.FLOAT, "uint8": TensorProto.UINT8}
@@ -101,14 +101,7 @@ _BUILDERS = {
 
 def write_png(path: Path, pixels: np.ndarray) -> Path:
     """Save uint8 [H, W, 3] RGB."""
-    # Not above: what runs on a GPU is tried where there is no PyAV too.
-    import av
-
-    context = av.CodecContext.create("png", "w")
-    context.height, context.width = pixels.shape[:2]
-    context.pix_fmt, context.time_base = "rgb24", Fraction(1, 25)
-    packets = [*context.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")), *context.encode(None)]
-    path.write_bytes(b"".join(bytes(packet) for packet in packets))
+    path.write_bytes(encode_png(pixels))
     return path
 
 
