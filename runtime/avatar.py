@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any
+from weakref import WeakValueDictionary
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,13 +21,17 @@ from .errors import BundleError, SessionError, refuse_full_memory
 from .inputs.picture.portrait import load_portrait
 from .loading import load_engines
 from .loop.host_loop import ChunkLoop, LoopMaker
-from .loop.interface import encode_reference
+from .loop.interface import Loop, encode_reference
 from .machine.available import available_cores
 from .machine.home_process import HomeProcess
+from .session.idle_reel import IdleReel
 from .session.overload import Overload
 from .session.session import Session
+from .session.stream import AvatarStream
 from .session.turns import Turns
 from .spec import ModelSpec
+
+_REEL_SECONDS = 4.0
 
 
 class Avatar:
@@ -61,6 +67,8 @@ class Avatar:
         self._new_loop: LoopMaker | None = new_loop or partial(ChunkLoop, engines)
         self._reference = encode_reference(spec, engines["vae_encoder"], portrait)
         self._turns, self._home = Turns(at_once), HomeProcess()
+        self._reels: WeakValueDictionary[int, IdleReel] = WeakValueDictionary()
+        self._opening = threading.Lock()
 
     @classmethod
     @refuse_full_memory()
@@ -142,12 +150,27 @@ class Avatar:
             AudioError: the sample rate is impossible.
             SessionError: the avatar is closed, or this process was forked from the one that opened it.
         """
-        self._home.require()
-        if self._new_loop is None:
-            raise SessionError("The avatar is closed; open it again with Avatar.open().")
-        loop = self._new_loop(self.spec, self._reference, seed)
         rate = self.spec.sample_rate if sample_rate is None else sample_rate
-        return Session(self.spec, loop, rate, self._turns, overload, clock)
+        return Session(self.spec, self._loop(seed), rate, self._turns, overload, clock)
+
+    def stream(
+        self, *, seed: int = 0, sample_rate: int | None = None, overload: Overload | None = None
+    ) -> AvatarStream:
+        """Open a stream that idles while nobody speaks and can be interrupted.
+
+        Args:
+            seed: of the noise.
+            sample_rate: of the sound that goes with the frames, in Hz, and of what is pushed unless `push` says
+                otherwise; None means the spec's.
+            overload: what to do when chunks are late; None takes `Overload()`.
+
+        Raises:
+            AudioError: the sample rate is impossible.
+            SessionError: the avatar is closed, or this process was forked from the one that opened it.
+        """
+        rate = self.spec.sample_rate if sample_rate is None else sample_rate
+        policy = Overload() if overload is None else overload
+        return AvatarStream(self.spec, self._loop(seed), self._reel(seed), rate, self._turns, policy)
 
     def chunk_cost(self, rounds: int = 3) -> float:
         """Seconds that a chunk takes here and now: the median of `rounds`, after one that warms the engines up.
@@ -177,3 +200,18 @@ class Avatar:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+    def _loop(self, seed: int) -> Loop:
+        self._home.require()
+        if self._new_loop is None:
+            raise SessionError("The avatar is closed; open it again with Avatar.open().")
+        return self._new_loop(self.spec, self._reference, seed)
+
+    def _reel(self, seed: int) -> IdleReel:
+        """The reel of all streams with this seed."""
+        with self._opening:
+            reel = self._reels.get(seed)
+            if reel is None:
+                reel = IdleReel(self.portrait, self.spec.new_frames, round(_REEL_SECONDS / self.spec.chunk_seconds))
+                self._reels[seed] = reel
+            return reel
