@@ -41,6 +41,8 @@ if TYPE_CHECKING:
     from .session.chunk import Chunk, Mark
     from .session.overload import Decision, Overload
     from .session.session import Session
+    from .session.stream import AvatarStream
+    from .session.stream_core import Ended, Interrupted, Started, StreamEvent, StreamFrame
     from .spec import ModelSpec
 
 __version__ = "0.1.0"
@@ -78,6 +80,8 @@ _HOMES = {
     ".session.chunk": ("Chunk", "Mark"),
     ".session.overload": ("Decision", "Overload"),
     ".session.session": ("Session",),
+    ".session.stream": ("AvatarStream",),
+    ".session.stream_core": ("Ended", "Interrupted", "Started", "StreamEvent", "StreamFrame"),
     ".spec": ("ModelSpec",),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
@@ -88,13 +92,16 @@ __all__ = [
     "AudioFile",
     "AudioWarning",
     "Avatar",
+    "AvatarStream",
     "Bundle",
     "BundleError",
     "Chunk",
     "Decision",
     "DeviceFrames",
     "Display",
+    "Ended",
     "EngineError",
+    "Interrupted",
     "LiveMeter",
     "LiveSource",
     "LiveTimes",
@@ -117,6 +124,9 @@ __all__ = [
     "Sink",
     "Speaker",
     "SpecError",
+    "Started",
+    "StreamEvent",
+    "StreamFrame",
     "Window",
     "__version__",
     "play",

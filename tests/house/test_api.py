@@ -56,8 +56,8 @@ def public_interface() -> str:
 
 
 def test_names_and_signatures_are_what_they_were() -> None:
-    """If this fails and the change is wanted: `python tests/house/test_api.py` writes the new text, docs/api.md says
-    what the version has to do."""
+    """If this fails and the change is wanted: `PYTHONPATH=tests python tests/house/test_api.py` writes the new text,
+    docs/api.md says what the version has to do."""
     assert public_interface() == HELD.read_text(encoding="utf-8")
 
 

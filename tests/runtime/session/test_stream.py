@@ -1,6 +1,9 @@
 """`AvatarStream` as an embedder uses it: threads, the clock, asyncio, closing."""
 
 import asyncio
+import gc
+import subprocess
+import sys
 import threading
 import time
 
@@ -8,6 +11,7 @@ import numpy as np
 import pytest
 from helpers.bundles.sessions import avatar, speech
 from helpers.bundles.streams import LIVELY, events, heard
+from helpers.places import TESTS
 
 from rap_edge.runtime.errors import AudioError, NumericalError, SessionError
 from rap_edge.runtime.session.stream_core import Ended, Interrupted, Started, StreamFrame
@@ -204,5 +208,27 @@ def test_pushes_ends_and_interrupts_from_many_threads_leave_a_stream_that_works(
 def test_streams_of_one_seed_share_their_reel() -> None:
     shared = avatar(LIVELY)
     with shared.stream() as one, shared.stream() as other, shared.stream(seed=1) as third:
-        assert one._core._reel is other._core._reel
-        assert one._core._reel is not third._core._reel
+        assert one._worker.core._reel is other._worker.core._reel
+        assert one._worker.core._reel is not third._worker.core._reel
+
+
+def test_a_program_may_end_while_its_stream_renders(tmp_path) -> None:
+    code = (
+        "import time\nfrom pathlib import Path\n"
+        "from rap_edge.runtime import Avatar\n"
+        "from helpers.bundles.tiny_bundle import write_tiny_bundle\n"
+        f"stream = Avatar.open(write_tiny_bundle(Path({str(tmp_path / 'bundle')!r}))).stream()\n"
+        "next(iter(stream))\n"
+        "time.sleep(0.02)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=TESTS, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_a_stream_that_nobody_has_any_more_ends() -> None:
+    stream = avatar(LIVELY).stream()
+    worker = stream._worker
+    del stream
+    gc.collect()
+    worker._thread.join(10)
+    assert not worker._thread.is_alive()
