@@ -5,7 +5,9 @@ import os
 import re
 import subprocess
 import sys
+import tomllib
 import zipfile
+from collections.abc import Mapping
 from importlib.metadata import distribution
 from pathlib import Path
 
@@ -14,24 +16,26 @@ import setuptools
 from helpers.bundles.half_bundle import linked
 from helpers.bundles.planned import write_planned_bundle
 from helpers.places import ROOT
+from packaging.requirements import Requirement
 
 from rap_edge.export.hybrid_attention.ptx import SOURCES
 from rap_edge.runtime.bundle.bundle import Bundle
 from rap_edge.runtime.bundle.manifest import GRAPH_NAMES
 
 
-def run(*command: object, cwd: Path | None = None) -> str:
-    done = subprocess.run([str(part) for part in command], cwd=cwd, capture_output=True, text=True, check=False)
+def run(*command: object, cwd: Path | None = None, env: Mapping[str, str] | None = None) -> str:
+    words = [str(part) for part in command]
+    done = subprocess.run(words, cwd=cwd, env=env, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 
 
 def requirements(lines: list[str], extra: str = "") -> set[str]:
-    """Names of the unconditional requirements among Requires-Dist lines, and of those of an extra and its extras."""
-    wanted = [line for line in lines if "extra ==" not in line or (extra and f'extra == "{extra}"' in line)]
-    extras = [found[1] for line in wanted if (found := re.match(r"rap-edge\[([\w-]+)\]", line))]
-    names = {re.match(r"[\w.-]+", line).group() for line in wanted} - {"rap-edge"}
-    return names.union(*(requirements(lines, name) for name in extras))
+    """Names of the requirements among Requires-Dist lines that hold here, with those of an extra and its extras."""
+    stated = map(Requirement, lines)
+    wanted = [line for line in stated if line.marker is None or line.marker.evaluate({"extra": extra})]
+    inner = [name for line in wanted if line.name == "rap-edge" for name in line.extras]
+    return ({line.name for line in wanted} - {"rap-edge"}).union(*(requirements(lines, name) for name in inner))
 
 
 def stated_requirements(wheel: Path) -> list[str]:
@@ -64,8 +68,13 @@ def environment(wheel: Path, folder: Path, extra: str, *more: str) -> Path:
     interpreter = folder / "bin" / "python"
     run(sys.executable, "-m", "pip", "-q", "--python", interpreter, "install", "--no-deps", "--no-index", wheel)
     (site,) = (folder / "lib").glob("python*/site-packages")
-    pending = requirements(stated_requirements(wheel), extra) | set(more)
-    done: set[str] = set()
+    link(site, requirements(stated_requirements(wheel), extra) | set(more))
+    return interpreter
+
+
+def link(site: Path, packages: set[str]) -> None:
+    """Link into `site`, from this environment, packages and what they need."""
+    pending, done = set(packages), set()
     while pending:
         name = pending.pop()
         done.add(name)
@@ -74,7 +83,6 @@ def environment(wheel: Path, folder: Path, extra: str, *more: str) -> Path:
             if not (site / top).exists():
                 (site / top).symlink_to(Path(found.locate_file(top)).resolve())
         pending |= requirements(found.requires or []) - done
-    return interpreter
 
 
 @pytest.fixture(scope="module")
@@ -89,6 +97,57 @@ def test_the_wheel_needs_three_packages(wheel: Path) -> None:
 def test_the_wheel_needs_no_torch_and_says_so(python: Path) -> None:
     code = "import importlib.util as u, rap_edge.runtime; print([n for n in ('torch', 'onnx') if u.find_spec(n)])"
     assert run(python, "-c", code).strip() == "[]"
+
+
+def modules(wheel: Path) -> list[str]:
+    """What can be imported from it, in order."""
+    with zipfile.ZipFile(wheel) as archive:
+        files = sorted(Path(name) for name in archive.namelist() if name.endswith(".py"))
+    return [".".join(file.with_suffix("").parts).removesuffix(".__init__") for file in files]
+
+
+def test_the_wheel_holds_every_module_of_every_package(wheel: Path) -> None:
+    homes = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["package-dir"]
+    wanted = {
+        ".".join([package, *file.relative_to(ROOT / home).with_suffix("").parts]).removesuffix(".__init__")
+        for package, home in homes.items()
+        for file in (ROOT / home).rglob("*.py")
+    }
+    assert set(modules(wheel)) == wanted
+
+
+IMPORT = """
+import importlib, sys
+for name in sys.argv[1:]:
+    try:
+        importlib.import_module(name)
+    except ImportError as error:
+        print(f"{name}: {error}")
+"""
+
+
+@pytest.mark.parametrize(
+    ("extra", "packages", "but"),
+    [
+        ("", "rap_edge.runtime", "rap_edge.runtime.serve"),
+        ("serve", "rap_edge.runtime.serve", None),
+        ("export", "rap_edge.export rap_edge.models", "rap_edge.models.nano"),
+        ("calibrate", "rap_edge.calibration", None),
+        ("train", "rap_edge.models.nano", None),
+    ],
+)
+def test_every_module_is_imported_with_the_packages_of_its_extra_alone(
+    wheel: Path, python: Path, tmp_path: Path, extra: str, packages: str, but: str | None
+) -> None:
+    link(tmp_path, requirements(stated_requirements(wheel), extra))
+    wanted = [
+        name
+        for name in modules(wheel)
+        if any(f"{name}.".startswith(f"{package}.") for package in packages.split())
+        and not (but and f"{name}.".startswith(f"{but}."))
+    ]
+    assert len(wanted) > 10
+    assert run(python, "-c", IMPORT, *wanted, env={**os.environ, "PYTHONPATH": str(tmp_path)}) == ""
 
 
 def test_rap_run_makes_a_talking_video_there(python: Path, nano_bundle: Path, tmp_path: Path) -> None:
@@ -136,7 +195,7 @@ def test_a_kiosk_that_lacks_everything_is_told_so_at_once(python: Path, tmp_path
         assert found[-1] == "display for a window"
 
 
-@pytest.mark.parametrize("program", ["assets", "dataset", "evaluate", "live_figures", "renderer", "train"])
+@pytest.mark.parametrize("program", ["assets", "data.dataset", "data.pairs", "data.renderer", "train"])
 def test_a_module_that_is_run_says_which_extra_it_needs(python: Path, program: str) -> None:
     command = [str(python), "-m", f"rap_edge.models.nano.{program}"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
@@ -162,7 +221,7 @@ def test_plans_are_built_there_without_torch(wheel: Path, half: Path, tmp_path: 
 def test_the_wheel_carries_every_kernel_that_is_compiled_where_it_runs(wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         names = set(archive.namelist())
-    assert "rap_edge/runtime/device/kernels.cu" in names
+    assert "rap_edge/runtime/loop/gpu/kernels.cu" in names
     assert {f"rap_edge/plugins/src/{name}" for name in SOURCES} <= names
 
 
