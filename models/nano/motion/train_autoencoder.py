@@ -226,7 +226,7 @@ def evaluate(model: Autoencoder, clips: Clips, seed: int, picture: Path, count: 
     }
 
 
-def train(data: Path, out: Path, steps: int, config: AutoencoderConfig, *, batch: int = 6) -> None:
+def train(data: Path, out: Path, steps: int, config: AutoencoderConfig, *, batch: int = 4) -> None:
     """Train to `steps` steps, all runs together, on `data`/train; state, log and pictures go to `out`."""
     torch.manual_seed(0)
     clips, held_out = Clips.open(data / "train"), Clips.open(data / "heldout")
@@ -259,10 +259,10 @@ def train(data: Path, out: Path, steps: int, config: AutoencoderConfig, *, batch
         average.take(trainee, step)
         for name, term in terms.items():
             running[name] = 0.97 * running.get(name, term.item()) + 0.03 * term.item()
-        if step % 50 == 0:
+        if step % 20 == 0:
             pace = (time.monotonic() - started) / (step - first)
             journal.write(step=step, pace=pace, factor=schedule.factor(step), **running)
-        if step % 100 == 0 or step == steps:
+        if step % 50 == 0 or step == steps:
             save_state(folder, trainee, average, optimiser)
         if step % 500 == 0 or step in (100, 250, steps):
             own = average.into(trainee)
