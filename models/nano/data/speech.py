@@ -32,6 +32,7 @@ _PHONEME_EVENTS_IPA = 1 | 2
 _DO_NOT_EXIT = 0x8000
 _PARAMETER_RATE, _PARAMETER_PITCH, _PARAMETER_RANGE = 1, 3, 4
 _CHARS_UTF8 = 1
+_IPA = 2
 _EVENT_END_OF_LIST, _EVENT_PHONEME = 0, 7
 
 
@@ -159,6 +160,27 @@ class _Espeak:
             raise SpeechError(f"espeak-ng produced no sound for {text!r}; give it a text with words.")
         return np.concatenate(self._blocks), self._events
 
+    def transcribe(self, text: str, voice: str) -> str:
+        """The IPA of a text, its clauses apart by a blank."""
+        if self._library.espeak_SetVoiceByName(voice.encode()) != 0:
+            raise SpeechError(f"espeak-ng has no voice '{voice}'; use one like 'en-us' or 'en+f3'.")
+        call = self._library.espeak_TextToPhonemes
+        call.argtypes, call.restype = (ctypes.POINTER(ctypes.c_char_p), ctypes.c_int, ctypes.c_int), ctypes.c_char_p
+        rest = ctypes.c_char_p(text.encode())
+        clauses = []
+        while rest.value:
+            clauses.append((call(ctypes.byref(rest), _CHARS_UTF8, _IPA) or b"").decode("utf-8", "ignore"))
+        return " ".join(clauses)
+
+
+def ipa(text: str, voice: str) -> str:
+    """The phonemes of a text in IPA as espeak-ng's `voice` would say it.
+
+    Raises:
+        SpeechError: the voice does not exist or espeak-ng cannot be loaded.
+    """
+    return _espeak().transcribe(text, voice)
+
 
 @cache
 def _espeak() -> _Espeak:
@@ -274,10 +296,40 @@ _TARGETS: dict[str, tuple[float, float, float, float, float]] = {
     "x": (0.34, 0.30, 0.0, 0.6, 0.2),
     "h": (0.45, 0.30, 0.0, 0.4, 0.2),
     "ʔ": (0.30, 0.25, 0.0, 0.4, 0.2),
+    # What English lacks.
+    "ɨ": (0.32, 0.55, 0.0, 0.6, 0.35),
+    "ɯ": (0.30, 0.55, 0.0, 0.5, 0.25),
+    "ɤ": (0.50, 0.25, 0.0, 0.5, 0.2),
+    "ʏ": (0.30, 0.10, 0.75, 0.3, 0.30),
+    "β": (0.12, 0.20, 0.1, 0.1, 0.0),
+    "ʋ": (0.16, 0.35, 0.1, 0.8, 0.0),
+    "ɱ": (0.10, 0.40, 0.0, 1.0, 0.0),
+    "ɲ": (0.26, 0.60, 0.0, 0.8, 0.7),
+    "ʎ": (0.32, 0.55, 0.0, 0.8, 0.8),
+    "ɕ": (0.18, 0.50, 0.2, 1.0, 0.1),
+    "ʑ": (0.18, 0.50, 0.2, 1.0, 0.1),
+    "ʂ": (0.20, 0.25, 0.45, 0.9, 0.1),
+    "ʐ": (0.20, 0.25, 0.45, 0.9, 0.1),
+    "ç": (0.26, 0.65, 0.0, 0.9, 0.4),
+    "ʝ": (0.28, 0.65, 0.0, 0.8, 0.5),
+    "c": (0.28, 0.50, 0.0, 0.7, 0.4),
+    "ɟ": (0.28, 0.50, 0.0, 0.7, 0.4),
+    "ʈ": (0.24, 0.40, 0.0, 0.8, 0.7),
+    "ɖ": (0.24, 0.40, 0.0, 0.8, 0.7),
+    "ɣ": (0.36, 0.30, 0.0, 0.5, 0.2),
+    "ʁ": (0.40, 0.25, 0.0, 0.5, 0.2),
+    "ʀ": (0.40, 0.25, 0.0, 0.5, 0.2),
+    "q": (0.34, 0.25, 0.0, 0.5, 0.15),
+    "ɦ": (0.45, 0.30, 0.0, 0.4, 0.2),
 }
 _CLOSING = {"p": 0.045, "b": 0.030, "m": 0.0}  # seconds from the lips' closure to the phoneme event
-_NARROWING = frozenset("fvwʍ")
+_NARROWING = frozenset("fvwʍβʋɱ")
 _MARKS = frozenset("ːˑˈˌ̩̃ʲʰ̪̚ˠ_:;|-'")
+
+
+def has_shape(symbol: str) -> bool:
+    """Whether a letter of IPA has a mouth of its own."""
+    return symbol in _TARGETS
 
 
 def _clean(symbol: str) -> str:
