@@ -127,7 +127,7 @@ def no_voice(rng: np.random.Generator, samples: int) -> Floats:
 
 
 def spoil(sound: Floats, rng: np.random.Generator) -> Floats:
-    """A voice as it may arrive: any of room, noise to 5 dB, music to 6 dB, telephone, tilt and clipping, or as it is."""
+    """A voice as it may arrive: as it is, or in a room, in noise and music, by telephone, dull, bright or clipped."""
     if rng.random() < 0.25:
         return sound
     if rng.random() < 0.3:
