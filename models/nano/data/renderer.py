@@ -158,6 +158,11 @@ def flow_between(portrait_row: npt.ArrayLike, motion_row: npt.ArrayLike, side: i
     return np.asarray((view.place(shown) - here) / 128.0, np.float32)
 
 
+def pose_fields(size: int) -> Floats:
+    """How yaw, pitch, roll, shift_x and shift_y move every pixel, float32 [5, size, size, 2], in 1/256 of the side."""
+    return _fields(_grid(size))[:-1]
+
+
 def contact_sheet(columns: int, rows: int, seed: int, size: int = 256) -> Bytes:
     """Random identities in random poses, uint8 [rows * size, columns * size, 3]; every second one has an open mouth."""
     rng = np.random.default_rng(seed)
