@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 
 from .dataset import noise
 from .speech import SAMPLE_RATE, Floats
+
+Sound = Callable[[np.random.Generator, int], Floats]
+"""Makes as many samples as asked, with an RMS of about 1."""
 
 _SCALES = ((0, 2, 4, 5, 7, 9, 11), (0, 2, 3, 5, 7, 8, 10), (0, 2, 4, 7, 9))
 
@@ -126,8 +131,14 @@ def no_voice(rng: np.random.Generator, samples: int) -> Floats:
     return kinds[int(rng.integers(len(kinds)))](rng, samples)
 
 
-def spoil(sound: Floats, rng: np.random.Generator) -> Floats:
-    """A voice as it may arrive: as it is, or in a room, in noise and music, by telephone, dull, bright or clipped."""
+def spoil(sound: Floats, rng: np.random.Generator, tune: Sound = music) -> Floats:
+    """A voice as it may arrive: as it is, or in a room, in noise and music, by telephone, dull, bright or clipped.
+
+    Args:
+        sound: the voice.
+        rng: chooses.
+        tune: makes the music, `music` by default.
+    """
     if rng.random() < 0.25:
         return sound
     if rng.random() < 0.3:
@@ -135,7 +146,7 @@ def spoil(sound: Floats, rng: np.random.Generator) -> Floats:
     if rng.random() < 0.35:
         sound = beside(sound, noise(rng, len(sound)), float(rng.uniform(4, 30)))
     if rng.random() < 0.35:
-        sound = beside(sound, music(rng, len(sound)), float(rng.uniform(6, 24)))
+        sound = beside(sound, tune(rng, len(sound)), float(rng.uniform(6, 24)))
     if rng.random() < 0.15:
         sound = beside(sound, clicks(rng, len(sound)), float(rng.uniform(6, 24)))
     draw = rng.random()
