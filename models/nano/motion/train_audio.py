@@ -1,4 +1,4 @@
-"""Trains the causal audio encoder to tell the mouth of every frame from spoilt speech, some frames after it was heard."""
+"""Trains the causal audio encoder to tell the mouth from spoilt speech, some frames after each was heard."""
 
 from __future__ import annotations
 
