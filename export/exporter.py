@@ -9,12 +9,11 @@ from __future__ import annotations
 import gc
 import platform
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -52,15 +51,7 @@ from .parity.compare import (
     runs_per_chunk,
 )
 from .parity.torch_rollout import Reference, golden_chunks, run_reference, write_golden
-from .passes.attention_layout import attention_layout, rotary_embedding
-from .passes.channels_last import channels_last_norm, channels_last_shuffle, channels_last_sum
-from .passes.conv1d import conv1d_to_conv2d
-from .passes.conv3d import conv3d_to_conv2d
-from .passes.fold_weights import fold_weights
-from .passes.modulated_norm import modulated_norm
-from .passes.movement import merge_movement
-from .passes.pixel_rounding import pixel_rounding
-from .passes.token_rows import token_rows
+from .passes.registry import GraphPass, choose_passes
 from .plans.choice import EngineChoice
 from .plans.make_plans import PlansReport, build_plans, with_plans
 from .precision.activations import Peaks
@@ -71,26 +62,6 @@ from .stages import Stages
 ROLLOUT_CHUNKS = 8
 ROLLOUT_BUDGET_SECONDS = 600.0
 
-Pass = Callable[[ir.Model], int]
-PASSES: Mapping[str, Pass] = MappingProxyType(
-    {
-        "fold_weights": fold_weights,
-        "conv3d_to_conv2d": conv3d_to_conv2d,
-        "conv1d_to_conv2d": conv1d_to_conv2d,
-        "channels_last_shuffle": channels_last_shuffle,
-        "channels_last_norm": channels_last_norm,
-        "channels_last_sum": channels_last_sum,
-        "rotary_embedding": rotary_embedding,
-        "attention_layout": attention_layout,
-        "modulated_norm": modulated_norm,
-        "token_rows": token_rows,
-        "merge_movement": merge_movement,
-        "pixel_rounding": pixel_rounding,
-    }
-)
-# All of them are for CPUs; TensorRT has kernels and layouts of its own for what they replace.
-DEFAULT_PASSES: Mapping[str, tuple[str, ...]] = MappingProxyType({"fp32": tuple(PASSES), "fp16": ()})
-
 
 @dataclass(frozen=True)
 class ExportSettings:
@@ -99,7 +70,7 @@ class ExportSettings:
     Attributes:
         precision: "fp32" or "fp16".
         chunks: chunks of the roll-out.
-        passes: names of `PASSES` to apply; None takes the precision's default.
+        passes: names of graph passes to apply; None takes the precision's default.
         gate: what the graphs must reach; None takes the precision's default.
         data_limit: bytes of weights above which a graph keeps them in a file beside it.
         budget_seconds: the roll-out is shortened, down to two chunks, if it would take longer.
@@ -232,7 +203,7 @@ def export_bundle(
                 precision=settings.precision,
                 graphs={name: item.info for name, item in written.items()},
                 files=writer.hashes(),
-                provenance=source.provenance() | _versions() | {"passes": list(_passes(settings))},
+                provenance=source.provenance() | _versions() | {"passes": [item.name for item in _passes(settings)]},
                 islands=tuple(island for item in written.values() for island in item.islands),
                 parity=parity,
                 golden=golden,
@@ -289,8 +260,8 @@ def write_graph(
     model = capture(source, spec)
     LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(model)
     rewritten = {}
-    for name in _passes(settings):
-        rewritten[name] = PASSES[name](model)
+    for item in _passes(settings):
+        rewritten[item.name] = item.rewrite(model)
         ShapeInferencePass()(model)
     parameters = sum(
         int(np.prod(value.const_value.shape.numpy()))
@@ -383,11 +354,8 @@ def _round_weights(networks: Networks, *, half: bool) -> None:
                     parameter.copy_(parameter.half().float())
 
 
-def _passes(settings: ExportSettings) -> Sequence[str]:
-    names = DEFAULT_PASSES[settings.precision] if settings.passes is None else settings.passes
-    if unknown := [name for name in names if name not in PASSES]:
-        raise ExportError(f"There is no pass {unknown[0]!r}; choose among {', '.join(PASSES)}.")
-    return names
+def _passes(settings: ExportSettings) -> tuple[GraphPass, ...]:
+    return choose_passes(settings.passes, "gpu" if settings.half else "cpu")
 
 
 def _versions() -> dict[str, Any]:

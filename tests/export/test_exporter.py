@@ -18,6 +18,7 @@ from rap_edge.export.capture.torch_engine import torch_engines
 from rap_edge.export.cli import table
 from rap_edge.export.exporter import ExportReport
 from rap_edge.export.parity.compare import GATES, Case, check_graph, compare
+from rap_edge.export.passes import registry
 from rap_edge.models.checkpoints.own import save_networks
 from rap_edge.runtime.avatar import Avatar
 from rap_edge.runtime.bundle.bundle import Bundle
@@ -139,16 +140,14 @@ def test_guidance_and_separate_branches_export(tmp_path) -> None:
 
 
 def test_a_broken_graph_fails_by_name_and_leaves_nothing(tmp_path, monkeypatch) -> None:
-    from rap_edge.export import exporter
-
     def breaking(model) -> int:
         if model.graph.name == "dit":
             for value in model.graph.initializers.values():
                 if value.name and value.name.endswith("head.head.bias"):
-                    value.const_value = exporter.ir.tensor(value.const_value.numpy() + 0.1, name=value.name)
+                    value.const_value = ir.tensor(value.const_value.numpy() + 0.1, name=value.name)
         return 1
 
-    monkeypatch.setattr(exporter, "PASSES", {"breaking": breaking})
+    monkeypatch.setattr(registry, "PASSES", {"breaking": registry.GraphPass("breaking", breaking)})
     with pytest.raises(ExportError, match=r"'dit'.*'velocity'.*dB"):
         export(small_networks(SMALL, NANO), tmp_path / "bundle", passes=("breaking",), chunks=2)
     assert list(tmp_path.iterdir()) == []

@@ -21,7 +21,7 @@ from rap_edge.calibration.quantize.cpu_passes import absorb_bias, join_bias, pix
 from rap_edge.calibration.quantize.qdq import quantize, quantize_weight
 from rap_edge.calibration.quantize.smoothing import smooth, smoothing_factors
 from rap_edge.calibration.targets import CPU_16BIT_SUMS, TENSORRT_FP8, TENSORRT_INT8, choose_target, sums_saturate
-from rap_edge.export.passes.channels_last import channels_last_shuffle
+from rap_edge.export.passes.channels_last_shuffle import channels_last_shuffle
 from rap_edge.export.passes.pixel_rounding import pixel_rounding
 from rap_edge.export.passes.token_rows import token_rows
 from rap_edge.export.precision.to_fp16 import to_fp16

@@ -5,7 +5,7 @@ from helpers.bundles.graph_runs import count, exported, run
 from onnx_ir.passes.common import ShapeInferencePass
 from torch import nn
 
-from rap_edge.export.passes.conv3d import conv3d_to_conv2d
+from rap_edge.export.passes.conv3d_to_conv2d import conv3d_to_conv2d
 
 
 class Convolutions(nn.Module):
