@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,9 +18,12 @@ from rap_edge.runtime.avatar import Avatar
 from rap_edge.runtime.bundle.bundle import Bundle
 from rap_edge.runtime.bundle.manifest import Manifest
 from rap_edge.runtime.cli.table import columns
+from rap_edge.runtime.engines import registry
 from rap_edge.runtime.engines.interface import Engine
-from rap_edge.runtime.engines.onnxruntime_engine import cpu_name, load_engines
+from rap_edge.runtime.engines.onnxruntime_engine import cpu_name
+from rap_edge.runtime.engines.registry import DEFAULT
 from rap_edge.runtime.errors import BundleError
+from rap_edge.runtime.loading import load_engines
 from rap_edge.runtime.loop.interface import STAGES
 from rap_edge.runtime.machine.available import available_cores
 
@@ -28,7 +31,7 @@ from ..capture.flops import chunk_flops
 from ..check_inputs import golden_inputs
 from ..stages import Stages
 
-BASE = "onnxruntime"
+TORCH = "torch"
 
 
 @dataclass(frozen=True)
@@ -119,14 +122,14 @@ def measure(
             },
             gflops=flops / medians[name] / 1e9,
             share_of_gemm=flops / medians[name] / peak,
-            ratio=medians[name] / medians[BASE],
+            ratio=medians[name] / medians[DEFAULT],
         )
         for name, stats in samples.items()
     }
 
 
-def torch_backend(bundle: Bundle, threads: int, checkpoint: Path | None) -> Mapping[str, Engine]:
-    """The bundle's networks in eager PyTorch; see `networks_of`."""
+def _torch(bundle: Bundle, threads: int, checkpoint: Path | None) -> Mapping[str, Engine]:
+    """The bundle's networks in eager PyTorch, which is no backend of the runtime; see `networks_of`."""
     import torch
 
     from ..capture.torch_engine import torch_engines
@@ -134,13 +137,6 @@ def torch_backend(bundle: Bundle, threads: int, checkpoint: Path | None) -> Mapp
 
     torch.set_num_threads(threads)
     return torch_engines(networks_of(bundle.manifest, checkpoint))
-
-
-def openvino_backend(bundle: Bundle, threads: int) -> Mapping[str, Engine]:
-    """The bundle's graphs in OpenVINO."""
-    from .openvino_engine import load_openvino_engines
-
-    return load_openvino_engines(bundle, threads)
 
 
 def bench(
@@ -155,7 +151,7 @@ def bench(
 
     Args:
         folder: the bundle.
-        against: "torch", "openvino", or folders of other bundles of the same model.
+        against: "torch", backends, or folders of other bundles of the same model.
         chunks: per round.
         rounds: in each, everything has its turn.
         threads: None takes every core.
@@ -169,20 +165,17 @@ def bench(
     bundle = Bundle.open(folder)
     manifest, count = bundle.manifest, threads or available_cores()
     portrait, audio = golden_inputs(bundle)
-    makers: dict[str, Callable[[], Mapping[str, Engine]]] = {
-        BASE: lambda: load_engines(bundle, count),
-        "torch": lambda: torch_backend(bundle, count, checkpoint),
-        "openvino": lambda: openvino_backend(bundle, count),
-    }
     avatars = {}
-    for name in (BASE, *against):
-        if name in makers:
-            avatars[name] = Avatar(manifest.spec, makers[name](), portrait, manifest.precision)
-        else:
-            other = Bundle.open(name)
-            if other.manifest.spec != manifest.spec:
-                raise BundleError(f"{name!r} is a bundle of another model or setting; compare bundles of one spec.")
-            avatars[name] = Avatar(manifest.spec, load_engines(other, count), portrait, other.manifest.precision)
+    for name in (DEFAULT, *against):
+        if name == TORCH:
+            avatars[name] = Avatar(manifest.spec, _torch(bundle, count, checkpoint), portrait, manifest.precision)
+            continue
+        measured, engine = (bundle, name) if name in registry.BACKENDS else (Bundle.open(name), DEFAULT)
+        if measured.manifest.spec != manifest.spec:
+            raise BundleError(f"{name!r} is a bundle of another model or setting; compare bundles of one spec.")
+        loaded = load_engines(measured, engine, threads=count)
+        precision = measured.manifest.precision
+        avatars[name] = Avatar(manifest.spec, loaded.engines, portrait, precision, new_loop=loaded.new_loop)
     return Comparison(
         spec=manifest.spec.name,
         precision=manifest.precision,

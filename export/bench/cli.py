@@ -13,6 +13,7 @@ from rap_edge.runtime.checks.bounds import Whole, argument, shown
 from rap_edge.runtime.cli.arguments import add_threads
 from rap_edge.runtime.cli.exit_status import exit_status
 from rap_edge.runtime.cli.extras import needs_extra
+from rap_edge.runtime.engines import registry
 
 # Chunks of a round, and rounds.
 _COUNT = Whole(1, 10_000)
@@ -74,6 +75,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def _backends(text: str) -> tuple[str, ...]:
     names = tuple(dict.fromkeys(name for name in text.split(",") if name))
-    if unknown := [name for name in names if name not in ("torch", "openvino") and not os.path.isdir(name)]:
-        raise argparse.ArgumentTypeError(f"unknown backend {shown(unknown[0])}; choose torch, openvino or a bundle")
+    if unknown := [name for name in names if name not in ("torch", *registry.BACKENDS) and not os.path.isdir(name)]:
+        known = ", ".join(sorted({"torch", *registry.BACKENDS}))
+        raise argparse.ArgumentTypeError(f"unknown backend {shown(unknown[0])}; choose {known} or a bundle")
     return names

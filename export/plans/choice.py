@@ -23,7 +23,6 @@ from .profiles import AHEAD_OF_TIME, PROFILES, capabilities_of
 # Every RTX generation from Ampere on; Turing is built for on request.
 DEFAULT_TARGETS = ("8.6", "8.9", "12.0", "12.1")
 FP8_TARGETS = ("8.9", "12.0", "12.1")
-ENGINES = (RTX.backend, TENSORRT.backend)
 # Its ONNX parser knows Attention from 10.14 on, and RMSNormalization from 10.15 on.
 LEAST_TENSORRT = (10, 15)
 
@@ -65,7 +64,7 @@ def choose_engines(
     """Settle what an export builds.
 
     Args:
-        backend: one of `ENGINES`.
+        backend: "tensorrt-rtx" or "tensorrt".
         target: compute capabilities such as "86,89", or "current"; None takes the defaults.
         profile: a name of `PROFILES`; None takes "native".
         precision: of the bundle.
@@ -81,7 +80,9 @@ def choose_engines(
             "TensorRT fuses attention in float16 only and would run a float32 bundle unfused; pass --precision fp16, "
             "or use the bundle with ONNX Runtime."
         )
-    module = RTX if backend == RTX.backend else TENSORRT
+    module = next((item for item in (RTX, TENSORRT) if item.backend == backend), None)
+    if module is None:
+        raise ExportError(f"Plans of {backend!r} cannot be built here; choose {RTX.backend} or {TENSORRT.backend}.")
     loaded = load(module)
     if loaded is None or not hasattr(loaded, "Builder"):
         raise ExportError(f"The builder {module.module!r} is not installed; run {module.install}.")

@@ -84,6 +84,16 @@ class Bundle:
                     return bundle, inside
         raise BundleError(f"{str(file)!r} lies in no bundle that lists it; pass a file that rap-export wrote.")
 
+    def inside(self, file: str) -> str:
+        """The path inside the bundle of a file that is named by that path already, or by its path on disk.
+
+        What is neither is given back as it is.
+        """
+        path, root = Path(os.path.abspath(file)), Path(os.path.abspath(self.root))
+        if file in self.manifest.files or not path.is_relative_to(root):
+            return file
+        return path.relative_to(root).as_posix()
+
     def path(self, inside: str) -> Path:
         """The file's path on disk.
 

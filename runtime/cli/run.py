@@ -18,10 +18,10 @@ from ..avatar import Avatar
 from ..bundle.bundle import Bundle
 from ..bundle.pending_file import PendingFile
 from ..checks.needs import require
+from ..engines.engine_set import set_needs
 from ..inputs.convert import AudioWarning
 from ..inputs.microphone import Microphone
 from ..inputs.picture.portrait import PortraitWarning
-from ..loading import plan_needs
 from ..outputs.mp4_writer import Mp4Writer
 from ..outputs.play import play
 from ..outputs.protocols import Display, Sink, Speaker
@@ -69,7 +69,7 @@ def _run(arguments: argparse.Namespace) -> int:
     piped = arguments.audio == "-"
     inputs = (sys.stdin.fileno() if piped else arguments.audio, arguments.portrait)
     refuse_to_overwrite((output, arguments.report), bundle, inputs)
-    require([*(() if arguments.fallback else plan_needs(bundle, engine)), *media_needs(arguments)])
+    require([*(() if arguments.fallback else set_needs(bundle, engine)), *media_needs(arguments)])
     found: list[str] = []
 
     def notify(sentence: str) -> None:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from ..bundle.manifest import GraphInfo, TensorInfo
 from ..errors import EngineError
+from ..machine.cuda import CudaStream, DeviceMemory
 
 Array = NDArray[Any]
 
@@ -47,6 +48,48 @@ class Engine(Protocol):
         Raises:
             EngineError: a buffer does not fit the contract, or a free dimension has no size.
         """
+
+
+class DeviceExecution(Protocol):
+    """One engine bound to device buffers and a stream."""
+
+    def enqueue(self) -> None:
+        """Put the engine's work into the stream; raises `EngineError` if it is refused."""
+
+    def uncapturable(self) -> str:
+        """Why that work cannot be captured into a CUDA graph; "" if it can."""
+
+
+class DeviceEngine(Protocol):
+    """An engine that works on memory of the device."""
+
+    graph: GraphInfo
+
+    @property
+    def activation_bytes(self) -> int:
+        """Device memory that it needs while it works."""
+
+    def bind(
+        self,
+        stream: CudaStream,
+        addresses: Mapping[str, int],
+        sizes: Mapping[str, int],
+        activations: DeviceMemory,
+    ) -> DeviceExecution:
+        """Bind every tensor to device memory.
+
+        Args:
+            stream: where the work goes.
+            addresses: by tensor name, contiguous and aligned to 256 bytes.
+            sizes: values of the free dimensions by name.
+            activations: working memory, used while the engine runs.
+
+        Raises:
+            EngineError: the engine refuses a shape or an address.
+        """
+
+    def keep_kernels(self) -> None:
+        """Called after a first run: keep what was compiled for it, if anything."""
 
 
 def allocate(

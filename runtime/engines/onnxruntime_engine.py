@@ -11,7 +11,7 @@ import weakref
 from collections import Counter
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext, redirect_stdout
-from functools import cache
+from functools import cache, partial
 from importlib.util import find_spec
 from pathlib import Path
 from types import MappingProxyType
@@ -21,18 +21,23 @@ import numpy as np
 import onnxruntime as ort
 
 from ..bundle.bundle import Bundle, GraphContent
-from ..bundle.contract import check_signature
+from ..bundle.contract import check_signature, chunk_sizes
 from ..bundle.manifest import GraphInfo, TensorInfo
 from ..checks.bounds import Whole
+from ..checks.needs import Need
 from ..checks.protobuf_wire import Content
 from ..errors import EngineError, first_line, full_memory
 from ..machine.available import THREADS, available_cores
-from ..machine.cuda import CudaStream, DeviceMemory
+from ..machine.cpu import cpu_features
+from ..machine.cuda import Cuda, CudaStream, DeviceMemory
 from ..machine.cuda_driver import query_driver
 from ..machine.home_process import HomeProcess, keep_elsewhere
+from .backend import Loaded, OnGpu, Request
 from .cpu_memory import require_memory
+from .eight_bits import trouble_on_cpu, trouble_on_gpu
 from .interface import Array, allocate, resolved_shape
 
+RUNS_GRAPHS = True
 Providers = tuple[str | tuple[str, dict[str, str]], ...]
 CPU_ONLY: Providers = ("CPUExecutionProvider",)
 # ONNX Runtime's own log on stderr, by its own numbers: 0 verbose, 1 info, 2 warning, 3 error, 4 fatal.
@@ -221,6 +226,53 @@ def _failure(error: Exception, sentence: str) -> EngineError:
     return full_memory() if "Failed to allocate memory" in str(error) else EngineError(sentence)
 
 
+def check(request: Request) -> None:
+    """It always runs."""
+
+
+def needs(request: Request) -> tuple[Need, ...]:
+    """Nothing."""
+    return ()
+
+
+def load(request: Request) -> Loaded:
+    """Load the graphs for a GPU where one can be used, else for the processor; see `Backend.load`."""
+    if not request.gpu or not has_cuda() or not request.machine().driver.devices:
+        return _load_on_cpu(request)
+    try:
+        return _load_on_gpu(request)
+    except EngineError as error:
+        return _load_on_cpu(request, f"The GPU is not used: {error}")
+
+
+def _load_on_cpu(request: Request, *notes: str) -> Loaded:
+    bundle = request.bundle
+    if trouble := trouble_on_cpu(bundle.manifest, cpu_features()):
+        notes = (*notes, f"{bundle.root.name}: {trouble}.")
+    return Loaded(load_engines(bundle, request.threads, CPU_ONLY), notes=notes)
+
+
+def _load_on_gpu(request: Request) -> Loaded:
+    bundle, notes = request.bundle, []
+    if trouble := trouble_on_gpu(bundle.manifest):
+        raise EngineError(f"{bundle.root.name}: {trouble}.")
+    cuda = Cuda()
+    stream = cuda.stream()
+    engines = load_engines(bundle, request.threads, on_gpu(stream.handle))
+    for name, engine in engines.items():
+        for operator, count in engine.beside_gpu.items():
+            told = f"{engine.backend} computes {count} {operator} of {name!r} on the processor"
+            notes.append(f"{told}; upgrade onnxruntime-gpu.")
+    if not all(engine.is_on_gpu for engine in engines.values()):
+        raise EngineError("ONNX Runtime cannot load its CUDA libraries; run pip install 'rap-edge[gpu]'.")
+    try:
+        # cuDNN is loaded by the first convolution only.
+        engines["vae_encoder"].prepare(sizes=chunk_sizes(bundle.manifest.spec)).run()
+    except EngineError as error:
+        raise EngineError(f"{str(error).partition('; ')[0]}; run pip install 'rap-edge[gpu]' for its cuDNN.") from None
+    return Loaded(engines, OnGpu(engines, cuda, stream, partial(_load_on_cpu, request)), tuple(notes))
+
+
 def load_engines(
     bundle: Bundle, threads: int | None = None, providers: Providers | None = None
 ) -> dict[str, OnnxRuntimeEngine]:
@@ -238,6 +290,26 @@ def load_engines(
         with bundle.graph_content(name) as content:
             engines[name] = OnnxRuntimeEngine(name, graph, content, threads, providers)
     return engines
+
+
+def write_without_functions(graph: GraphInfo, content: GraphContent, path: Path) -> None:
+    """Write a graph with its model-local functions expanded, for readers that know none; its weights lie beside it.
+
+    Raises:
+        EngineError: ONNX Runtime cannot load it, or the disk is full.
+    """
+    options = ort.SessionOptions()
+    options.log_severity_level = _log_severity()
+    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+    options.optimized_model_filepath = str(path)
+    options.add_session_config_entry("session.optimized_model_external_initializers_file_name", f"{path.name}.data")
+    _give_data(options, content.data)
+    try:
+        ort.InferenceSession(content.file, options, providers=list(CPU_ONLY))
+    except _FAILURES as error:
+        raise _failure(
+            error, f"ONNX Runtime cannot write {graph.file!r} anew ({first_line(error)}); free space on the disk."
+        ) from error
 
 
 def cpu_name() -> str:

@@ -84,7 +84,7 @@ def check_engine(bundle: Bundle, name: str, engine: EngineInfo, machine: Machine
     """
     _check_files(bundle, name, engine, partial(_failure, engine.file))
     _check_platform(bundle, engine, machine)
-    module = _fitting_module(bundle, engine, machine)
+    module = fitting_module(bundle, engine, machine)
     _check_gpu(bundle, engine, machine)
     return module
 
@@ -92,13 +92,13 @@ def check_engine(bundle: Bundle, name: str, engine: EngineInfo, machine: Machine
 def engine_needs(bundle: Bundle, name: str, engine: EngineInfo, machine: Machine) -> tuple[Need, ...]:
     """What `check_engine` asks for, each for itself, in the order in which to mend what is missing."""
     files = partial(_check_files, bundle, name, engine, partial(_failure, engine.file))
-    return (files, *(partial(ask, bundle, engine, machine) for ask in (_check_platform, _check_gpu, _fitting_module)))
+    return (files, *(partial(ask, bundle, engine, machine) for ask in (_check_platform, _check_gpu, fitting_module)))
 
 
 def needs_of_unbuilt(bundle: Bundle, file: str, machine: Machine) -> tuple[Need, ...]:
     """What a plan that the bundle lacks asks for, itself first, as if TensorRT-RTX had built it for this GPU."""
     engine = _unbuilt(file, machine.platform, machine.versions.get(RTX.module, ""))
-    asks = (partial(ask, bundle, engine, machine) for ask in (_check_gpu, _fitting_module))
+    asks = (partial(ask, bundle, engine, machine) for ask in (_check_gpu, fitting_module))
     return (partial(refuse_unbuilt, bundle, file), *asks)
 
 
@@ -120,11 +120,12 @@ def _check_platform(bundle: Bundle, engine: EngineInfo, machine: Machine) -> Non
         )
 
 
-def _fitting_module(bundle: Bundle, engine: EngineInfo, machine: Machine) -> TensorRtModule:
+def fitting_module(bundle: Bundle, engine: EngineInfo, machine: Machine) -> TensorRtModule:
+    """The module here that runs an engine; raises `PreflightError` if there is none."""
     fail = partial(_failure, engine.file)
     candidates = modules_for(engine.backend, engine.profile)
     if not candidates:
-        raise fail(f"needs the backend {engine.backend!r}, which this version does not know", "upgrade rap-edge")
+        raise unknown_backend(engine)
     present = [item for item in candidates if item.module in machine.versions]
     if not present:
         raise fail(
@@ -159,6 +160,12 @@ def damaged(bundle: Bundle, engine: EngineInfo, error: BundleError) -> Preflight
     """That the plan is not what the manifest says, and the command that mends it."""
     cure = f"copy it again or run {rebuild_command(bundle, engine)}"
     return _failure(engine.file, f"is damaged ({_inner(error)})", cure)
+
+
+def unknown_backend(engine: EngineInfo) -> PreflightError:
+    """The error of a plan for something that is built by a later version."""
+    fact = f"needs the backend {engine.backend!r}, which this version does not know"
+    return _failure(engine.file, fact, "upgrade rap-edge")
 
 
 def _check_files(bundle: Bundle, name: str, engine: EngineInfo, fail: Callable[[str, str], PreflightError]) -> None:

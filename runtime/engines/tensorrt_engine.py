@@ -1,27 +1,34 @@
 """The TensorRT backend: one file for plans of `tensorrt_rtx`, `tensorrt` and `tensorrt_lean`.
 
-`prepare` allocates and runs once, which compiles kernels where the module does that late; `run` copies in, enqueues,
-copies out and waits, without allocating; `capture` freezes those into a CUDA graph. The modules are imported by the
-caller, after the pre-flight.
+`load` imports the module and deserialises; `prepare` allocates and runs once, which compiles kernels where the module
+does that late; `run` copies in, enqueues, copies out and waits, without allocating; `capture` freezes those into a CUDA
+graph.
 """
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+from ..bundle.bundle import Bundle
 from ..bundle.contract import check_signature
-from ..bundle.manifest import GraphInfo, TensorInfo
+from ..bundle.manifest import EngineInfo, GraphInfo, TensorInfo
+from ..checks.needs import Need
 from ..checks.protobuf_wire import Content
-from ..errors import EngineError
+from ..errors import BundleError, EngineError, PreflightError
 from ..machine.cuda import Cuda, CudaGraph, CudaStream, DeviceMemory
-from ..machine.tensorrt_modules import log_of
+from ..machine.tensorrt_modules import load_module, log_of
+from .backend import Loaded, OnGpu, Request
 from .interface import Array, allocate, resolved_shape
-from .kernel_cache import RuntimeCacheFile
+from .kernel_cache import RuntimeCacheFile, cache_path
+from .preflight import check_engine, damaged, engine_needs, fitting_module
+
+RUNS_GRAPHS = False
 
 # numpy's names of TensorRT's types.
 DTYPES = {
@@ -295,3 +302,49 @@ def engine_signature(engine: Any, graph: GraphInfo) -> GraphInfo:
         tensor = TensorInfo(name, DTYPES.get(dtype, dtype.lower()), tuple(shape))
         (inputs if engine.get_tensor_mode(name).name == "INPUT" else outputs).append(tensor)
     return GraphInfo(graph.file, tuple(inputs), tuple(outputs))
+
+
+def check(request: Request) -> None:
+    """Compare what every plan needs with what is here; raises `PreflightError`, as `check_engine`."""
+    for name, plan in request.plans.items():
+        check_engine(request.bundle, name, plan, request.machine())
+
+
+def needs(request: Request) -> tuple[Need, ...]:
+    """What the first plan asks for; the others were built together with it."""
+    for name, plan in request.plans.items():
+        return engine_needs(request.bundle, name, plan, request.machine())
+    return ()
+
+
+def load(request: Request) -> Loaded:
+    """Deserialise every plan, on one GPU and for one stream; see `Backend.load`."""
+    bundle, machine = request.bundle, request.machine()
+    engines: dict[str, TensorRtEngine] = {}
+    with ExitStack() as files:
+        contents = {name: _mapped(files, bundle, plan) for name, plan in request.plans.items()}
+        gpu, cuda = machine.driver.devices[0], Cuda()
+        for name, plan in request.plans.items():
+            chosen = fitting_module(bundle, plan, machine)
+            module = load_module(chosen)
+            if module is None:
+                raise PreflightError(f"The module {chosen.module!r} does not load; run {chosen.install}.")
+            engines[name] = TensorRtEngine(
+                name,
+                bundle.manifest.graphs[name],
+                contents[name],
+                module,
+                cuda,
+                device=gpu.name,
+                cache=cache_path(bundle, name, plan, gpu.compute_capability),
+                allow_host_code=request.allow_host_code,
+            )
+    return Loaded(engines, OnGpu(engines, cuda, cuda.stream()))
+
+
+def _mapped(files: ExitStack, bundle: Bundle, plan: EngineInfo) -> Content:
+    """A plan in pages that the system can take back at any time: on a Jetson a copy would take the GPU's memory."""
+    try:
+        return files.enter_context(bundle.mapped(plan.file))
+    except BundleError as error:
+        raise damaged(bundle, plan, error) from None

@@ -42,7 +42,6 @@ TENSORRT = TensorRtModule("tensorrt", "tensorrt", "tensorrt")
 LEAN = TensorRtModule("tensorrt_lean", "tensorrt", "tensorrt-lean")
 # What TensorRT-RTX 1.7 can build for.
 RTX_CAPABILITIES = ("7.5", "8.0", "8.6", "8.9", "12.0", "12.1")
-BACKENDS = ("tensorrt-rtx", "tensorrt")
 
 
 def modules_for(backend: str, profile: str) -> tuple[TensorRtModule, ...]:

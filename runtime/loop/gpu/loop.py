@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...bundle.contract import audio_state_names, carried_sizes
+from ...engines.interface import DeviceEngine
 from ...errors import EngineError
 from ...machine.cuda import CudaEvent, CudaGraph, PinnedPool
 from ...spec import ModelSpec
@@ -38,7 +39,7 @@ from .program import (
     constants,
     control_words,
 )
-from .shared import Device, DeviceEngine
+from .shared import Device
 
 # Two runs of the same work may differ in the order of their sums, by a code here and there.
 _SAME_CODES = 0.5

@@ -10,10 +10,11 @@ from pathlib import Path
 import pytest
 from helpers.bundles.small import SMALL, drawn
 
-from rap_edge.export.bench.bench import BASE, bench, table
+from rap_edge.export.bench.bench import bench, table
 from rap_edge.export.bench.cli import main
 from rap_edge.export.capture.flops import chunk_flops
 from rap_edge.runtime.bundle.bundle import Bundle
+from rap_edge.runtime.engines.registry import DEFAULT
 
 
 @pytest.fixture
@@ -26,12 +27,12 @@ def test_the_same_chunks_run_on_pytorch_and_on_the_graphs(bundle) -> None:
     result = bench(bundle, ("torch",), chunks=1, rounds=2, threads=1, checkpoint=checkpoint)
     flops = {name: graph.flops for name, graph in Bundle.open(bundle).manifest.graphs.items()}
     assert result.chunk_gflop == pytest.approx(chunk_flops(SMALL, flops) / 1e9)
-    assert list(result.backends) == [BASE, "torch"]
+    assert list(result.backends) == [DEFAULT, "torch"]
     for figures in result.backends.values():
         assert figures.rtf == pytest.approx(figures.chunk_ms / 1e3 / SMALL.chunk_seconds)
         assert figures.gflops == pytest.approx(result.chunk_gflop / figures.chunk_ms * 1e3)
         assert 0 < figures.share_of_gemm < 1
-    assert result.backends[BASE].ratio == 1.0
+    assert result.backends[DEFAULT].ratio == 1.0
     assert result.backends["torch"].engine.startswith("torch ")
     assert "time against the first" in table(result)
 
@@ -46,14 +47,14 @@ def test_a_checkpoint_that_a_bundle_names_is_not_opened_by_itself(bundle, tmp_pa
 
 def test_the_command_prints_json(bundle, capsys) -> None:
     assert main(["--bundle", bundle, "--chunks", "1", "--rounds", "1", "--threads", "1", "--json"]) == 0
-    assert json.loads(capsys.readouterr().out)["backends"][BASE]["chunk_ms"] > 0
+    assert json.loads(capsys.readouterr().out)["backends"][DEFAULT]["chunk_ms"] > 0
 
 
 def test_two_bundles_of_one_model_run_side_by_side_and_of_two_models_do_not(bundle, tmp_path, capsys) -> None:
     twin = tmp_path / "twin"
     shutil.copytree(bundle, twin)
     result = bench(bundle, (str(twin),), chunks=1, rounds=1, threads=1)
-    assert list(result.backends) == [BASE, str(twin)]
+    assert list(result.backends) == [DEFAULT, str(twin)]
     assert [figures.precision for figures in result.backends.values()] == ["fp32", "fp32"]
     manifest = Bundle.open(twin).manifest
     other = dataclasses.replace(manifest, spec=manifest.spec.with_steps(1))
@@ -81,14 +82,13 @@ def test_missing_openvino_is_said_with_its_cure(bundle, capsys, monkeypatch) -> 
 
 
 def least_psnr_of_openvino(bundle: str) -> float:
-    from rap_edge.export.bench.openvino_engine import load_openvino_engines
     from rap_edge.export.parity.compare import compare, roll_out
-    from rap_edge.runtime.engines.onnxruntime_engine import load_engines
+    from rap_edge.runtime.loading import load_engines
 
     opened = Bundle.open(bundle)
     frames = [
-        roll_out(SMALL, engines, drawn(SMALL), 2)
-        for engines in (load_engines(opened, 1), load_openvino_engines(opened, 1))
+        roll_out(SMALL, load_engines(opened, backend, threads=1).engines, drawn(SMALL), 2)
+        for backend in ("onnxruntime", "openvino")
     ]
     return min(compare(*pair).psnr for pair in zip(*frames, strict=True))
 

@@ -51,8 +51,8 @@ def driver(folder: Path, gpu_driver: FakeCudaDriver, monkeypatch) -> FakeCudaDri
     """The driver of a machine with a GPU that fits the plans of `folder`."""
     driver = gpu_driver
     module = tensorrt(Bundle.open(folder), driver)
-    monkeypatch.setattr("rap_edge.runtime.loading.this_machine", lambda: FITTING)
-    monkeypatch.setattr("rap_edge.runtime.loading.Cuda", lambda: Cuda(driver))
-    monkeypatch.setattr("rap_edge.runtime.loading.load_module", lambda candidate: module)
+    monkeypatch.setattr("rap_edge.runtime.engines.backend.this_machine", lambda: FITTING)
+    monkeypatch.setattr("rap_edge.runtime.engines.tensorrt_engine.Cuda", lambda: Cuda(driver))
+    monkeypatch.setattr("rap_edge.runtime.engines.tensorrt_engine.load_module", lambda candidate: module)
     monkeypatch.setattr(device, "compile_kernels", lambda capability: capability.encode())
     return driver

@@ -18,7 +18,7 @@ WORKING_MIB = 256
 RESIDENT = """
 import sys
 from pathlib import Path
-from rap_edge.runtime.bundle.bundle import GraphInfo, TensorInfo
+from rap_edge.runtime.bundle.manifest import GraphInfo, TensorInfo
 from rap_edge.runtime.engines.onnxruntime_engine import CPU_ONLY, OnnxRuntimeEngine
 
 def resident():
@@ -49,7 +49,7 @@ def large(folder: Path, mebibytes: int = WORKING_MIB) -> Path:
 FAILING = """
 import sys
 from pathlib import Path
-from rap_edge.runtime.bundle.bundle import GraphInfo, TensorInfo
+from rap_edge.runtime.bundle.manifest import GraphInfo, TensorInfo
 from rap_edge.runtime.errors import EngineError
 from rap_edge.runtime.engines.onnxruntime_engine import CPU_ONLY, OnnxRuntimeEngine
 

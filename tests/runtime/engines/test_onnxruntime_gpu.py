@@ -26,6 +26,7 @@ from rap_edge.runtime.engines.onnxruntime_engine import (
 )
 from rap_edge.runtime.errors import EngineError
 from rap_edge.runtime.loading import LoadedEngines, load_engines
+from rap_edge.runtime.loop.gpu.shared import Device
 from rap_edge.runtime.machine.cuda import Cuda
 
 __all__ = ["folder"]
@@ -35,8 +36,8 @@ __all__ = ["folder"]
 def gpu(monkeypatch) -> FakeCudaDriver:
     """A GPU that CUDA sees, and an ONNX Runtime that was built with CUDA and runs on the CPU after all."""
     driver = FakeCudaDriver()
-    monkeypatch.setattr("rap_edge.runtime.loading.has_cuda", lambda: True)
-    monkeypatch.setattr("rap_edge.runtime.loading.Cuda", lambda: Cuda(driver))
+    monkeypatch.setattr("rap_edge.runtime.engines.onnxruntime_engine.has_cuda", lambda: True)
+    monkeypatch.setattr("rap_edge.runtime.engines.onnxruntime_engine.Cuda", lambda: Cuda(driver))
     return driver
 
 
@@ -112,9 +113,7 @@ def test_the_real_onnx_runtime_tells_where_every_node_is(folder) -> None:
 
 
 def test_products_beside_the_gpu_are_noted_with_the_cure(folder, gpu, monkeypatch) -> None:
-    from rap_edge.runtime import loading as engines
-
-    load = engines.load_onnxruntime
+    load = onnxruntime_engine.load_engines
 
     def beside(bundle, threads, providers=None):
         made = load(bundle, threads, CPU_ONLY)
@@ -123,8 +122,8 @@ def test_products_beside_the_gpu_are_noted_with_the_cure(folder, gpu, monkeypatc
         made["dit"].beside_gpu = {"Attention": 30}
         return made
 
-    monkeypatch.setattr(engines, "load_onnxruntime", beside)
-    monkeypatch.setattr(engines.Device, "open", lambda *arguments: None)
+    monkeypatch.setattr(onnxruntime_engine, "load_engines", beside)
+    monkeypatch.setattr(Device, "open", lambda *arguments: None)
     (note,) = loaded(folder).notes
     assert "computes 30 Attention of 'dit' on the processor; upgrade onnxruntime-gpu." in note
 
@@ -144,9 +143,7 @@ def test_without_its_libraries_the_bundle_runs_on_the_cpu_and_says_what_to_insta
 
 
 def test_a_convolution_without_its_library_is_found_out_before_the_first_portrait(folder, gpu, monkeypatch) -> None:
-    from rap_edge.runtime import loading as engines
-
-    load, asked = engines.load_onnxruntime, []
+    load, asked = onnxruntime_engine.load_engines, []
 
     def first_without(bundle, threads, providers=None):
         asked.append(providers)
@@ -162,7 +159,7 @@ def test_a_convolution_without_its_library_is_found_out_before_the_first_portrai
         made["vae_encoder"].prepare = broken
         return made
 
-    monkeypatch.setattr(engines, "load_onnxruntime", first_without)
+    monkeypatch.setattr(onnxruntime_engine, "load_engines", first_without)
     result = loaded(folder)
     (note,) = result.notes
     assert "failed in ONNX Runtime (no cuDNN); run pip install 'rap-edge[gpu]'" in note

@@ -10,18 +10,21 @@ import shlex
 from pathlib import Path
 
 import pytest
-from helpers.bundles.planned import FITTING, VERSION
+from helpers.bundles.planned import FITTING, VERSION, folder
 from helpers.bundles.tiny_bundle import write_tiny_bundle
 
 from rap_edge.runtime.bundle.bundle import Bundle
 from rap_edge.runtime.bundle.manifest import MANIFEST_NAME, graph_hash
 from rap_edge.runtime.checks.needs import SeveralNeedsError, require
 from rap_edge.runtime.cli import run as cli
+from rap_edge.runtime.engines.engine_set import set_needs
 from rap_edge.runtime.engines.preflight import Machine, check_engine, covers, platform_name, this_machine
 from rap_edge.runtime.errors import BundleError, PreflightError
-from rap_edge.runtime.loading import load_engines, plan_needs
+from rap_edge.runtime.loading import load_engines
 from rap_edge.runtime.machine.cuda_driver import CudaDevice, CudaDriver, query_driver
 from rap_edge.runtime.machine.tensorrt_modules import LEAN, RTX, TENSORRT, rtx_against
+
+__all__ = ["folder"]
 
 HOPPER = CudaDriver("13.0", (CudaDevice(0, "H100", "9.0", 80 << 30),), "")
 
@@ -205,13 +208,13 @@ def bare_machine() -> Machine:
 def test_a_run_is_told_everything_that_it_lacks_in_the_order_in_which_to_mend_it(folder) -> None:
     machine = dataclasses.replace(bare_machine(), versions={})
     with pytest.raises(SeveralNeedsError) as error:
-        require(plan_needs(Bundle.open(folder), "dit.plan", machine))
+        require(set_needs(Bundle.open(folder), "dit.plan", machine))
     first, *things = str(error.value).splitlines()
     assert first == "2 things are missing:"
     assert [re.search("NVIDIA GPU|tensorrt_rtx", thing).group() for thing in things] == ["NVIDIA GPU", "tensorrt_rtx"]
-    require(plan_needs(Bundle.open(folder), "dit.plan", FITTING))
+    require(set_needs(Bundle.open(folder), "dit.plan", FITTING))
     with pytest.raises(PreflightError, match="NVIDIA GPU"):
-        require(plan_needs(Bundle.open(folder), "dit.plan", bare_machine()))
+        require(set_needs(Bundle.open(folder), "dit.plan", bare_machine()))
 
 
 def test_of_a_plan_that_has_not_been_built_everything_is_told_too(tmp_path) -> None:
@@ -219,7 +222,7 @@ def test_of_a_plan_that_has_not_been_built_everything_is_told_too(tmp_path) -> N
     bundle, engine = Bundle.containing(tmp_path / "bundle" / "dit.plan")
     machine = dataclasses.replace(bare_machine(), versions={})
     with pytest.raises(SeveralNeedsError) as error:
-        require(plan_needs(bundle, engine, machine))
+        require(set_needs(bundle, engine, machine))
     first, built, gpu, module = str(error.value).splitlines()
     assert first == "3 things are missing:"
     command = f"'rap-export --bundle {tmp_path / 'bundle'} --engine tensorrt-rtx'"
@@ -249,7 +252,7 @@ def test_graphs_without_a_plan_and_unknown_engines_are_named(folder) -> None:
 def test_the_command_line_says_the_fact_and_falls_back_when_asked(folder, tmp_path, capsys, monkeypatch) -> None:
     from helpers.media.waves import speech, write_wav
 
-    monkeypatch.setattr("rap_edge.runtime.loading.this_machine", bare_machine)
+    monkeypatch.setattr("rap_edge.runtime.engines.backend.this_machine", bare_machine)
     audio = write_wav(str(tmp_path / "talk.wav"), speech(3.0))
     out, report = tmp_path / "out.mp4", tmp_path / "report.json"
     common = ["--engine", str(folder / "dit.plan"), "--audio", audio, "-o", str(out), "--threads", "1"]
@@ -270,10 +273,10 @@ def test_an_8_bit_bundle_for_another_processor_is_noted(folder, monkeypatch) -> 
         "calibration": {"target": {"activation_dtype": "uint8", "weight_limit": 127.0}},
     }
     (folder / MANIFEST_NAME).write_text(json.dumps(data))
-    monkeypatch.setattr("rap_edge.runtime.loading.cpu_features", lambda: ("AVX2",))
+    monkeypatch.setattr("rap_edge.runtime.engines.onnxruntime_engine.cpu_features", lambda: ("AVX2",))
     (note,) = load_engines(Bundle.open(folder), threads=1).notes
     assert note.startswith("bundle: int8 was calibrated for a processor with VNNI")
-    monkeypatch.setattr("rap_edge.runtime.loading.cpu_features", lambda: ("AVX2", "VNNI"))
+    monkeypatch.setattr("rap_edge.runtime.engines.onnxruntime_engine.cpu_features", lambda: ("AVX2", "VNNI"))
     assert load_engines(Bundle.open(folder), threads=1).notes == ()
 
 

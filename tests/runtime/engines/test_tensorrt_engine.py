@@ -251,7 +251,7 @@ def test_when_the_program_ends_the_driver_takes_everything_back_by_itself() -> N
     # Libraries that still hold the stream are ended after us.
     code = """
 import atexit
-from fake_gpu import FakeCudaDriver
+from helpers.gpu.fake_gpu import FakeCudaDriver
 from rap_edge.runtime.machine.cuda import Cuda
 driver = FakeCudaDriver()
 atexit.register(lambda: print([call for call in driver.calls if "Destroy" in call or "Free" in call]))

@@ -178,7 +178,7 @@ def test_the_number_of_steps_and_the_frame_rate_may_change_from_chunk_to_chunk(t
 
 @pytest.mark.parametrize("spec", [TINY, TINY_CLEAN], ids=["noisy", "clean"])
 def test_a_past_that_is_put_back_is_where_the_next_chunk_begins(tmp_path, kernels, spec) -> None:
-    gpu = Gpu(tmp_path, kernels, spec)
+    gpu = Gpu(tmp_path, kernels, spec, dit=mixing_field)
     loop, oracle = gpu.loop(), gpu.oracle()
     pasts = []
     for chunk in range(3):

@@ -1,19 +1,22 @@
-"""OpenVINO as an engine, for `rap-bench`. Needs the optional package `openvino`."""
+"""The OpenVINO backend, on the processor in fp32. Needs the optional package `openvino`."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from types import MappingProxyType
 from typing import Any
 
-import onnx
-import onnx.inliner
+from ..bundle.manifest import GraphInfo
+from ..checks.needs import Need
+from ..errors import EngineError
+from ..machine.available import available_cores
+from .backend import Loaded, Request
+from .interface import Array, allocate
+from .onnxruntime_engine import write_without_functions
 
-from rap_edge.runtime.bundle.bundle import Bundle
-from rap_edge.runtime.bundle.manifest import GraphInfo
-from rap_edge.runtime.engines.interface import Array, allocate
-from rap_edge.runtime.errors import EngineError
+RUNS_GRAPHS = True
 
 
 class OpenVinoExecution:
@@ -47,20 +50,21 @@ class OpenVinoEngine:
     """One graph of a bundle, compiled for the CPU in fp32."""
 
     def __init__(self, name: str, graph: GraphInfo, path: Path, threads: int) -> None:
-        """Read and compile the model; raises `EngineError` if OpenVINO cannot."""
-        try:
-            import openvino
-        except ImportError:
-            raise EngineError("OpenVINO is not installed; pip install 'rap-edge[bench]' or leave it out.") from None
+        """Read and compile a model without local functions, of which OpenVINO knows nothing.
+
+        Raises:
+            EngineError: OpenVINO cannot, or is not installed.
+        """
+        _require_openvino()
+        import openvino
+
         self.graph = graph
         self.backend = f"openvino {openvino.__version__.partition('-')[0]}"
         self.device = f"CPU, {threads} threads"
         core = openvino.Core()
         try:
-            # OpenVINO knows no model-local functions, so hybrid attention is expanded to its definition.
-            model = core.read_model(onnx.inliner.inline_local_functions(onnx.load(path)).SerializeToString())
             self._compiled = core.compile_model(
-                model,
+                core.read_model(path),
                 "CPU",
                 {
                     "INFERENCE_NUM_THREADS": threads,
@@ -83,10 +87,31 @@ class OpenVinoEngine:
         )
 
 
-def load_openvino_engines(bundle: Bundle, threads: int) -> dict[str, OpenVinoEngine]:
-    """Verify and compile the five graphs of a bundle; raises `BundleError` or `EngineError`."""
-    engines = {}
-    for name, graph in bundle.manifest.graphs.items():
-        bundle.verify(bundle.graph_files(name))
-        engines[name] = OpenVinoEngine(name, graph, bundle.path(graph.file), threads)
-    return engines
+def check(request: Request) -> None:
+    """Whether OpenVINO is installed; raises `EngineError` if not."""
+    _require_openvino()
+
+
+def needs(request: Request) -> tuple[Need, ...]:
+    """OpenVINO."""
+    return (_require_openvino,)
+
+
+def load(request: Request) -> Loaded:
+    """Verify and compile every graph; see `Backend.load`."""
+    bundle, threads = request.bundle, request.threads or available_cores()
+    engines: dict[str, OpenVinoEngine] = {}
+    with TemporaryDirectory(prefix="rap-edge-openvino-") as folder:
+        for name, graph in bundle.manifest.graphs.items():
+            path = Path(folder) / f"{name}.onnx"
+            with bundle.graph_content(name) as content:
+                write_without_functions(graph, content, path)
+            engines[name] = OpenVinoEngine(name, graph, path, threads)
+    return Loaded(engines)
+
+
+def _require_openvino() -> None:
+    try:
+        import openvino  # noqa: F401
+    except ImportError:
+        raise EngineError("OpenVINO is not installed; pip install 'rap-edge[bench]' or leave it out.") from None
