@@ -24,9 +24,11 @@ from .loop.host_loop import ChunkLoop, LoopMaker
 from .loop.interface import Loop, encode_reference
 from .machine.available import available_cores
 from .machine.home_process import HomeProcess
+from .session.chunk_cost import measure_chunks
 from .session.idle_reel import IdleReel
 from .session.overload import Overload
 from .session.session import Session
+from .session.side_by_side import Sharing, share_machine
 from .session.stream import AvatarStream
 from .session.turns import Turns
 from .spec import ModelSpec
@@ -45,7 +47,7 @@ class Avatar:
         precision: str,
         *,
         new_loop: LoopMaker | None = None,
-        at_once: int = 1,
+        turns: Turns | None = None,
     ) -> None:
         """Encode the portrait.
 
@@ -55,7 +57,7 @@ class Avatar:
             portrait: uint8 [image_size, image_size, 3] RGB.
             precision: the graphs' precision, for reports.
             new_loop: makes a session's chunk loop over the engines; None takes the one on the CPU.
-            at_once: sessions that may render at the same time; further ones take turns.
+            turns: who renders when, where other avatars share the engines; None lets its own sessions take turns.
 
         Raises:
             EngineError: the encoder does not fit its contract.
@@ -66,7 +68,7 @@ class Avatar:
         self.engine, self.device = engines["dit"].backend, engines["dit"].device
         self._new_loop: LoopMaker | None = new_loop or partial(ChunkLoop, engines)
         self._reference = encode_reference(spec, engines["vae_encoder"], portrait)
-        self._turns, self._home = Turns(at_once), HomeProcess()
+        self._turns, self._home = turns or Turns(), HomeProcess()
         self._reels: WeakValueDictionary[int, IdleReel] = WeakValueDictionary()
         self._opening = threading.Lock()
 
@@ -80,6 +82,7 @@ class Avatar:
         steps: int | None = None,
         new_latents: int | None = None,
         threads: int | None = None,
+        viewers: int = 1,
         engine: str | None = None,
         fallback: bool = False,
     ) -> Avatar:
@@ -93,6 +96,8 @@ class Avatar:
                 `ModelSpec.with_new_latents` and `ModelSpec.with_latency`.
             threads: threads per engine; None takes every core that the process may use. As many sessions render at
                 the same time as there are cores for.
+            viewers: sessions that are expected to render at the same time. For more than one, opening measures whether
+                their chunks go faster side by side or in turn, which takes seconds; `notes` then says what it found.
             engine: "tensorrt-rtx", "tensorrt" or the path inside the bundle of a plan; None takes ONNX Runtime.
             fallback: go on with ONNX Runtime where the plans cannot run; `notes` then says why.
 
@@ -115,11 +120,14 @@ class Avatar:
             portrait = bundle.read(golden)
         picture = load_portrait(portrait, spec.image_size)
         loaded = load_engines(bundle, engine, fallback=fallback, threads=threads)
-        at_once = max(available_cores() // threads, 1) if threads else 1
+        turns = Turns(max(available_cores() // threads, 1) if threads else 1)
+        shared = Sharing(loaded.engines, loaded.new_loop, turns)
+        if viewers > 1 and not threads:
+            shared = share_machine(bundle, spec, loaded.engines, loaded.new_loop, viewers)
         avatar = cls(
-            spec, loaded.engines, picture, bundle.manifest.precision, new_loop=loaded.new_loop, at_once=at_once
+            spec, shared.engines, picture, bundle.manifest.precision, new_loop=shared.new_loop, turns=shared.turns
         )
-        avatar.notes = loaded.notes
+        avatar.notes = loaded.notes + shared.notes
         return avatar
 
     @property
@@ -179,15 +187,8 @@ class Avatar:
             NumericalError, EngineError: a chunk cannot be rendered.
             SessionError: the avatar is closed.
         """
-        spec, seconds = self.spec, []
-        tone = np.sin(np.arange(spec.chunk_samples) * (2 * np.pi * 220 / spec.sample_rate)).astype(np.float32)
         with self.session() as session:
-            for _ in range(rounds + 1):
-                session.push(0.1 * tone)
-                started = time.perf_counter()
-                list(session.chunks())
-                seconds.append(time.perf_counter() - started)
-        return sorted(seconds[1:])[rounds // 2]
+            return measure_chunks((session,), rounds).seconds
 
     def close(self) -> None:
         """Let go of the engines; open sessions keep them until they are closed."""

@@ -12,7 +12,8 @@ from aiohttp import web
 from ..bundle.bundle import Bundle
 from ..bundle.contract import check_contract
 from ..loading import load_engines
-from .admission import Admission, KioskFullError, places_for
+from ..session.side_by_side import share_machine
+from .admission import MOST_PLACES, Admission, KioskFullError, places_for
 from .metrics import Metrics
 from .portraits import Portraits
 from .settings import Settings
@@ -26,16 +27,16 @@ _TIDY_SECONDS = 5.0
 class Kiosk:
     """Made by `open` before the server starts; used from the event loop, closed with `stop`."""
 
-    def __init__(self, settings: Settings, portraits: Portraits, rtf: float) -> None:
-        """Offer the measured number of places, or what the settings say."""
+    def __init__(self, settings: Settings, portraits: Portraits, rtf: float, at_once: int = 1) -> None:
+        """Offer the measured number of places, or what the settings say; `at_once` chunks may be rendered together."""
         self.settings, self.portraits, self.rtf = settings, portraits, rtf
         self.admission = Admission(settings.max_sessions or places_for(rtf))
         self.metrics = Metrics(sessions=lambda: len(self.visits), places=self.admission.places, rtf=rtf)
         self.visits: dict[str, Visit] = {}
         self.stopping = False
         self.notes: tuple[str, ...] = ()
-        # One chunk at a time: a run of the engines uses every core, and the queue gives each visitor a turn.
-        self._pool = ThreadPoolExecutor(1, "render")
+        # No more chunks at a time than the engines are shared by, and the queue gives each visitor a turn.
+        self._pool = ThreadPoolExecutor(at_once, "render")
         self._tasks: set[asyncio.Task[None]] = set()
         self._last_use = 0.0
 
@@ -53,11 +54,12 @@ class Kiosk:
         if settings.latency is not None:
             spec = spec.with_latency(settings.latency)
         loaded = load_engines(bundle, settings.engine, fallback=settings.fallback)
-        portraits = Portraits(bundle, spec, loaded)
+        viewers = settings.max_sessions or MOST_PLACES
+        shared = share_machine(bundle, spec, loaded.engines, loaded.new_loop, viewers)
+        portraits = Portraits(bundle, spec, shared)
         portraits.load(bundle, settings.portraits)
-        avatar = portraits.find(None).avatar
-        kiosk = cls(settings, portraits, avatar.chunk_cost() / spec.chunk_seconds)
-        kiosk.notes = loaded.notes
+        kiosk = cls(settings, portraits, shared.seconds / spec.chunk_seconds, shared.turns.at_once)
+        kiosk.notes = loaded.notes + shared.notes
         return kiosk
 
     async def open_visit(self, transport: str, portrait: str | None, rate: int, sound_rate: int) -> Visit:

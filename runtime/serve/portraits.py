@@ -16,8 +16,8 @@ from ..bundle.bundle import Bundle
 from ..errors import BundleError, ServeError
 from ..inputs.picture.portrait import load_portrait
 from ..inputs.picture.process import decode_picture
-from ..loading import LoadedEngines
 from ..outputs.png import encode_png
+from ..session.side_by_side import Sharing
 from ..spec import ModelSpec
 
 MAX_UPLOAD_BYTES = 12 << 20
@@ -48,10 +48,16 @@ class Portrait:
 class Portraits:
     """Opens avatars over shared engines; `load` and `upload` are slow and safe to call from any thread."""
 
-    def __init__(self, bundle: Bundle, spec: ModelSpec, loaded: LoadedEngines) -> None:
-        """Take engines that were loaded from `bundle`; `spec` is the bundle's, perhaps with another latency."""
+    def __init__(self, bundle: Bundle, spec: ModelSpec, shared: Sharing) -> None:
+        """Take what all portraits share.
+
+        Args:
+            bundle: where the engines come from.
+            spec: the bundle's, perhaps with another latency.
+            shared: the engines, and who renders on them when.
+        """
         self._spec, self._precision = spec, bundle.manifest.precision
-        self._loaded = loaded
+        self._shared = shared
         self._fixed: dict[str, Portrait] = {}
         self._uploads: OrderedDict[str, Portrait] = OrderedDict()
         self._lock = threading.Lock()
@@ -112,5 +118,8 @@ class Portraits:
             self._uploads.clear()
 
     def _open(self, name: str, title: str, picture: NDArray[np.uint8], *, uploaded: bool) -> Portrait:
-        avatar = Avatar(self._spec, self._loaded.engines, picture, self._precision, new_loop=self._loaded.new_loop)
+        shared = self._shared
+        avatar = Avatar(
+            self._spec, shared.engines, picture, self._precision, new_loop=shared.new_loop, turns=shared.turns
+        )
         return Portrait(name, title, picture, encode_png(picture), avatar, uploaded)

@@ -128,7 +128,7 @@ class Session:
                 if not self._ready():
                     return
                 asked = self._clock()
-                with self._turns.turn():
+                with self._turns.turn(self):
                     # Closed while it waited: `close` is waiting for this thread now.
                     self._require_open()
                     chunk = self._next(asked)
@@ -192,6 +192,7 @@ class Session:
         self._let_go()
 
     def _let_go(self) -> None:
+        self._turns.leave(self)
         if self._renderer is not None:
             self._notes, self._renderer = self._renderer.notes, None
 

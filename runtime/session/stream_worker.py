@@ -68,6 +68,7 @@ class StreamWorker:
         finally:
             self.stop()
             atexit.unregister(self._end)
+            self._turns.leave(self)
 
     def _next(self) -> Job | None:
         with self.changed:
@@ -80,7 +81,7 @@ class StreamWorker:
 
     def _do(self, job: Job) -> bool:
         """Render one job; returns whether there may be more."""
-        with self._turns.turn():
+        with self._turns.turn(self):
             with self.changed:
                 if self.closed or self.core.unwanted(job):
                     self.core.withdraw(job)

@@ -1,6 +1,6 @@
 """`Viewer`: one session on an event loop. Samples go in, rendered pieces come out, nothing piles up between them.
 
-Rendering happens in a thread that all viewers share, one chunk per job. It serves in order, so each viewer with audio
+Rendering happens in threads that all viewers share, one chunk per job. They serve in order, so each viewer with audio
 for a chunk gets its turn; one that does not fetch its pieces is not rendered and costs nothing. What a machine that
 is too slow leaves out is the session's overload policy.
 """
@@ -58,7 +58,7 @@ class Viewer:
 
         Args:
             avatar: the model and the portrait.
-            pool: one thread, where chunks are rendered.
+            pool: where chunks are rendered.
             rate: of the samples that will be pushed, in Hz.
             sound_rate: of the sound that comes back, in Hz.
             seed: of the noise.

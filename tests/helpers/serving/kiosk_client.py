@@ -20,6 +20,8 @@ from rap_edge.runtime.serve.log import is_farewell
 from rap_edge.runtime.serve.portraits import Portraits
 from rap_edge.runtime.serve.server import listening
 from rap_edge.runtime.serve.settings import Settings
+from rap_edge.runtime.session.side_by_side import Sharing
+from rap_edge.runtime.session.turns import Turns
 
 
 class Client:
@@ -35,7 +37,8 @@ class Client:
 async def served(bundle: Path, **settings: Any) -> AsyncIterator[tuple[Client, Kiosk]]:
     """A client and the kiosk it talks to; two places unless the settings say otherwise."""
     opened = Bundle.open(bundle)
-    portraits = Portraits(opened, opened.manifest.spec, load_engines(opened, threads=1))
+    loaded = load_engines(opened, threads=1)
+    portraits = Portraits(opened, opened.manifest.spec, Sharing(loaded.engines, loaded.new_loop, Turns()))
     portraits.load(opened, ())
     kiosk = Kiosk(Settings(**{"max_sessions": 2, "port": 0} | settings), portraits, rtf=0.1)
     async with listening(kiosk) as address:

@@ -30,7 +30,7 @@ def slow(seconds: float):
 
 def test_turns_are_taken_in_the_order_in_which_threads_came() -> None:
     turns, order, waiting = Turns(), [], []
-    with turns.turn():
+    with turns.turn(object()):
         for i in range(8):
             thread = threading.Thread(target=lambda i=i: _record(turns, order, i))
             thread.start()
@@ -44,7 +44,7 @@ def test_turns_are_taken_in_the_order_in_which_threads_came() -> None:
 
 
 def _record(turns: Turns, order: list[int], i: int) -> None:
-    with turns.turn():
+    with turns.turn(object()):
         order.append(i)
 
 
@@ -54,7 +54,7 @@ def test_no_more_than_so_many_have_their_turn_at_once() -> None:
 
     def work() -> None:
         for _ in range(20):
-            with turns.turn():
+            with turns.turn(object()):
                 with lock:
                     now[0] += 1
                     most[0] = max(most[0], now[0])

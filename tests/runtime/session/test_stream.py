@@ -116,7 +116,7 @@ def test_a_stream_that_waits_for_its_turn_takes_none_when_it_is_interrupted() ->
             before = runs
             for _ in range(5):
                 next(frames)
-        with shared._turns.turn():
+        with shared._turns.turn(object()):
             stream.push(speech(1.0))
             stream.end_utterance()
             time.sleep(0.1)
