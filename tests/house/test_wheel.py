@@ -90,6 +90,13 @@ def python(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return environment(wheel, tmp_path_factory.mktemp("empty"), "")
 
 
+def test_the_wheel_carries_its_license_and_names_it(wheel: Path) -> None:
+    with zipfile.ZipFile(wheel) as archive:
+        (metadata,) = (name for name in archive.namelist() if name.endswith(".dist-info/METADATA"))
+        assert "\nLicense-Expression: Apache-2.0\n" in archive.read(metadata).decode()
+        assert archive.read(str(Path(metadata).parent / "licenses" / "LICENSE")) == (ROOT / "LICENSE").read_bytes()
+
+
 def test_the_wheel_needs_three_packages(wheel: Path) -> None:
     assert requirements(stated_requirements(wheel)) == {"numpy", "onnxruntime", "av"}
 
