@@ -149,6 +149,15 @@ def names_what_exists(program: str, *rest: str) -> bool:
     return files and program in OTHERS
 
 
+def test_every_file_that_a_page_links_or_names_is_there() -> None:
+    for page in (*PAGES, ROOT / "models" / "nano" / "MODEL_CARD.md"):
+        text = page.read_text()
+        linked = [page.parent / found for found in re.findall(r"\]\(([^)#:]+)[^):]*\)", text)]
+        folders = "runtime|models|export|calibration|plugins|benchmarks|examples|tests|docs"
+        named = [ROOT / found for found in re.findall(rf"`((?:{folders})/[\w./-]*\w)/?[` ]", text)]
+        assert [str(place) for place in linked + named if not place.exists()] == [], page
+
+
 def test_every_block_is_known() -> None:
     unknown = [str(block) for block in BLOCKS if block.language not in ("", "python", "json")]
     assert not unknown
