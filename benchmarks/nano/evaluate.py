@@ -15,7 +15,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 
 from rap_edge.models.nano import SHIPPED
 from rap_edge.models.nano.measure.held_out import FRAME_SAMPLES, LEAD_FRAMES, Bytes, Floats, Subject
@@ -37,6 +36,7 @@ with program_needs_extra("train", __name__):
         psnr_outside,
         within_latent_correlation,
     )
+    from rap_edge.models.nano.measure.seams import seam_ratio
     from rap_edge.models.nano.training.rollout import roll_out
     from rap_edge.models.networks import Networks
 
@@ -64,17 +64,6 @@ def bundle_talker(bundle: Path) -> Talker:
             return np.concatenate([chunk.frames for chunk in session.chunks()])[: len(waveform) // FRAME_SAMPLES]
 
     return talk
-
-
-def seam_ratio(frames: Bytes, boxes: npt.NDArray[np.int64], period: int) -> float:
-    """Mean change across chunk seams over the mean change elsewhere, outside the mouth; 1 means unseen seams."""
-    x0, y0 = boxes[:, :2].min(0)
-    x1, y1 = boxes[:, 2:].max(0)
-    moved = np.abs(np.diff(frames.astype(np.int16), axis=0)).astype(np.float32)
-    moved[:, y0:y1, x0:x1] = 0
-    change = moved.mean((1, 2, 3))
-    seams = np.arange(period - 1, len(change), period)
-    return float(change[seams].mean() / max(float(np.delete(change, seams).mean()), 1e-6))
 
 
 def figures(talk: Talker, spec: ModelSpec, subjects: int, frames: int) -> tuple[dict[str, float], Bytes]:

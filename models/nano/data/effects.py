@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable
 
 import numpy as np
@@ -42,6 +43,27 @@ def telephone(sound: Floats) -> Floats:
     squeezed = np.sign(narrow) * np.log1p(255 * np.abs(narrow / peak)) / np.log(256)
     coded = np.round(squeezed * 127) / 127
     return np.asarray(np.sign(coded) * np.expm1(np.abs(coded) * np.log(256)) / 255 * peak, np.float32)
+
+
+def coded(sound: Floats, bits: int = 24_000) -> Floats:
+    """The voice after MP3 at so many bits per second, as late as before."""
+    import av
+
+    file = io.BytesIO()
+    with av.open(file, "w", format="mp3") as container:
+        stream = container.add_stream("libmp3lame", rate=SAMPLE_RATE, layout="mono")
+        stream.bit_rate = bits
+        frame = av.AudioFrame.from_ndarray(np.clip(sound, -1, 1)[None].astype(np.float32), "fltp", "mono")
+        frame.sample_rate = SAMPLE_RATE
+        container.mux([*stream.encode(frame), *stream.encode(None)])
+    file.seek(0)
+    with av.open(file) as container:
+        heard = np.concatenate([part.to_ndarray().ravel() for part in container.decode(audio=0)]).astype(np.float32)
+    heard = np.pad(heard, (0, max(0, len(sound) + 4000 - len(heard))))
+    size = 1 << (len(heard) + len(sound)).bit_length()
+    match = np.fft.irfft(np.fft.rfft(heard, size) * np.conj(np.fft.rfft(sound, size)), size)[:4000]
+    late = int(np.argmax(match))
+    return np.asarray(heard[late : late + len(sound)], np.float32)
 
 
 def room(sound: Floats, rng: np.random.Generator) -> Floats:

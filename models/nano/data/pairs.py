@@ -120,7 +120,7 @@ def build(out: Path, clips: int, seed: int, split: str, processes: int = 1) -> N
         np.lib.format.open_memmap(part / f"{name}.npy", mode="w+", dtype=dtype, shape=shape).flush()
     tasks = [(part, seed, split, index) for index in range(clips)]
     with multiprocessing.get_context("spawn").Pool(processes, initializer=cv2.setNumThreads, initargs=(1,)) as pool:
-        for done, _ in enumerate(pool.imap_unordered(_write_clip, tasks, chunksize=4), 1):
+        for done, _ in enumerate(pool.imap_unordered(write_clip, tasks, chunksize=4), 1):
             if done % 100 == 0:
                 print(f"clips {done}/{clips}", file=sys.stderr, flush=True)
     description = {"clips": clips, "seed": seed, "split": split, "frames": FRAMES, "size": SIZE}
@@ -128,7 +128,8 @@ def build(out: Path, clips: int, seed: int, split: str, processes: int = 1) -> N
     os.replace(part, out)
 
 
-def _write_clip(task: tuple[Path, int, str, int]) -> int:
+def write_clip(task: tuple[Path, int, str, int]) -> int:
+    """Draw one clip, (folder, seed, split, index), into the arrays of a folder; its index."""
     folder, seed, split, index = task
     clip = make_clip(seed, split, index)
     whole: dict[str, npt.NDArray[np.generic]] = {

@@ -110,6 +110,12 @@ class LifeGauge:
             looks.append((self._looking @ change)[1:])
         return Life(np.array(poses, np.float32), np.array(lids, np.float32), np.array(looks, np.float32))
 
+    def taken(self, frame: Bytes, pose: npt.ArrayLike) -> Bytes:
+        """A frame uint8 [size, size, 3] with this pose taken out of it, so that it lies over the portrait."""
+        fields = pose_fields(self.size) * np.float32(self.size / 256)
+        still = _taken(frame.astype(np.float32), fields, np.asarray(pose, np.float64))
+        return np.asarray(np.clip(still + 0.5, 0, 255), np.uint8)
+
     def _pose(self, frame: Bytes, pose: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
         small = _small(frame)
         for target, solver, blur in zip(self._targets, self._solvers, _LEVELS, strict=True):

@@ -226,8 +226,13 @@ def evaluate(model: Autoencoder, clips: Clips, seed: int, picture: Path, count: 
     }
 
 
-def train(data: Path, out: Path, steps: int, config: AutoencoderConfig, *, batch: int = 4) -> None:
-    """Train to `steps` steps, all runs together, on `data`/train; state, log and pictures go to `out`."""
+def train(
+    data: Path, out: Path, steps: int, config: AutoencoderConfig, *, batch: int = 4, compiled: bool = True
+) -> None:
+    """Train to `steps` steps, all runs together, on `data`/train; state, log and pictures go to `out`.
+
+    Compiling takes minutes and pays over hours.
+    """
     torch.manual_seed(0)
     clips, held_out = Clips.open(data / "train"), Clips.open(data / "heldout")
     seed = json.loads((data / "heldout" / "dataset.json").read_text(encoding="utf-8"))["seed"]
@@ -236,9 +241,11 @@ def train(data: Path, out: Path, steps: int, config: AutoencoderConfig, *, batch
     average = Average(trainee)
     folder, schedule = out / "autoencoder", Schedule(steps)
     step = load_state(folder, trainee, average, optimiser)
+    if step >= steps:
+        return
     journal = Journal(out / "log.jsonl", "autoencoder")
-    run = torch.compile(trainee, dynamic=False)
-    loss_of = torch.compile(losses, dynamic=False)
+    run = torch.compile(trainee, dynamic=False) if compiled else trainee
+    loss_of = torch.compile(losses, dynamic=False) if compiled else losses
     running: dict[str, float] = {}
     started, first = time.monotonic(), step
     compression = config.temporal_compression

@@ -1,0 +1,158 @@
+"""Trains the block-causal DiT: flow matching over the clean latents before, to the life and the speech of the data."""
+
+from __future__ import annotations
+
+import math
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from rap_edge.models.causal_audio_encoder import CausalAudioEncoder
+from rap_edge.models.causal_dit import CausalDiT, CausalDiTConfig
+
+from ..data.life import life
+from ..data.renderer import MOTION_COLUMNS, MOUTH_COLUMNS
+from ..training.optim import Muon
+from ..training.stage import Journal, prefetch
+from .errors import TrainingError
+from .moves import MotionMap
+from .state import Average, Schedule, load_state, save_state
+from .train_audio import LOOK_AHEAD, Sounds, features_of, silent_features
+from .train_autoencoder import COLUMNS
+
+FRAMES = 240
+GROUP = 4
+BLINK = MOTION_COLUMNS.index("blink")
+CONTEXT_NOISE = 0.25  # at most this share of noise is in the past, as generated latents are not exact either
+
+
+class Clips:
+    """Endless clips of speech and life: sounds with the motion of a head that begins as the portrait.
+
+    Args:
+        sounds: where the voices come from.
+    """
+
+    def __init__(self, sounds: Sounds) -> None:
+        self.sounds = sounds
+
+    def one(self, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+        """Sound [FRAMES * 640] as it arrives, and motion [GROUP + FRAMES, 13]; the first group is the portrait."""
+        wave, mouth = self.sounds.track(rng, FRAMES)
+        motion = np.zeros((GROUP + FRAMES, COLUMNS), np.float32)
+        motion[GROUP:, :MOUTH_COLUMNS] = mouth
+        motion[GROUP:, MOUTH_COLUMNS:] = life(rng, FRAMES)
+        motion[:GROUP, BLINK + 1 :] = rng.normal(0, 0.12, 2)
+        return self.sounds.heard(rng, wave), motion
+
+    def batch(self, rng: np.random.Generator, size: int) -> dict[str, Tensor]:
+        """`size` clips: `waveform` [B, FRAMES * 640] and `motion` [B, 1 + FRAMES / 4, 4 * 13]."""
+        waves, motions = zip(*(self.one(rng) for _ in range(size)), strict=True)
+        groups = np.stack(motions).reshape(size, -1, GROUP * COLUMNS)
+        return {"waveform": torch.from_numpy(np.stack(waves)), "motion": torch.from_numpy(groups)}
+
+
+class DiTTrainee(nn.Module):
+    """The DiT with the frozen reader of motion that the autoencoder was trained with."""
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, config: CausalDiTConfig, reader: nn.Linear, mean: Tensor, std: Tensor) -> None:
+        super().__init__()
+        self.dit = CausalDiT(config)
+        self.reader = reader.requires_grad_(False)
+        self.register_buffer("mean", mean, persistent=False)
+        self.register_buffer("std", std, persistent=False)
+
+    def forward(
+        self, clean: Tensor, past: Tensor, noise: Tensor, level: Tensor, features: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Flow error per latent and channel, and the mouth's motion of the clean latents that follow from it.
+
+        Args:
+            clean: normalised latents [B, N, C]; the first is the portrait's.
+            past: the same, as inexact as they will be.
+            noise: [B, N, C].
+            level: [B, N] in 0..1.
+            features: [B, N, frames, width].
+
+        Returns:
+            Squared error [B, N, C] and mouth [B, N, 4, 5].
+        """
+        share = level.unsqueeze(-1)
+        noisy = (1 - share) * clean + share * noise
+        velocity = self.dit(past, noisy, 1000.0 * level, features, clean[:, 0])
+        told = noisy - share * velocity
+        motion = self.reader(told * self.std + self.mean).unflatten(-1, (GROUP, COLUMNS))
+        return (velocity - (noise - clean)).square(), motion[..., :MOUTH_COLUMNS]
+
+
+@torch.no_grad()
+def prepared(
+    example: dict[str, Tensor], encoder: CausalAudioEncoder, moves: MotionMap, mean: Tensor, std: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Normalised latents [B, 1 + k, C] and features [B, 1 + k, 10, width] of a batch of `Clips`."""
+    latents = (moves(example["motion"]) - mean) / std
+    heard = features_of(encoder, example["waveform"])
+    still = silent_features(encoder, GROUP + 2 * LOOK_AHEAD)
+    return latents, torch.cat((still.expand(len(heard), 1, -1, -1), heard), dim=1)
+
+
+def train(
+    data: Path,
+    out: Path,
+    steps: int,
+    config: CausalDiTConfig,
+    encoder: CausalAudioEncoder,
+    reader: nn.Linear,
+    moves: tuple[MotionMap, Tensor, Tensor],
+    *,
+    batch: int = 12,
+) -> None:
+    """Train to `steps` steps, all runs together; state and log go to `out`."""
+    network, mean, std = moves
+    torch.manual_seed(2)
+    model = DiTTrainee(config, reader, mean, std)
+    names = ("modulation", "patch_embedding", "head.weight", "time_embedding")
+    optimiser = Muon(model, lr=0.01, adam_lr=1e-3, adam_names=names)
+    average = Average(model, 0.999)
+    folder, schedule = out / "dit", Schedule(steps, fall=0.5)
+    step = load_state(folder, model, average, optimiser)
+    if step >= steps:
+        return
+    journal = Journal(out / "log.jsonl", "dit")
+    clips = Clips(Sounds(data / "speech"))
+    generator = torch.Generator().manual_seed(step)
+    running: dict[str, float] = {}
+    started, first = time.monotonic(), step
+    batches = prefetch(lambda rng: clips.batch(rng, batch), seed=step)
+    while step < steps:
+        example = dict(next(batches))
+        clean, features = prepared(example, encoder, network, mean, std)
+        noise, other = (torch.randn(clean.shape, generator=generator) for _ in range(2))
+        level = torch.rand(clean.shape[:2], generator=generator)
+        bell = torch.sigmoid(torch.randn(clean.shape[:2], generator=generator))
+        level = torch.where(torch.rand(clean.shape[:2], generator=generator) < 0.5, level, bell)
+        inexact = CONTEXT_NOISE * torch.rand(batch, 1, 1, generator=generator) ** 2
+        error, mouth = model(clean, clean + inexact * other, noise, level, features)
+        truth = example["motion"].unflatten(-1, (GROUP, COLUMNS))[..., :MOUTH_COLUMNS]
+        lips = ((mouth - truth).abs().mean((-1, -2)) * (1 - level))[:, 1:].mean()
+        flow = error[:, 1:].mean()
+        loss = flow + 0.5 * lips
+        if not math.isfinite(loss.item()):
+            raise TrainingError(f"The loss is not finite at step {step}; lower the step size and go on.")
+        loss.backward()
+        optimiser.step(schedule.factor(step))
+        step += 1
+        average.take(model, step)
+        for name, term in (("flow", flow), ("lips", lips)):
+            running[name] = 0.98 * running.get(name, term.item()) + 0.02 * term.item()
+        if step % 50 == 0:
+            pace = (time.monotonic() - started) / (step - first)
+            journal.write(step=step, pace=pace, factor=schedule.factor(step), **running)
+        if step % 100 == 0 or step == steps:
+            save_state(folder, model, average, optimiser)
