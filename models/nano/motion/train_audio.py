@@ -49,7 +49,7 @@ class Sounds:
 
     Args:
         folder: of the banks; those whose name begins with `HELD_OUT` are left out.
-        seed: of the music, which is made once because it takes long.
+        seed: of the music, whose clips are made once because that takes long.
     """
 
     def __init__(self, folder: Path, seed: int = 0) -> None:
@@ -57,12 +57,15 @@ class Sounds:
         self.banks = [Bank.open(path) for path in names if path.suffix != ".part"]
         if not self.banks:
             raise TrainingError(f"{folder} holds no tracks; build some with rap_edge.models.nano.data.banks.")
-        rng = np.random.default_rng(seed)
-        self._music = [music(rng, MUSIC_FRAMES * SAMPLES) for _ in range(MUSIC_CLIPS)]
+        self._seed = seed
+        self._music: dict[int, np.ndarray] = {}
 
     def music(self, rng: np.random.Generator, samples: int) -> np.ndarray:
         """A piece of the music, float32 [samples] with an RMS of about 1."""
-        clip = self._music[int(rng.integers(len(self._music)))]
+        index = int(rng.integers(MUSIC_CLIPS))
+        if index not in self._music:
+            self._music[index] = music(np.random.default_rng([self._seed, index]), MUSIC_FRAMES * SAMPLES)
+        clip = self._music[index]
         return np.take(clip, int(rng.integers(len(clip))) + np.arange(samples), mode="wrap")
 
     def track(self, rng: np.random.Generator, frames: int) -> tuple[np.ndarray, np.ndarray]:
