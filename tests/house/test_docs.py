@@ -32,12 +32,12 @@ NOT_RUN = {
     r"^(sudo |pip |make |cmake |rsync )|venv": "installs, builds or copies: .ci/run does most of it",
     r"^pytest": "the tests do not run the tests",
     r"^rap-export(?! explain)": "takes a minute or gigabytes: test_wheel exports the model that ships",
-    r"^rap-calibrate|^rap-export explain": "takes minutes: test_calibrate_cli calibrates",
+    r"^rap-calibrate|^rap-export explain": "takes minutes: tests/calibration/test_cli.py calibrates",
     r"^rap-bench|^python benchmarks/": "measures for minutes, or on a GPU",
     r"\.plan|tensorrt|nano-fp16|flashhead": "needs plans and a GPU",
-    r"rap-serve|turnserver": "serves until it is stopped: test_serve_cli serves",
-    r"--mic|--window|kiosk\.py|pyside_widget\.py": "needs a microphone or a screen: test_cli_live and test_examples",
-    r"espeakng|tts\.py|rap_edge\.models\.nano": "takes minutes, or a synthesiser: test_examples and test_nano_measure",
+    r"rap-serve|turnserver": "serves until it is stopped: tests/runtime/serve/test_cli.py serves",
+    r"--mic|--window|kiosk\.py|pyside_widget\.py": "needs a microphone or a screen: tests/runtime/cli, test_examples",
+    r"espeakng|tts\.py|rap_edge\.models\.nano": "takes minutes, or a synthesiser: test_examples, tests/models/nano",
 }
 # Blocks that hold no code, by their first line.
 PICTURES = ("build/nano-fp32/", "Machine", "rap-run: The engine", "waveform,", "source -->", '"hybrid_attention"')
