@@ -44,6 +44,12 @@ def to_mono(samples: Samples) -> Samples:
     return samples[:, 0] if samples.shape[1] == 1 else samples.mean(axis=1, dtype=np.float32)
 
 
+def to_int16(samples: Samples) -> NDArray[np.int16]:
+    """The nearest int16, what is louder than full scale cut off; the inverse of `to_float` for int16."""
+    whole: NDArray[np.int16] = np.clip(np.rint(samples * 2.0**15), -(2**15), 2**15 - 1).astype(np.int16)
+    return whole
+
+
 def scaled(pcm: NDArray[Any]) -> Samples:
     """Samples of any supported type as float32, full scale at 1; raises `AudioError` for another type."""
     scale = _SCALES.get(pcm.dtype)

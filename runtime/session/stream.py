@@ -34,13 +34,18 @@ class AvatarStream:
 
     `push`, `end_utterance`, `interrupt` and `close` return at once and may be called from any thread; one thread or
     one task iterates. Frames are paced by the clock, 1/fps apart.
+
+    Attributes:
+        sample_rate: of the frames' sound, in Hz.
+        fps: frames per second.
+        image_size: height and width of the pictures.
     """
 
     def __init__(
         self, spec: ModelSpec, loop: Loop, reel: IdleReel, sample_rate: int, turns: Turns, policy: Overload
     ) -> None:
         """Made by `Avatar.stream`; `sample_rate` is that of the frames' sound, in Hz."""
-        self.sample_rate, self.fps = sample_rate, spec.fps
+        self.sample_rate, self.fps, self.image_size = sample_rate, spec.fps, spec.image_size
         self._worker = StreamWorker(StreamCore(spec, sample_rate, reel, policy), loop, turns)
         # A stream that nobody closes ends when nobody has it any more.
         weakref.finalize(self, self._worker.stop)
@@ -53,12 +58,15 @@ class AvatarStream:
         with self._worker.changed:
             return tuple(self._worker.decisions)
 
-    def push(self, pcm: NDArray[Any], sample_rate: int | None = None) -> None:
+    def push(self, pcm: NDArray[Any], sample_rate: int | None = None) -> int:
         """Add to what is to be said, any number of mono samples, as fast as they come.
 
         Args:
             pcm: [samples] float32 in -1..1, or int16.
             sample_rate: of these samples in Hz; None means the stream's.
+
+        Returns:
+            The number of the utterance that they belong to.
 
         Raises:
             AudioError: another dtype or shape, NaN or Inf among the samples, or an impossible rate.
@@ -69,16 +77,22 @@ class AvatarStream:
         with self._worker.open() as core:
             if samples.size:
                 core.push(samples, self.sample_rate if sample_rate is None else sample_rate)
+            return core.utterance
 
-    def end_utterance(self) -> None:
+    def end_utterance(self) -> int:
         """End what is being said: all that was pushed is shown now, and the stream goes on.
+
+        Returns:
+            The number of the utterance that has ended.
 
         Raises:
             SessionError: after `close`, or in a forked child.
         """
         self._home.require()
         with self._worker.open() as core:
+            number = core.utterance
             core.end_utterance()
+            return number
 
     def interrupt(self) -> float:
         """Drop everything that has not been shown; with the next frame the face idles.

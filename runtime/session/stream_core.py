@@ -157,6 +157,11 @@ class StreamCore:
         """Frame times that have been given."""
         return self._frames
 
+    @property
+    def utterance(self) -> int:
+        """The number of the utterance that is open, or else of the next one."""
+        return self._speech.current
+
     def push(self, pcm: Samples, rate: int) -> None:
         """Add float32 [samples] of `rate` Hz to what is to be said; raises `AudioError` for an impossible rate."""
         self._speech.push(pcm, rate)

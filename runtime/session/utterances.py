@@ -90,6 +90,11 @@ class Utterances:
         return bool(self._waiting) and not self._waiting[-1].ended
 
     @property
+    def current(self) -> int:
+        """The number of the utterance that is open, or else of the next one."""
+        return self._waiting[-1].number if self.open else self._count
+
+    @property
     def numbers(self) -> tuple[int, ...]:
         """The utterances of which something is waiting, or which may get more, in order."""
         return tuple(utterance.number for utterance in self._waiting)

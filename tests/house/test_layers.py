@@ -10,14 +10,19 @@ from pathlib import Path
 import pytest
 from helpers.places import ROOT, TESTS
 
-PACKAGES = ("runtime", "models", "export", "calibration")
+PACKAGES = ("runtime", "models", "export", "calibration", "integrations")
 GPU_ONLY = {"tensorrt", "tensorrt_rtx", "tensorrt_lean", "pycuda", "cuda", "cupy", "polygraphy"}
-ABOVE = {"rap_edge.calibration", "rap_edge.plugins"}
+INTEGRATIONS = {"rap_edge.integrations"}
+ABOVE = {"rap_edge.calibration", "rap_edge.plugins"} | INTEGRATIONS
 FORBIDDEN = {
     "runtime": {"torch", "onnx", "onnxscript", "safetensors", "rap_edge.models", "rap_edge.export"} | ABOVE | GPU_ONLY,
     "models": {"onnx", "onnxscript", "onnxruntime", "rap_edge.export"} | ABOVE | GPU_ONLY,
     "export": ABOVE | GPU_ONLY,
-    "calibration": {"torch", "rap_edge.models.checkpoints", "rap_edge.models.networks"} | GPU_ONLY,
+    "calibration": {"torch", "rap_edge.models.checkpoints", "rap_edge.models.networks", "rap_edge.integrations"}
+    | GPU_ONLY,
+    "integrations": {"torch", "onnx", "rap_edge.models", "rap_edge.export"}
+    | ABOVE - {"rap_edge.integrations"}
+    | GPU_ONLY,
 }
 # From below to above: a folder imports from folders that stand before it, and any folder from the files beside it.
 ROOMS = {

@@ -12,6 +12,7 @@ from aiortc.mediastreams import MediaStreamError
 from av import AudioFrame, VideoFrame
 from av.frame import Frame
 
+from ...inputs.convert import to_int16
 from ..visits.playout import Playout
 
 # Opus knows no other rate inside WebRTC, and sends 20 ms per packet.
@@ -87,8 +88,7 @@ class Outlet:
         self._left = np.concatenate([self._left, sound])
         while self._left.size >= BLOCK:
             block, self._left = self._left[:BLOCK], self._left[BLOCK:]
-            pcm = (np.clip(block, -1.0, 1.0) * 32767.0).astype(np.int16)
-            frame = AudioFrame.from_ndarray(pcm[None], format="s16", layout="mono")
+            frame = AudioFrame.from_ndarray(to_int16(block)[None], format="s16", layout="mono")
             frame.sample_rate, frame.pts, frame.time_base = RATE, self._blocks * BLOCK, Fraction(1, RATE)
             self.sound.put(frame, self._start + self._blocks * BLOCK / RATE)
             self._blocks += 1

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from rap_edge.runtime.errors import AudioError
 from rap_edge.runtime.inputs.audio_file import read_audio
-from rap_edge.runtime.inputs.convert import AudioWarning, to_float, to_mono
+from rap_edge.runtime.inputs.convert import AudioWarning, to_float, to_int16, to_mono
 from rap_edge.runtime.inputs.resampler import Resampler
 
 RATES = [8000, 11025, 16000, 22050, 44100, 44101, 48000, 96000, 192000]
@@ -150,6 +150,12 @@ def test_integer_samples_become_floats_of_full_scale_1(pcm: np.ndarray, expected
 def test_samples_that_no_recording_has_are_refused(pcm: np.ndarray) -> None:
     with pytest.raises(AudioError):
         to_float(pcm)
+
+
+def test_int16_survives_the_way_to_floats_and_back_and_what_is_too_loud_is_cut_off() -> None:
+    every = np.arange(-(2**15), 2**15).astype(np.int16)
+    np.testing.assert_array_equal(to_int16(to_float(every)), every)
+    np.testing.assert_array_equal(to_int16(np.array([-3.0, 1.0, 3.0], np.float32)), [-(2**15), 2**15 - 1, 2**15 - 1])
 
 
 def test_mono_is_the_mean_of_the_channels() -> None:

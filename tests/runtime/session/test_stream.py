@@ -50,6 +50,14 @@ def test_int16_of_another_rate_is_taken_and_nonsense_is_not() -> None:
         assert next(iter(stream)).sound.size == 960
 
 
+def test_whoever_speaks_learns_the_number_of_the_utterance() -> None:
+    with avatar(LIVELY).stream() as stream:
+        assert [stream.push(speech(0.1)), stream.push(speech(0.1)), stream.end_utterance()] == [0, 0, 0]
+        assert [stream.push(speech(0.0)), stream.push(speech(5.0))] == [1, 1]
+        stream.interrupt()
+        assert [stream.end_utterance(), stream.push(speech(0.1))] == [2, 3]
+
+
 def test_an_interrupt_tells_what_was_played() -> None:
     with avatar(LIVELY).stream() as stream:
         stream.push(speech(5.0))

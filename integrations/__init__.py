@@ -1,0 +1,1 @@
+"""The avatar inside other people's frameworks for voice agents, each an extra of its own: LiveKit and Pipecat."""
