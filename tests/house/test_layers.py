@@ -18,11 +18,8 @@ FORBIDDEN = {
     "runtime": {"torch", "onnx", "onnxscript", "safetensors", "rap_edge.models", "rap_edge.export"} | ABOVE | GPU_ONLY,
     "models": {"onnx", "onnxscript", "onnxruntime", "rap_edge.export"} | ABOVE | GPU_ONLY,
     "export": ABOVE | GPU_ONLY,
-    "calibration": {"torch", "rap_edge.models.checkpoints", "rap_edge.models.networks", "rap_edge.integrations"}
-    | GPU_ONLY,
-    "integrations": {"torch", "onnx", "rap_edge.models", "rap_edge.export"}
-    | ABOVE - {"rap_edge.integrations"}
-    | GPU_ONLY,
+    "calibration": {"torch", "rap_edge.models.checkpoints", "rap_edge.models.networks"} | INTEGRATIONS | GPU_ONLY,
+    "integrations": {"torch", "onnx", "rap_edge.models", "rap_edge.export"} | (ABOVE - INTEGRATIONS) | GPU_ONLY,
 }
 # From below to above: a folder imports from folders that stand before it, and any folder from the files beside it.
 ROOMS = {
