@@ -123,7 +123,7 @@ class Avatar:
         turns = Turns(max(available_cores() // threads, 1) if threads else 1)
         shared = Sharing(loaded.engines, loaded.new_loop, turns)
         if viewers > 1 and not threads:
-            shared = share_machine(bundle, spec, loaded.engines, loaded.new_loop, viewers)
+            shared = share_machine(bundle, spec, loaded, viewers)
         avatar = cls(
             spec, shared.engines, picture, bundle.manifest.precision, new_loop=shared.new_loop, turns=shared.turns
         )

@@ -6,7 +6,7 @@ In: a bundle and a choice. Out: an engine for every graph, and notes for the rep
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -18,6 +18,7 @@ from .engines.interface import Engine
 from .engines.preflight import Machine
 from .errors import EngineError
 from .loop.fallback_loop import FallbackLoop
+from .loop.gpu.lanes import Lanes
 from .loop.gpu.loop import DeviceChunkLoop
 from .loop.gpu.memory_budget import plan_memory
 from .loop.gpu.shared import Device
@@ -35,11 +36,13 @@ class LoadedEngines:
         engines: by graph name.
         new_loop: makes a session's chunk loop over them.
         notes: what the report should say about the choice.
+        lanes: makes the loop maker that lets so many sessions render at the same time, where a GPU can.
     """
 
     engines: Mapping[str, Engine]
     new_loop: LoopMaker
     notes: tuple[str, ...] = ()
+    lanes: Callable[[int], LoopMaker] | None = None
 
 
 def load_engines(
@@ -81,7 +84,12 @@ def load_engines(
         return _load(default, request)
     if not fallback:
         return loaded
-    return replace(loaded, new_loop=FallbackLoop.maker(loaded.new_loop, _OnCpu(request).new_loop))
+    on_cpu, lanes = _OnCpu(request), loaded.lanes
+    return replace(
+        loaded,
+        new_loop=FallbackLoop.maker(loaded.new_loop, on_cpu.new_loop),
+        lanes=lanes and (lambda count: FallbackLoop.maker(lanes(count), on_cpu.new_loop)),
+    )
 
 
 def _load(chosen: EngineSet, request: Request) -> LoadedEngines:
@@ -100,7 +108,10 @@ def _load(chosen: EngineSet, request: Request) -> LoadedEngines:
             raise
         instead = _on_host(there.instead())
         return replace(instead, notes=(f"The GPU is not used: {error}", *instead.notes))
-    return LoadedEngines(loaded.engines, partial(DeviceChunkLoop, device, there.engines), loaded.notes)
+    new_loop = partial(DeviceChunkLoop, device, there.engines)
+    # ONNX Runtime's sessions share the handles of CUDA's libraries, which take no two threads at once.
+    lanes = (lambda count: Lanes(device, there.engines, count).new_loop) if request.plans else None
+    return LoadedEngines(loaded.engines, new_loop, loaded.notes, lanes)
 
 
 def _on_host(loaded: Loaded) -> LoadedEngines:

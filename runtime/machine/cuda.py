@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ctypes
 import gc
+import threading
 import weakref
 from collections.abc import Callable
 from importlib import import_module
@@ -21,7 +22,12 @@ INSTALL = "pip install 'rap-edge[cuda]'"
 
 
 class Cuda:
-    """The primary context of one GPU; every object that is made from it keeps it alive."""
+    """The primary context of one GPU; every object that is made from it keeps it alive.
+
+    Attributes:
+        driver, context: the bindings' module, and the context.
+        capturing: held while work is captured: the garbage collector, which is off meanwhile, is every thread's.
+    """
 
     def __init__(self, driver: Any = None, index: int = 0) -> None:
         """Open GPU number `index`, and make its context current in the calling thread.
@@ -35,6 +41,7 @@ class Cuda:
         """
         self.driver = _bindings() if driver is None else driver
         self._pinned: set[int] = set()
+        self.capturing = threading.Lock()
         self.call("cuInit", 0)
         self._device = self.call("cuDeviceGet", index)
         self.context = self.call("cuDevicePrimaryCtxRetain", self._device)
@@ -197,6 +204,10 @@ class CudaStream:
         Raises:
             EngineError: it cannot be captured.
         """
+        with self._cuda.capturing:
+            return self._capture(work)
+
+    def _capture(self, work: Callable[[], None]) -> CudaGraph:
         mode = self._cuda.driver.CUstreamCaptureMode.CU_STREAM_CAPTURE_MODE_THREAD_LOCAL
         self._cuda.call("cuStreamBeginCapture", self._handle, mode)
         self._capturing = True

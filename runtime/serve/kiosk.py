@@ -54,8 +54,7 @@ class Kiosk:
         if settings.latency is not None:
             spec = spec.with_latency(settings.latency)
         loaded = load_engines(bundle, settings.engine, fallback=settings.fallback)
-        viewers = settings.max_sessions or MOST_PLACES
-        shared = share_machine(bundle, spec, loaded.engines, loaded.new_loop, viewers)
+        shared = share_machine(bundle, spec, loaded, settings.max_sessions or MOST_PLACES)
         portraits = Portraits(bundle, spec, shared)
         portraits.load(bundle, settings.portraits)
         kiosk = cls(settings, portraits, shared.seconds / spec.chunk_seconds, shared.turns.at_once)

@@ -1,4 +1,4 @@
-"""How several viewers share the processor: chunk by chunk with all cores, or side by side with a few cores each.
+"""How several viewers share the machine: chunk by chunk, or side by side, with a few cores or a stream of a GPU each.
 
 In: a bundle whose engines are loaded. Out: what all sessions share, and what a chunk costs with it. Which way is faster
 is measured, and frames that differ by one bit decide against it.
@@ -18,7 +18,8 @@ from ..engines.interface import Engine
 from ..engines.onnxruntime_engine import CPU_ONLY, OnnxRuntimeEngine
 from ..engines.onnxruntime_engine import load_engines as load_onnxruntime
 from ..engines.paired_engine import PairedEngine
-from ..errors import MemoryPlanError
+from ..errors import EngineError
+from ..loading import LoadedEngines
 from ..loop.host_loop import ChunkLoop, LoopMaker
 from ..loop.interface import Reference, encode_reference
 from ..machine.available import available_cores
@@ -27,6 +28,8 @@ from .chunk_cost import ChunkCost, measure_chunks
 from .session import Session
 from .turns import Turns
 
+# Lanes of a GPU to try, the most first: with more, the host's work for them would take a core.
+_LANES = (4, 2)
 # Faster by less is not worth a second copy of the weights.
 _WORTH = 1.05
 # What a chunk may take of the time that it plays, so that a viewer among others keeps its deadlines.
@@ -57,16 +60,13 @@ class Sharing:
     notes: tuple[str, ...] = ()
 
 
-def share_machine(
-    bundle: Bundle, spec: ModelSpec, engines: Mapping[str, Engine], new_loop: LoopMaker, viewers: int
-) -> Sharing:
+def share_machine(bundle: Bundle, spec: ModelSpec, loaded: LoadedEngines, viewers: int) -> Sharing:
     """Measure what a chunk costs, and choose how viewers share the machine.
 
     Args:
         bundle: where the graphs are.
         spec: of the sessions.
-        engines: loaded from `bundle`, by graph name.
-        new_loop: makes a session's chunk loop over them.
+        loaded: from `bundle`.
         viewers: sessions that are expected to render at the same time, at most.
 
     Raises:
@@ -74,31 +74,42 @@ def share_machine(
         BundleError: a file has changed.
     """
     grey = np.full((spec.image_size, spec.image_size, 3), 128, np.uint8)
-    reference = encode_reference(spec, engines["vae_encoder"], grey)
-    in_turn = Sharing(engines, new_loop, Turns())
+    reference = encode_reference(spec, loaded.engines["vae_encoder"], grey)
+    in_turn = Sharing(loaded.engines, loaded.new_loop, Turns())
     alone = _measured(in_turn, spec, reference)
-    in_turn = replace(in_turn, seconds=alone.seconds)
-    if not all(isinstance(engine, OnnxRuntimeEngine) and not engine.is_on_gpu for engine in engines.values()):
-        return in_turn
-    found = ""
-    for threads in _shares(available_cores(), viewers, alone.seconds / spec.chunk_seconds):
-        try:
-            parts = load_onnxruntime(bundle, threads, CPU_ONLY)
-        except MemoryPlanError as error:
-            return replace(in_turn, notes=(f"{_TOLD} in turn: {error}",))
-        turns = Turns(min(available_cores() // threads, viewers), alone_after=_ALONE_AFTER * spec.chunk_seconds)
-        beside = _side_by_side(engines, parts, turns)
-        together = _measured(beside, spec, reference)
-        seconds = together.seconds / turns.at_once
-        found = (
-            f"{turns.at_once} at a time, with {threads} of the threads each, go {alone.seconds / seconds:.2f} times as "
-            f"fast as one with all"
-        )
-        if not np.array_equal(alone.frames[0], together.frames[0]):
-            return replace(in_turn, notes=(f"{_TOLD} in turn: {found}, but give other frames.",))
-        if alone.seconds >= _WORTH * seconds and together.seconds <= _ROOM * spec.chunk_seconds:
-            return replace(beside, seconds=seconds, notes=(f"{_TOLD} side by side: {found}.",))
+    in_turn, found = replace(in_turn, seconds=alone.seconds), ""
+    try:
+        for how, beside in _ways(bundle, spec, loaded, viewers, alone.seconds / spec.chunk_seconds):
+            together, at_once = _measured(beside, spec, reference), beside.turns.at_once
+            seconds = together.seconds / at_once
+            found = f"{at_once} at a time, {how}, go {alone.seconds / seconds:.2f} times as fast as one"
+            if not np.array_equal(alone.frames[0], together.frames[0]):
+                return replace(in_turn, notes=(f"{_TOLD} in turn: {found}, but give other frames.",))
+            if alone.seconds >= _WORTH * seconds and together.seconds <= _ROOM * spec.chunk_seconds:
+                return replace(beside, seconds=seconds, notes=(f"{_TOLD} side by side: {found}.",))
+    except EngineError as error:
+        found = str(error).rstrip(".")
     return replace(in_turn, notes=(f"{_TOLD} in turn: {found}.",) if found else ())
+
+
+def _ways(
+    bundle: Bundle, spec: ModelSpec, loaded: LoadedEngines, viewers: int, load: float
+) -> Iterator[tuple[str, Sharing]]:
+    """What may be faster than taking turns, in words too, the most chunks at a time first.
+
+    Raises:
+        EngineError: there is no room for the weights, or for another lane.
+    """
+    if loaded.lanes is not None:
+        for count in _LANES:
+            if count <= viewers:
+                yield "in streams of their own", Sharing(loaded.engines, loaded.lanes(count), Turns(count))
+    elif all(isinstance(engine, OnnxRuntimeEngine) and not engine.is_on_gpu for engine in loaded.engines.values()):
+        cores = available_cores()
+        for threads in _shares(cores, viewers, load):
+            turns = Turns(min(cores // threads, viewers), alone_after=_ALONE_AFTER * spec.chunk_seconds)
+            parts = load_onnxruntime(bundle, threads, CPU_ONLY)
+            yield f"with {threads} of the threads each", _side_by_side(loaded.engines, parts, turns)
 
 
 def _shares(cores: int, viewers: int, load: float) -> Iterator[int]:

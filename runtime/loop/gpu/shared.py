@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from ...engines.interface import DeviceEngine
 from ...machine.cuda import Cuda, CudaStream, DeviceMemory
@@ -15,8 +15,9 @@ from .kernels import Kernels, compile_kernels
 class Device:
     """A GPU that runs chunks.
 
-    One stream and one arena serve all engines and sessions. `turn` is held by whoever puts work into the stream, until
-    it has ended: what another thread did meanwhile would end up in a graph that is being captured.
+    One stream and one arena serve all engines, and all sessions but those of another lane. `turn` is held by whoever
+    puts work into the stream, until it has ended: what another thread did meanwhile would end up in a graph that is
+    being captured.
     """
 
     cuda: Cuda
@@ -29,5 +30,12 @@ class Device:
     def open(cls, cuda: Cuda, stream: CudaStream, engines: Mapping[str, DeviceEngine]) -> Device:
         """Compile the kernels for the GPU and allocate the arena; raises `EngineError` if either fails."""
         kernels = Kernels(cuda, compile_kernels(cuda.compute_capability))
-        arena = cuda.device_memory(max(max(engine.activation_bytes for engine in engines.values()), 1))
-        return cls(cuda, stream, kernels, arena)
+        return cls(cuda, stream, kernels, _arena(cuda, engines))
+
+    def lane(self, engines: Mapping[str, DeviceEngine]) -> Device:
+        """The same GPU with a stream, an arena and turns of its own; raises `EngineError` if there is no room."""
+        return replace(self, stream=self.cuda.stream(), arena=_arena(self.cuda, engines), turn=threading.Lock())
+
+
+def _arena(cuda: Cuda, engines: Mapping[str, DeviceEngine]) -> DeviceMemory:
+    return cuda.device_memory(max(max(engine.activation_bytes for engine in engines.values()), 1))

@@ -17,6 +17,7 @@ from rap_edge.runtime.bundle.bundle import Bundle
 from rap_edge.runtime.engines.onnxruntime_engine import CPU_ONLY, load_engines
 from rap_edge.runtime.engines.paired_engine import PairedEngine
 from rap_edge.runtime.errors import MemoryPlanError, NumericalError
+from rap_edge.runtime.loading import LoadedEngines
 from rap_edge.runtime.loop.host_loop import ChunkLoop
 from rap_edge.runtime.session import side_by_side
 from rap_edge.runtime.session.chunk_cost import ChunkCost
@@ -197,7 +198,7 @@ def shared_after(monkeypatch: pytest.MonkeyPatch, bundle: Path, costs) -> Sharin
     monkeypatch.setattr(side_by_side, "measure_chunks", lambda sessions: next(costs))
     opened = Bundle.open(bundle)
     engines = load_engines(opened, 2, CPU_ONLY)
-    shared = share_machine(opened, TINY, engines, partial(ChunkLoop, engines), viewers=4)
+    shared = share_machine(opened, TINY, LoadedEngines(engines, partial(ChunkLoop, engines)), viewers=4)
     assert next(costs, None) is None
     return shared
 
