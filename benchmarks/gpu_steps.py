@@ -199,6 +199,7 @@ def _measured(folder: str, backends: Sequence[str]) -> list[Step]:
     found.append(Step(("rap-doctor", "--bundle", folder), plain=True))
     for backend in backends:
         found.append(Step(("rap-run", "--selftest", "--bundle", folder, "--engine", backend)))
+        found.append(step("viewers.py", "--bundle", folder, "--engine", backend, seconds=0))
     return [*found, Step(("python", program("gpu.py"), "--bundle", folder))]
 
 

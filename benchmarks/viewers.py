@@ -11,16 +11,26 @@ import argparse
 import statistics
 import sys
 import time
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 
 import numpy as np
 
 from rap_edge.runtime import Avatar
 from rap_edge.runtime.checks.bounds import Whole, argument
-from rap_edge.runtime.session.chunk_cost import measure_chunks
+from rap_edge.runtime.loop.host_loop import LoopMaker
+from rap_edge.runtime.loop.interface import Reference
+from rap_edge.runtime.session.chunk_cost import ChunkCost, measure_chunks
+from rap_edge.runtime.session.session import Session
+from rap_edge.runtime.session.turns import Turns
+from rap_edge.runtime.spec import ModelSpec
 
 VIEWERS = (1, 2, 3, 4)
 CHUNKS = 4
+LANES = (1, 2, 4)
+LANES_HEAD = (
+    "| viewers side by side | ms per chunk | frames/s | times as fast as in turn | frames |\n|--:|--:|--:|--:|---|"
+)
 
 
 def rendered(avatar: Avatar, viewers: int) -> tuple[float, tuple[np.ndarray, ...]]:
@@ -30,6 +40,24 @@ def rendered(avatar: Avatar, viewers: int) -> tuple[float, tuple[np.ndarray, ...
         started = time.perf_counter()
         cost = measure_chunks(sessions, CHUNKS - 1)
         return (time.perf_counter() - started) / CHUNKS, cost.frames
+
+
+def lanes_rows(spec: ModelSpec, reference: Reference, maker: Callable[[int], LoopMaker]) -> Iterator[str]:
+    """Rows of `LANES_HEAD`: as many sessions as lanes, all rendering at the same time."""
+    first: ChunkCost | None = None
+    for count in LANES:
+        turns, new_loop = Turns(count), maker(count)
+        with ExitStack() as opened:
+            loops = [new_loop(spec, reference, seed) for seed in range(count)]
+            sessions = [opened.enter_context(Session(spec, loop, spec.sample_rate, turns)) for loop in loops]
+            cost = measure_chunks(sessions, 5)
+        first = first or cost
+        rates = [lanes * spec.new_frames / seconds for lanes, seconds in ((1, first.seconds), (count, cost.seconds))]
+        same = np.array_equal(first.frames[0], cost.frames[0])
+        yield (
+            f"| {count} | {1e3 * cost.seconds:.1f} | {rates[1]:.0f} | {rates[1] / rates[0]:.2f} "
+            f"| {'the same bits' if same else 'OTHER FRAMES'} |"
+        )
 
 
 def main() -> int:

@@ -19,6 +19,7 @@ from typing import Any
 
 import torch
 from measured_loop import FAILURES, HEAD, SEED, Model, networks_of
+from viewers import LANES_HEAD, lanes_rows
 
 from rap_edge.export.plans.choice import EngineChoice
 from rap_edge.export.plans.make_plans import plan_job, read_claims
@@ -29,6 +30,7 @@ from rap_edge.models.presets import PRESETS
 from rap_edge.runtime.bundle.bundle import Bundle
 from rap_edge.runtime.engines.tensorrt_engine import TensorRtEngine
 from rap_edge.runtime.errors import RapEdgeError, first_line
+from rap_edge.runtime.loop.gpu.lanes import Lanes
 from rap_edge.runtime.loop.gpu.loop import DeviceChunkLoop
 from rap_edge.runtime.loop.gpu.shared import Device
 from rap_edge.runtime.machine.cuda import Cuda
@@ -133,6 +135,9 @@ def _measure(plans: Plans, spec: str, target: str, cuda: Cuda) -> None:
             ),
             5,
         )
+        print(row, flush=True)
+    print(f"\n{LANES_HEAD}")
+    for row in lanes_rows(model.spec, model.reference, lambda count: Lanes(device, engines, count).new_loop):
         print(row, flush=True)
 
 
