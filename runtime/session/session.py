@@ -112,7 +112,8 @@ class Session:
     def chunks(self) -> Iterator[Chunk]:
         """Render and yield every chunk that is ready, in the caller's thread.
 
-        Sessions of one avatar take turns, chunk by chunk, in the order in which they ask. Under an overload policy
+        Sessions of one avatar take turns, chunk by chunk, in the order in which they ask, as many at a time as the
+        avatar was opened for. Under an overload policy
         a chunk may be dropped or may fail; it is yielded nevertheless, marked and without frames.
 
         Raises:

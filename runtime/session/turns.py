@@ -42,7 +42,7 @@ class Turns:
             yield
         finally:
             with self._lock:
-                self._asked[id(who)] = self._clock()
+                self._heard(id(who))
                 self._give_back()
 
     def leave(self, who: object) -> None:
@@ -52,7 +52,7 @@ class Turns:
 
     def _take(self, who: int) -> None:
         with self._lock:
-            self._asked[who] = self._clock()
+            self._heard(who)
             if not self._waiting and self._has_room():
                 self._begin()
                 return
@@ -69,6 +69,10 @@ class Turns:
                 else:
                     self._give_back()
             raise
+
+    def _heard(self, who: int) -> None:
+        if self._alone_after is not None:
+            self._asked[who] = self._clock()
 
     def _has_room(self) -> bool:
         return self._free == self.at_once or (self._free > 0 and not self.alone)
