@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Mapping
+from copy import copy
 from functools import partial
 from pathlib import Path
 from types import TracebackType
@@ -34,6 +35,7 @@ from .session.turns import Turns
 from .spec import ModelSpec
 
 _REEL_SECONDS = 4.0
+_CLOSED = "The avatar is closed; open it again with Avatar.open()."
 
 
 class Avatar:
@@ -67,6 +69,7 @@ class Avatar:
         self.notes: tuple[str, ...] = ()
         self.engine, self.device = engines["dit"].backend, engines["dit"].device
         self._new_loop: LoopMaker | None = new_loop or partial(ChunkLoop, engines)
+        self._encoder: Engine | None = engines["vae_encoder"]
         self._reference = encode_reference(spec, engines["vae_encoder"], portrait)
         self._turns, self._home = turns or Turns(), HomeProcess()
         self._reels: WeakValueDictionary[int, IdleReel] = WeakValueDictionary()
@@ -98,7 +101,8 @@ class Avatar:
                 the same time as there are cores for.
             viewers: sessions that are expected to render at the same time. For more than one, opening measures whether
                 their chunks go faster side by side or in turn, which takes seconds; `notes` then says what it found.
-            engine: "tensorrt-rtx", "tensorrt" or the path inside the bundle of a plan; None takes ONNX Runtime.
+            engine: what runs it: the name of a set of engines, "onnxruntime", "tensorrt-rtx", "tensorrt" or "openvino",
+                or the path of a plan, whose whole set is taken; None takes ONNX Runtime.
             fallback: go on with ONNX Runtime where the plans cannot run; `notes` then says why.
 
         Raises:
@@ -129,6 +133,29 @@ class Avatar:
         )
         avatar.notes = loaded.notes + shared.notes
         return avatar
+
+    def with_portrait(self, portrait: str | Path | bytes | NDArray[Any]) -> Avatar:
+        """The same model with another portrait, over the same engines, which both may use at the same time.
+
+        Their sessions take turns with each other. Each is closed for itself.
+
+        Args:
+            portrait: as for `open`.
+
+        Raises:
+            PortraitError: the picture cannot be read.
+            EngineError: the encoder failed.
+            NumericalError: the portrait's latents hold NaN or Inf.
+            SessionError: the avatar is closed, or this process was forked from the one that opened it.
+        """
+        self._home.require()
+        if self._encoder is None:
+            raise SessionError(_CLOSED)
+        picture = load_portrait(portrait, self.spec.image_size)
+        other = copy(self)
+        other._reference = encode_reference(self.spec, self._encoder, picture)
+        other._reels, other._opening = WeakValueDictionary(), threading.Lock()
+        return other
 
     @property
     def portrait(self) -> NDArray[np.uint8]:
@@ -192,7 +219,7 @@ class Avatar:
 
     def close(self) -> None:
         """Let go of the engines; open sessions keep them until they are closed."""
-        self._new_loop = None
+        self._new_loop = self._encoder = None
 
     def __enter__(self) -> Avatar:
         return self
@@ -205,7 +232,7 @@ class Avatar:
     def _loop(self, seed: int) -> Loop:
         self._home.require()
         if self._new_loop is None:
-            raise SessionError("The avatar is closed; open it again with Avatar.open().")
+            raise SessionError(_CLOSED)
         return self._new_loop(self.spec, self._reference, seed)
 
     def _reel(self, seed: int) -> IdleReel:

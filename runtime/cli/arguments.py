@@ -6,8 +6,8 @@ import argparse
 from collections.abc import Sequence
 from typing import Any
 
-from ..bundle.bundle import Bundle
 from ..checks.bounds import SEEDS, Whole, argument
+from ..engines.registry import BACKENDS
 from ..inputs.pcm_pipe import FORMATS
 from ..inputs.portaudio import input_devices
 from ..inputs.resampler import MAX_RATE, MIN_RATE
@@ -31,14 +31,20 @@ def parser() -> argparse.ArgumentParser:
 
 
 def add_model(made: argparse.ArgumentParser) -> None:
-    """Add what says which bundle is run by which engines; `require_model` and `open_model` go with it."""
+    """Add what says which bundle is run by which engines; `require_model` and `engine_set.open_model` go with it."""
     made.add_argument("--bundle", metavar="DIR", help="folder that rap-export wrote")
+    add_engine(made)
+    made.add_argument("--fallback", action="store_true", help="go on with ONNX Runtime where the plans cannot run")
+
+
+def add_engine(made: argparse.ArgumentParser) -> None:
+    """Add what runs a bundle; it means the same in every program, see `find_set`."""
+    names = ", ".join(BACKENDS)
     made.add_argument(
         "--engine",
         metavar="FILE|NAME",
-        help="a plan or graph, whose whole bundle is used; with --bundle also tensorrt-rtx, tensorrt or onnxruntime",
+        help=f"a plan, whose whole set is used and whose bundle need not be named; or a set's name: {names}",
     )
-    made.add_argument("--fallback", action="store_true", help="go on with ONNX Runtime where the plans cannot run")
 
 
 def add_threads(made: argparse.ArgumentParser) -> None:
@@ -55,17 +61,6 @@ def require_model(made: argparse.ArgumentParser, arguments: argparse.Namespace) 
     """Refuse to go without a bundle, as argparse does."""
     if arguments.bundle is None and arguments.engine is None:
         made.error("one of the arguments --bundle --engine is required")
-
-
-def open_model(arguments: argparse.Namespace) -> tuple[Bundle, str | None]:
-    """The bundle, and the engine that was asked for, as `load_engines` takes it.
-
-    Raises:
-        BundleError: it is missing or damaged, or the engine's file lies in none.
-    """
-    if arguments.bundle is not None:
-        return Bundle.open(arguments.bundle), arguments.engine
-    return Bundle.containing(arguments.engine)
 
 
 def check(made: argparse.ArgumentParser, arguments: argparse.Namespace) -> None:

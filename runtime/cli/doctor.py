@@ -8,10 +8,11 @@ import shutil
 import sys
 from collections.abc import Sequence
 
-from ..bundle.bundle import Bundle
 from ..doctor.bundle import bundle_section
 from ..doctor.findings import Diagnosis
 from ..doctor.machine import diagnose, find_facts
+from ..engines.engine_set import open_model
+from .arguments import add_engine
 from .exit_status import exit_status
 
 EXIT_PROBLEM = 1
@@ -38,14 +39,17 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--bundle", metavar="DIR", action="append", default=[], help="say what it needs too; may be repeated"
     )
+    add_engine(parser)
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     return parser
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    bundles = [Bundle.open(root) for root in arguments.bundle]
+    engine = arguments.engine
+    roots = arguments.bundle or ([] if engine is None else [None])
+    bundles = [open_model(root, engine) for root in roots]
     facts = find_facts()
-    diagnosis = diagnose(facts, [bundle_section(bundle, facts) for bundle in bundles])
+    diagnosis = diagnose(facts, [bundle_section(bundle, facts, chosen) for bundle, chosen in bundles])
     print(diagnosis.to_json() if arguments.json else _for_this_screen(diagnosis))
     return 0 if diagnosis.healthy else EXIT_PROBLEM
 

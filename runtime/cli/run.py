@@ -18,18 +18,18 @@ from ..avatar import Avatar
 from ..bundle.bundle import Bundle
 from ..bundle.pending_file import PendingFile
 from ..checks.needs import require
-from ..engines.engine_set import set_needs
+from ..engines.engine_set import open_model, set_needs
 from ..inputs.convert import AudioWarning
 from ..inputs.microphone import Microphone
 from ..inputs.picture.portrait import PortraitWarning
-from ..outputs.mp4_writer import Mp4Writer
 from ..outputs.play import play
 from ..outputs.protocols import Display, Sink, Speaker
 from ..outputs.render import render
+from ..outputs.sinks import FileSink, open_sink
 from ..reports.run_report import Report, RunMeter
 from ..session.overload import Overload
 from ..spec import ModelSpec
-from .arguments import check, open_model, parser
+from .arguments import check, parser
 from .exit_status import INTERRUPTED, exit_status
 from .interrupt import held_interrupt
 from .media import AnySource, media_needs, opened_display, opened_source, output_path
@@ -63,7 +63,7 @@ def _start(words: Sequence[str]) -> int:
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    bundle, engine = open_model(arguments)
+    bundle, engine = open_model(arguments.bundle, arguments.engine)
     spec = _spec(bundle, arguments)
     output = output_path(arguments)
     piped = arguments.audio == "-"
@@ -86,7 +86,7 @@ def _run(arguments: argparse.Namespace) -> int:
                 show = partial(_show, arguments=arguments, source=source, speaker=speaker, display=display)
                 report, complete = _with_avatar(bundle, engine, arguments, found, notify, show)
         else:
-            with Mp4Writer.for_source(output, spec, source, fragmented=arguments.fragmented) as writer:
+            with open_sink(output, spec, source, fragmented=arguments.fragmented) as writer:
                 write = partial(_write, arguments=arguments, source=source, writer=writer)
                 report, complete = _with_avatar(bundle, engine, arguments, found, notify, write)
         try:
@@ -146,7 +146,7 @@ def _write(
     *,
     arguments: argparse.Namespace,
     source: AnySource,
-    writer: Mp4Writer,
+    writer: FileSink,
 ) -> bool:
     """Render into the video; False if it was stopped with frames to keep."""
     complete = True

@@ -8,7 +8,8 @@ from contextlib import nullcontext
 
 from ..bundle.pending_file import PendingFile
 from ..doctor.selftest import SelfTest, run_selftest
-from .arguments import add_model, add_threads, open_model, require_model
+from ..engines.engine_set import open_model
+from .arguments import add_model, add_threads, require_model
 from .exit_status import exit_status
 from .overwriting import refuse_to_overwrite
 from .progress import Progress, say
@@ -51,7 +52,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _run(arguments: argparse.Namespace) -> SelfTest:
-    bundle, engine = open_model(arguments)
+    bundle, engine = open_model(arguments.bundle, arguments.engine)
     refuse_to_overwrite((arguments.report,), bundle)
     say(f"rap-run: loading {str(bundle.root)!r} ...")
     with (

@@ -5,7 +5,7 @@ In: a bundle and the machine's facts. Out: a section of findings; nothing is loa
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 from ..bundle.bundle import Bundle
 from ..bundle.contract import check_contract
@@ -13,8 +13,9 @@ from ..bundle.golden import read_golden
 from ..bundle.manifest import EngineInfo, Manifest
 from ..engines.cpu_memory import plan_cpu_memory
 from ..engines.eight_bits import trouble_on_cpu, trouble_on_gpu
+from ..engines.engine_set import set_needs
 from ..engines.preflight import check_engine
-from ..errors import BundleError, MemoryPlanError, PreflightError
+from ..errors import BundleError, EngineError, MemoryPlanError, PreflightError, RapEdgeError
 from ..loop.gpu.memory_budget import MemoryPlan, plan_memory
 from ..machine.available import available_memory
 from ..machine.shell import command_line
@@ -25,8 +26,14 @@ from .machine import Facts
 _RENDER = ("--audio", "speech.wav", "-o", "out.mp4")
 
 
-def bundle_section(bundle: Bundle, facts: Facts) -> Section:
-    """Findings about a bundle whose manifest has been read."""
+def bundle_section(bundle: Bundle, facts: Facts, engine: str | None = None) -> Section:
+    """Findings about a bundle whose manifest has been read, of all its engines or of those that are asked for.
+
+    Args:
+        bundle: what is asked about.
+        facts: of this machine.
+        engine: see `find_set`.
+    """
     manifest, findings = bundle.manifest, [_model(bundle.manifest)]
     try:
         check_contract(manifest)
@@ -36,16 +43,38 @@ def bundle_section(bundle: Bundle, facts: Facts) -> Section:
         return Section(f"Bundle {bundle.root}", tuple(findings))
     count, size = len(manifest.files), sum(info.bytes for info in manifest.files.values())
     findings.append(Finding("files", "ok", f"all {count} have their size and hash, {as_gib(size)}"))
-    try:
-        findings.append(_onnxruntime(bundle, facts))
-    except BundleError as error:
-        findings.append(Finding("onnxruntime", "problem", str(error)))
-    findings.append(_cpu_memory(manifest))
-    for plans in builds(manifest):
-        findings.append(_plans(bundle, plans, facts))
+    if engine is None:
+        findings += _every_set(bundle, facts)
+    else:
+        findings += _one_set(bundle, facts, engine)
     findings.append(_memory(manifest, facts))
     findings.append(_selftest(bundle))
     return Section(f"Bundle {bundle.root}", tuple(findings))
+
+
+def _every_set(bundle: Bundle, facts: Facts) -> Iterator[Finding]:
+    try:
+        yield _onnxruntime(bundle, facts)
+    except BundleError as error:
+        yield Finding("onnxruntime", "problem", str(error))
+    yield _cpu_memory(bundle.manifest)
+    for plans in builds(bundle.manifest):
+        yield _plans(bundle, plans, facts)
+
+
+def _one_set(bundle: Bundle, facts: Facts, engine: str) -> Iterator[Finding]:
+    """All that the set which somebody wants lacks here, or that it runs."""
+    lacks = []
+    try:
+        for need in set_needs(bundle, engine, facts.machine):
+            try:
+                need()
+            except RapEdgeError as error:
+                lacks.append(Finding(engine, "problem", str(error)))
+    except (BundleError, EngineError) as error:
+        lacks.append(Finding(engine, "problem", str(error)))
+    command = command_line("rap-run", "--bundle", bundle.root, "--engine", engine, *_RENDER)
+    yield from lacks or [Finding(engine, "ok", "runs here", command)]
 
 
 def builds(manifest: Manifest) -> tuple[Mapping[str, EngineInfo], ...]:

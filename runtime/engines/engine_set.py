@@ -31,6 +31,19 @@ class EngineSet:
     plans: Mapping[str, EngineInfo] = field(default_factory=dict)
 
 
+def open_model(bundle: str | None, engine: str | None) -> tuple[Bundle, str | None]:
+    """The bundle that a program is given, by its folder or by an engine's file alone, and the engine for `find_set`.
+
+    Raises:
+        BundleError: it is missing or damaged, the engine's file lies in none, or a set is named without a bundle.
+    """
+    if bundle is not None:
+        return Bundle.open(bundle), engine
+    if engine is None or engine in registry.BACKENDS:
+        raise BundleError(f"{engine!r} is the name of a set of engines, not of a bundle; pass --bundle DIR too.")
+    return Bundle.containing(engine)
+
+
 def find_set(bundle: Bundle, engine: str | None) -> EngineSet:
     """The set that is asked for.
 

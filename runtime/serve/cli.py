@@ -10,6 +10,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from ..cli.arguments import add_model, require_model
 from ..cli.exit_status import exit_status
 from ..cli.extras import needs_extra
 from .settings import Settings
@@ -28,7 +29,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
         0 stopped by SIGINT or SIGTERM; 2 something is wrong, said in one sentence on stderr; 130 either while loading.
     """
-    return exit_status("rap-serve", lambda: _run(_parser().parse_args(argv)), "Stopped.")
+    return exit_status("rap-serve", lambda: _start(argv), "Stopped.")
+
+
+def _start(argv: Sequence[str] | None) -> int:
+    parser = _parser()
+    arguments = parser.parse_args(argv)
+    require_model(parser, arguments)
+    return _run(arguments)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -38,13 +46,7 @@ def _parser() -> argparse.ArgumentParser:
         description="Serve a page on which a portrait speaks with the visitor's voice.",
         epilog="Needs the extra: pip install 'rap-edge[serve]'. Everything about it is in docs/serve.md.",
     )
-    parser.add_argument("--bundle", metavar="DIR", required=True, help="folder that rap-export wrote")
-    parser.add_argument(
-        "--engine",
-        metavar="NAME",
-        help="tensorrt-rtx, tensorrt, or a plan's path in the bundle (default: ONNX Runtime)",
-    )
-    parser.add_argument("--fallback", action="store_true", help="go on with ONNX Runtime where the plans cannot run")
+    add_model(parser)
     parser.add_argument("--host", default=defaults.host, help="address to listen on (default: this machine only)")
     parser.add_argument("--port", type=int, default=defaults.port, help=f"TCP port (default: {defaults.port})")
     parser.add_argument(

@@ -9,13 +9,15 @@ from typing import Any
 
 from aiohttp import web
 
+from ..avatar import Avatar
 from ..bundle.bundle import Bundle
 from ..bundle.contract import check_contract
+from ..inputs.picture.portrait import load_portrait
 from ..loading import load_engines
 from ..session.side_by_side import share_machine
 from .admission import MOST_PLACES, Admission, KioskFullError, places_for
 from .metrics import Metrics
-from .portraits import Portraits
+from .portraits import Portraits, sources_of
 from .settings import Settings
 from .visits.viewer import Viewer
 from .visits.visit import STOPPING, Visit
@@ -53,10 +55,12 @@ class Kiosk:
         spec = bundle.manifest.spec
         if settings.latency is not None:
             spec = spec.with_latency(settings.latency)
+        sources = sources_of(bundle, settings.portraits)
         loaded = load_engines(bundle, settings.engine, fallback=settings.fallback)
         shared = share_machine(bundle, spec, loaded, settings.max_sessions or MOST_PLACES)
-        portraits = Portraits(bundle, spec, shared)
-        portraits.load(bundle, settings.portraits)
+        picture, precision = load_portrait(sources[0][0], spec.image_size), bundle.manifest.precision
+        avatar = Avatar(spec, shared.engines, picture, precision, new_loop=shared.new_loop, turns=shared.turns)
+        portraits = Portraits(avatar, sources)
         kiosk = cls(settings, portraits, shared.seconds / spec.chunk_seconds, shared.turns.at_once)
         kiosk.notes = loaded.notes + shared.notes
         return kiosk

@@ -14,11 +14,8 @@ from numpy.typing import NDArray
 from ..avatar import Avatar
 from ..bundle.bundle import Bundle
 from ..errors import BundleError, ServeError
-from ..inputs.picture.portrait import load_portrait
 from ..inputs.picture.process import decode_picture
 from ..outputs.png import encode_png
-from ..session.side_by_side import Sharing
-from ..spec import ModelSpec
 
 MAX_UPLOAD_BYTES = 12 << 20
 MOST_UPLOADS = 16
@@ -45,39 +42,38 @@ class Portrait:
     uploaded: bool
 
 
+def sources_of(bundle: Bundle, files: tuple[Path, ...]) -> list[tuple[Path | bytes, str]]:
+    """The operator's pictures and the bundle's own, each with its name for the page.
+
+    Raises:
+        BundleError: there is no picture at all, or the bundle's is damaged.
+    """
+    own = bundle.manifest.golden.portrait
+    sources: list[tuple[Path | bytes, str]] = [(path, path.stem.replace("_", " ")[:40]) for path in files]
+    if own is not None:
+        sources.append((bundle.read(own), "Built in"))
+    if not sources:
+        raise BundleError("The bundle has no portrait of its own; pass --portrait.")
+    return sources
+
+
 class Portraits:
-    """Opens avatars over shared engines; `load` and `upload` are slow and safe to call from any thread."""
+    """Gives a model its portraits; opening one and `upload` are slow and safe to call from any thread."""
 
-    def __init__(self, bundle: Bundle, spec: ModelSpec, shared: Sharing) -> None:
-        """Take what all portraits share.
-
-        Args:
-            bundle: where the engines come from.
-            spec: the bundle's, perhaps with another latency.
-            shared: the engines, and who renders on them when.
-        """
-        self._spec, self._precision = spec, bundle.manifest.precision
-        self._shared = shared
-        self._fixed: dict[str, Portrait] = {}
-        self._uploads: OrderedDict[str, Portrait] = OrderedDict()
-        self._lock = threading.Lock()
-
-    def load(self, bundle: Bundle, files: tuple[Path, ...]) -> None:
-        """Open the operator's pictures and the bundle's own.
+    def __init__(self, avatar: Avatar, sources: list[tuple[Path | bytes, str]]) -> None:
+        """Open every picture of `sources_of`; the avatar has the first one.
 
         Raises:
             PortraitError: a picture cannot be read.
-            BundleError: there is no picture at all, or the bundle's is damaged.
         """
-        own = bundle.manifest.golden.portrait
-        sources: list[tuple[Path | bytes, str]] = [(path, path.stem.replace("_", " ")[:40]) for path in files]
-        if own is not None:
-            sources.append((bundle.read(own), "Built in"))
-        if not sources:
-            raise BundleError("The bundle has no portrait of its own; pass --portrait.")
-        for index, (source, name) in enumerate(sources):
-            picture = load_portrait(source, self._spec.image_size)
-            self._fixed[f"p{index}"] = self._open(f"p{index}", name, picture, uploaded=False)
+        self._avatar = avatar
+        self._uploads: OrderedDict[str, Portrait] = OrderedDict()
+        self._lock = threading.Lock()
+        avatars = [avatar, *(avatar.with_portrait(source) for source, _ in sources[1:])]
+        self._fixed = {
+            f"p{index}": _portrait(f"p{index}", name, opened, uploaded=False)
+            for index, (opened, (_, name)) in enumerate(zip(avatars, sources, strict=True))
+        }
 
     def upload(self, data: bytes) -> Portrait:
         """Check, decode and open a visitor's picture; the oldest upload is forgotten when there are too many.
@@ -88,8 +84,8 @@ class Portraits:
         Raises:
             PortraitError: no picture, damaged, or too much to decode.
         """
-        picture = decode_picture(data, self._spec.image_size)
-        portrait = self._open(secrets.token_urlsafe(12), "Your picture", picture, uploaded=True)
+        avatar = self._avatar.with_portrait(decode_picture(data, self._avatar.spec.image_size))
+        portrait = _portrait(secrets.token_urlsafe(12), "Your picture", avatar, uploaded=True)
         with self._lock:
             self._uploads[portrait.id] = portrait
             while len(self._uploads) > MOST_UPLOADS:
@@ -117,9 +113,7 @@ class Portraits:
         with self._lock:
             self._uploads.clear()
 
-    def _open(self, name: str, title: str, picture: NDArray[np.uint8], *, uploaded: bool) -> Portrait:
-        shared = self._shared
-        avatar = Avatar(
-            self._spec, shared.engines, picture, self._precision, new_loop=shared.new_loop, turns=shared.turns
-        )
-        return Portrait(name, title, picture, encode_png(picture), avatar, uploaded)
+
+def _portrait(name: str, title: str, avatar: Avatar, *, uploaded: bool) -> Portrait:
+    picture = avatar.portrait
+    return Portrait(name, title, picture, encode_png(picture), avatar, uploaded)

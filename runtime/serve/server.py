@@ -7,10 +7,11 @@ import contextlib
 import signal
 import ssl
 from collections.abc import AsyncIterator, Callable, Iterator
+from dataclasses import replace
 
 from aiohttp import web
 
-from ..bundle.bundle import Bundle
+from ..engines.engine_set import open_model
 from ..errors import ServeError
 from .app import build_app
 from .http.crowd import Crowd, most_connections
@@ -67,10 +68,11 @@ async def listening(kiosk: Kiosk) -> AsyncIterator[str]:
         await runner.cleanup()
 
 
-def open_kiosk(bundle_folder: str, settings: Settings) -> Kiosk:
-    """Check the settings and load everything; see `Settings.validate` and `Kiosk.open`."""
+def open_kiosk(bundle_folder: str | None, settings: Settings) -> Kiosk:
+    """Check the settings and load everything; see `Settings.validate`, `open_model` and `Kiosk.open`."""
     settings.validate()
-    return Kiosk.open(Bundle.open(bundle_folder), settings)
+    bundle, engine = open_model(bundle_folder, settings.engine)
+    return Kiosk.open(bundle, replace(settings, engine=engine))
 
 
 async def _open(listener: Listener, settings: Settings) -> int:

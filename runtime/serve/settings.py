@@ -27,7 +27,7 @@ class Settings:
         token: the secret that opens the kiosk, or None on loopback.
         portraits: pictures to choose from beside the bundle's own.
         max_sessions: None measures how many the machine holds in real time.
-        engine: what runs the bundle, see `engines.load_engines`; None takes ONNX Runtime.
+        engine: what runs the bundle, see `find_set`; None takes ONNX Runtime.
         fallback: go on with ONNX Runtime where the plans cannot run.
         latency: longest chunk in seconds; None takes the model's own.
         idle_seconds: a session without speech for this long ends.

@@ -13,15 +13,13 @@ from aiohttp import ClientSession, ClientWebSocketResponse, CookieJar, WSMsgType
 from aiortc import RTCConfiguration, RTCPeerConnection
 from yarl import URL
 
+from rap_edge.runtime.avatar import Avatar
 from rap_edge.runtime.bundle.bundle import Bundle
-from rap_edge.runtime.loading import load_engines
 from rap_edge.runtime.serve.kiosk import Kiosk
 from rap_edge.runtime.serve.log import is_farewell
-from rap_edge.runtime.serve.portraits import Portraits
+from rap_edge.runtime.serve.portraits import Portraits, sources_of
 from rap_edge.runtime.serve.server import listening
 from rap_edge.runtime.serve.settings import Settings
-from rap_edge.runtime.session.side_by_side import Sharing
-from rap_edge.runtime.session.turns import Turns
 
 
 class Client:
@@ -37,9 +35,7 @@ class Client:
 async def served(bundle: Path, **settings: Any) -> AsyncIterator[tuple[Client, Kiosk]]:
     """A client and the kiosk it talks to; two places unless the settings say otherwise."""
     opened = Bundle.open(bundle)
-    loaded = load_engines(opened, threads=1)
-    portraits = Portraits(opened, opened.manifest.spec, Sharing(loaded.engines, loaded.new_loop, Turns()))
-    portraits.load(opened, ())
+    portraits = Portraits(Avatar.open(opened, threads=1), sources_of(opened, ()))
     kiosk = Kiosk(Settings(**{"max_sessions": 2, "port": 0} | settings), portraits, rtf=0.1)
     async with listening(kiosk) as address:
         port = URL(address).port

@@ -18,6 +18,7 @@ from rap_edge.runtime.bundle.manifest import MANIFEST_NAME
 from rap_edge.runtime.cli import run as cli
 from rap_edge.runtime.loop.host_loop import ChunkLoop
 from rap_edge.runtime.machine.cuda_driver import CudaDriver
+from rap_edge.runtime.outputs.mp4_writer import Mp4Writer
 
 
 @pytest.fixture(scope="module")
@@ -452,13 +453,13 @@ def test_ctrl_c_before_the_first_frame_leaves_everything_as_it_was(
 
 
 def test_ctrl_c_during_a_write_waits_for_the_write(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    write = cli.Mp4Writer.write
+    write = Mp4Writer.write
 
-    def pressed(writer: cli.Mp4Writer, frames: np.ndarray, audio: np.ndarray) -> None:
+    def pressed(writer: Mp4Writer, frames: np.ndarray, audio: np.ndarray) -> None:
         os.kill(os.getpid(), signal.SIGINT)
         write(writer, frames, audio)
 
-    monkeypatch.setattr(cli.Mp4Writer, "write", pressed)
+    monkeypatch.setattr(Mp4Writer, "write", pressed)
     assert run(bundle, write_wav("talk.wav", speech(4.0))) == 130
     assert len(picture("talk.mp4")) == TINY.new_frames
 
