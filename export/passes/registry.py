@@ -11,6 +11,7 @@ import onnx_ir as ir
 from rap_edge.runtime.errors import ExportError
 
 from .attention_layout import attention_layout
+from .attention_norm import attention_norm
 from .channels_last_norm import channels_last_norm
 from .channels_last_shuffle import channels_last_shuffle
 from .channels_last_sum import channels_last_sum
@@ -21,7 +22,9 @@ from .merge_movement import merge_movement
 from .modulated_norm import modulated_norm
 from .pixel_rounding import pixel_rounding
 from .rotary_embedding import rotary_embedding
+from .rotary_halves import rotary_halves
 from .token_rows import token_rows
+from .value_bias import value_bias
 
 Rewrite = Callable[[ir.Model], int]
 
@@ -45,7 +48,7 @@ class GraphPass:
     pays_on: str = "cpu"
 
 
-# TensorRT has kernels and layouts of its own for what these replace.
+# TensorRT has kernels and layouts of its own for what the CPU's replace.
 _ORDER = (
     GraphPass("fold_weights", fold_weights),
     GraphPass("conv3d_to_conv2d", conv3d_to_conv2d, ("fold_weights",), "it takes a weight that is an initialiser"),
@@ -89,6 +92,15 @@ _ORDER = (
         ("merge_movement",),
         "only a rounding that has no movement before it lets the pixels be moved as bytes",
     ),
+    GraphPass("rotary_halves", rotary_halves, pays_on="gpu"),
+    GraphPass(
+        "attention_norm",
+        attention_norm,
+        ("rotary_halves",),
+        "it takes apart the norms whose gains that one reorders",
+        pays_on="gpu",
+    ),
+    GraphPass("value_bias", value_bias, pays_on="gpu"),
 )
 PASSES: Mapping[str, GraphPass] = MappingProxyType({item.name: item for item in _ORDER})
 

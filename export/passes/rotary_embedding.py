@@ -26,7 +26,7 @@ def rotary_embedding(model: ir.Model) -> int:
     """Rotations of adjacent channel pairs by constant angles as `RotaryEmbedding`, in place; returns how many."""
     count = 0
     for node in list(model.graph):
-        rotation = _match_rotation(node) if node.op_type == "Concat" else None
+        rotation = match_rotation(node) if node.op_type == "Concat" else None
         if rotation is not None:
             _rewrite_rotation(model.graph, node, rotation)
             count += 1
@@ -34,7 +34,7 @@ def rotary_embedding(model: ir.Model) -> int:
     return count
 
 
-def _match_rotation(concat: ir.Node) -> _Rotation | None:
+def match_rotation(concat: ir.Node) -> _Rotation | None:
     """`stack((even * cos - odd * sin, even * sin + odd * cos), -1)`."""
     parts = [value.producer() if value is not None else None for value in concat.inputs]
     rank = len(concat.outputs[0].shape or ())

@@ -55,7 +55,7 @@ class Rule(Protocol):
 
 @dataclass(frozen=True)
 class NormReduction:
-    """Normalisations: the square, the reduction, and all up to where the result meets the activations again.
+    """Normalisations: the square, the reduction, and all up to where the result meets activations, and a gain there.
 
     A reciprocal root meets them in fp16: in fp32 it would take a copy of every activation in fp32 along, which
     TensorRT writes to memory between its two kernels.
@@ -89,7 +89,9 @@ class NormReduction:
                 if not inside and node.op_type == "Mul" and _fits_as_reciprocal_root(statistic):
                     continue
                 yield node
-                if inside and node.outputs[0] not in derived:
+                if not inside:
+                    yield from _gain_behind(node)
+                elif node.outputs[0] not in derived:
                     derived.add(node.outputs[0])
                     pending.append(node.outputs[0])
 
@@ -240,6 +242,14 @@ def check_finite(name: str, array: np.ndarray) -> None:
     """Raise `ExportError` if the weight `name` holds NaN or Inf."""
     if not np.isfinite(array).all():
         raise ExportError(f"The weight {name!r} holds NaN or Inf; the checkpoint is damaged, download it again.")
+
+
+def _gain_behind(node: ir.Node) -> Iterable[ir.Node]:
+    """The product of a result with a constant, if nothing else reads it."""
+    readers = node.outputs[0].consumers() if len(node.outputs[0].uses()) == 1 else ()
+    for reader in readers:
+        if reader.op_type == "Mul" and any(v is not None and v.const_value is not None for v in reader.inputs):
+            yield reader
 
 
 def _fits_as_reciprocal_root(value: ir.Value) -> bool:

@@ -95,6 +95,7 @@ class Video(nn.Module):
         ("conv3d_to_conv2d", "merge_movement", Video(), (1, 3, 2, 4, 5)),
         ("channels_last_shuffle", "merge_movement", Frames(), (3, 5, 4, 6)),
         ("merge_movement", "pixel_rounding", Frames(), (3, 5, 4, 6)),
+        ("rotary_halves", "attention_norm", Attention(), (1, 6, 36)),
     ],
 )
 def test_the_other_order_leaves_more_to_do(first: str, second: str, module: nn.Module, shape: tuple[int, ...]) -> None:
