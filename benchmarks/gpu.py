@@ -36,6 +36,7 @@ from rap_edge.export.stages import Stages
 from rap_edge.models.networks import Networks
 from rap_edge.runtime.bundle.bundle import Bundle
 from rap_edge.runtime.bundle.manifest import Manifest, recorded
+from rap_edge.runtime.bundle.precision import Precision
 from rap_edge.runtime.checks.bounds import Whole, argument
 from rap_edge.runtime.errors import RapEdgeError, first_line
 from rap_edge.runtime.loading import LoadedEngines, load_engines
@@ -246,7 +247,7 @@ def checked_torch(networks: Networks, portrait: NDArray[np.uint8], device: torch
 def in_precision(manifest: Manifest, checkpoint: Path | None) -> Networks:
     """The bundle's networks in fp16, or in fp32 for a bundle in fp32."""
     networks = networks_of(manifest, checkpoint)
-    if manifest.precision != "fp32":
+    if manifest.precision != Precision.FP32:
         for network in (networks.dit, networks.vae, networks.audio_encoder):
             network.half()
     return networks
@@ -317,7 +318,7 @@ def _run(arguments: argparse.Namespace) -> int:
         ways.append(engine_way("ONNX Runtime CUDA", loaded, manifest, portrait))
     else:
         missing.append("ONNX Runtime CUDA: this onnxruntime has no CUDA provider; install rap-edge[gpu].")
-    dtype = torch.float32 if manifest.precision == "fp32" else torch.float16
+    dtype = torch.float32 if manifest.precision == Precision.FP32 else torch.float16
     limits = Limits(1e6 * operations_per_us(dtype), 1e6 * copy_bytes_per_us())
     checked = checked_torch(in_precision(manifest, arguments.checkpoint), portrait, device)
     ways, psnr, unusable = check(ways, checked, windows)

@@ -20,6 +20,7 @@ from rap_edge.export.bundle_writer import new_bundle, refuse_to_replace
 from rap_edge.export.stages import Stages
 from rap_edge.runtime.bundle.bundle import Bundle, hash_file
 from rap_edge.runtime.bundle.contract import check_contract
+from rap_edge.runtime.bundle.precision import Precision
 from rap_edge.runtime.engines.interface import Engine
 from rap_edge.runtime.engines.onnxruntime_engine import cpu_name, load_engines
 from rap_edge.runtime.errors import OutputError
@@ -47,7 +48,7 @@ class Request:
 
     Attributes:
         bundle: folder of the bundle.
-        precision: "int8" or "fp8".
+        precision: `INT8` or `FP8`.
         output: folder of the result; None takes `default_output`.
         audio: file or folder that replaces the shipped voices.
         recorded: folder of a set that was recorded before.
@@ -55,16 +56,16 @@ class Request:
     """
 
     bundle: Path
-    precision: str = "int8"
+    precision: Precision = Precision.INT8
     output: Path | None = None
     audio: Path | None = None
     recorded: Path | None = None
     checkpoint: Path | None = None
 
 
-def default_output(name: str, base: str, precision: str) -> Path:
+def default_output(name: str, base: Precision, precision: Precision) -> Path:
     """`build/<spec>-<precision>`; with the base's precision in between where that is not fp32."""
-    return Path("build") / (f"{name}-{precision}" if base == "fp32" else f"{name}-{base}-{precision}")
+    return Path("build") / (f"{name}-{precision}" if base == Precision.FP32 else f"{name}-{base}-{precision}")
 
 
 def calibrate(request: Request, settings: Settings, stages: Stages) -> Calibration:
@@ -179,7 +180,7 @@ def _judge(
     chunks = talk_chunks(spec, talk)
     calibrated = context.variants.engines(chosen, context.base)
     with context.stages.stage("gates", 2, "roll-outs") as progress:
-        expected = _kept(context, "fp32", reference, chunks)
+        expected = _kept(context, Precision.FP32, reference, chunks)
         progress.advance(1)
         frames = _kept(context, f"calibrated-{key_of(sorted(chosen))}", calibrated, chunks)
         progress.advance(1)

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from rap_edge.runtime.bundle.precision import Precision
 from rap_edge.runtime.cli.exit_status import exit_status
 from rap_edge.runtime.cli.extras import needs_extra
 from rap_edge.runtime.cli.progress import say
@@ -15,7 +16,7 @@ from rap_edge.runtime.cli.progress import say
 if TYPE_CHECKING:
     from .write.results import Calibration
 
-PRECISIONS = ("int8", "fp8")
+PRECISIONS = (Precision.INT8, Precision.FP8)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -43,7 +44,7 @@ def _parser() -> argparse.ArgumentParser:
         prog="rap-calibrate", description="Quantise what pays, and prove it on the roll-out."
     )
     parser.add_argument("--bundle", required=True, metavar="B", help="folder that rap-export wrote, in fp32 or fp16")
-    parser.add_argument("--precision", choices=PRECISIONS, default="int8", help="of the layers (default int8)")
+    parser.add_argument("--precision", choices=PRECISIONS, default=Precision.INT8, help="of the layers (default int8)")
     parser.add_argument("--audio", metavar="FILE|DIR", help="speech to calibrate with (default: the shipped voices)")
     parser.add_argument("--set", metavar="DIR", help="a set of states that was recorded before from this bundle")
     parser.add_argument(
@@ -72,7 +73,7 @@ def _run(arguments: argparse.Namespace) -> Calibration:
     say(f"rap-calibrate: loading {arguments.bundle!r} ...")
     request = Request(
         Path(arguments.bundle),
-        arguments.precision,
+        Precision(arguments.precision),
         None if arguments.output is None else Path(arguments.output),
         None if arguments.audio is None else Path(arguments.audio),
         None if arguments.set is None else Path(arguments.set),

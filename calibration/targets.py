@@ -8,6 +8,7 @@ import numpy as np
 import onnx_ir as ir
 import onnxruntime as ort
 
+from rap_edge.runtime.bundle.precision import Precision
 from rap_edge.runtime.engines.eight_bits import LARGEST_SAFE_WEIGHT
 from rap_edge.runtime.errors import CalibrationError
 
@@ -33,37 +34,44 @@ class Target:
     name: str
     dtype: str
     activation_dtype: str
-    base: str
+    base: Precision
     activation_limit: float
     weight_limit: float
     quantize_outputs: bool
     measured: bool
 
 
-CPU = Target("cpu", "int8", "uint8", "fp32", INT8_LIMIT, INT8_LIMIT, quantize_outputs=True, measured=True)
+CPU = Target("cpu", "int8", "uint8", Precision.FP32, INT8_LIMIT, INT8_LIMIT, quantize_outputs=True, measured=True)
 CPU_16BIT_SUMS = Target(
-    "cpu-avx2", "int8", "uint8", "fp32", INT8_LIMIT, LARGEST_SAFE_WEIGHT, quantize_outputs=True, measured=True
+    "cpu-avx2", "int8", "uint8", Precision.FP32, INT8_LIMIT, LARGEST_SAFE_WEIGHT, quantize_outputs=True, measured=True
 )
 # TensorRT takes symmetric int8 (zero point 0) for activations and weights, and needs no Q/DQ behind a layer.
 TENSORRT_INT8 = Target(
-    "tensorrt", "int8", "int8", "fp16", INT8_LIMIT, INT8_LIMIT, quantize_outputs=False, measured=False
+    "tensorrt", "int8", "int8", Precision.FP16, INT8_LIMIT, INT8_LIMIT, quantize_outputs=False, measured=False
 )
 TENSORRT_FP8 = Target(
-    "tensorrt-fp8", "float8e4m3", "float8e4m3", "fp16", FP8_LIMIT, FP8_LIMIT, quantize_outputs=False, measured=False
+    name="tensorrt-fp8",
+    dtype="float8e4m3",
+    activation_dtype="float8e4m3",
+    base=Precision.FP16,
+    activation_limit=FP8_LIMIT,
+    weight_limit=FP8_LIMIT,
+    quantize_outputs=False,
+    measured=False,
 )
 
 
-def choose_target(precision: str, base: str) -> Target:
+def choose_target(precision: Precision, base: Precision) -> Target:
     """The target of an 8-bit bundle that is made from one in `base`: CPUs for fp32, TensorRT for fp16.
 
     Raises:
         CalibrationError: there is no such combination.
     """
-    if base == "fp16" and precision in ("int8", "fp8"):
-        return TENSORRT_INT8 if precision == "int8" else TENSORRT_FP8
-    if base == "fp32" and precision == "int8":
+    if base == Precision.FP16 and precision in (Precision.INT8, Precision.FP8):
+        return TENSORRT_INT8 if precision == Precision.INT8 else TENSORRT_FP8
+    if base == Precision.FP32 and precision == Precision.INT8:
         return CPU_16BIT_SUMS if sums_saturate() else CPU
-    if base == "fp32" and precision == "fp8":
+    if base == Precision.FP32 and precision == Precision.FP8:
         raise CalibrationError("fp8 runs on GPUs only; pass a bundle that was exported with --precision fp16.")
     raise CalibrationError(f"A bundle in {base} cannot be calibrated to {precision}; pass one in fp32 or fp16.")
 

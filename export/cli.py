@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from rap_edge.models.presets import PRESETS, load_spec
 from rap_edge.runtime.bundle.bundle import Bundle
+from rap_edge.runtime.bundle.precision import Precision
 from rap_edge.runtime.cli.exit_status import exit_status
 from rap_edge.runtime.cli.extras import needs_extra
 from rap_edge.runtime.cli.progress import say
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from .plans.choice import EngineChoice
     from .plans.make_plans import PlansReport
 
-PRECISIONS = ("fp32", "fp16")
+PRECISIONS = (Precision.FP32, Precision.FP16)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -95,7 +96,7 @@ def _explain(words: Sequence[str]) -> int:
 def _run(arguments: argparse.Namespace) -> ExportReport | PlansReport:
     if arguments.bundle is not None:
         return _add_engines(arguments)
-    precision = arguments.precision or "fp32"
+    precision = Precision(arguments.precision or Precision.FP32)
     from .bundle_writer import refuse_to_replace
     from .network_source import choose_source
 
@@ -135,7 +136,7 @@ def _add_engines(arguments: argparse.Namespace) -> PlansReport:
     return add_plans(bundle.root, choice, Stages())
 
 
-def _choose_engines(arguments: argparse.Namespace, precision: str) -> EngineChoice | None:
+def _choose_engines(arguments: argparse.Namespace, precision: Precision) -> EngineChoice | None:
     if arguments.engine is None:
         for option in ("target", "profile"):
             if getattr(arguments, option) is not None:

@@ -7,12 +7,9 @@ Runtime loads the graphs, so the peak is the larger of the two, not their sum.
 from __future__ import annotations
 
 import gc
-import platform
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
-from datetime import UTC, datetime
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -27,9 +24,11 @@ from torch import nn
 from rap_edge.models.networks import Networks
 from rap_edge.runtime.bundle.contract import chunk_sizes, contract
 from rap_edge.runtime.bundle.manifest import GoldenInfo, GraphInfo, Island, Manifest
+from rap_edge.runtime.bundle.precision import Precision
 from rap_edge.runtime.engines.interface import Engine
 from rap_edge.runtime.engines.onnxruntime_engine import OnnxRuntimeEngine
 from rap_edge.runtime.errors import ExportError, NumericalError
+from rap_edge.runtime.reports.run_report import peak_rss_mb
 from rap_edge.runtime.spec import ModelSpec
 
 from .bundle_writer import EXTERNAL_DATA_LIMIT, BundleWriter, new_bundle, require_space
@@ -57,6 +56,7 @@ from .plans.make_plans import PlansReport, build_plans, with_plans
 from .precision.activations import Peaks
 from .precision.rules import FP16_MAX, RULES, ActivationRange, check_finite
 from .precision.to_fp16 import to_fp16
+from .provenance import installed_versions, now
 from .stages import Stages
 
 ROLLOUT_CHUNKS = 8
@@ -68,7 +68,7 @@ class ExportSettings:
     """Choices of an export that are not the model's.
 
     Attributes:
-        precision: "fp32" or "fp16".
+        precision: `FP32` or `FP16`.
         chunks: chunks of the roll-out.
         passes: names of graph passes to apply; None takes the precision's default.
         gate: what the graphs must reach; None takes the precision's default.
@@ -80,7 +80,7 @@ class ExportSettings:
             there is no golden clip: for benchmarks, where the weights are random and the comparison takes minutes.
     """
 
-    precision: str = "fp32"
+    precision: Precision = Precision.FP32
     chunks: int = ROLLOUT_CHUNKS
     passes: tuple[str, ...] | None = None
     gate: Gate | None = None
@@ -93,7 +93,7 @@ class ExportSettings:
     @property
     def half(self) -> bool:
         """Whether the graphs compute in fp16."""
-        return self.precision == "fp16"
+        return self.precision == Precision.FP16
 
 
 @dataclass(frozen=True)
@@ -187,7 +187,7 @@ def export_bundle(
     _round_weights(held.networks, half=settings.half)
     held.sources = graph_sources(held.networks)
     copies = 2 if settings.engines is not None else 1
-    require_space(folder, copies * sum(s.parameters for s in held.sources.values()) * (2 if settings.half else 4))
+    require_space(folder, copies * sum(s.parameters for s in held.sources.values()) * settings.precision.width)
     with new_bundle(folder) as writer:
         limits = (settings.chunks, settings.budget_seconds)
         reference = inputs and run_reference(held.networks, inputs, limits, stages, watch=settings.half)
@@ -203,7 +203,9 @@ def export_bundle(
                 precision=settings.precision,
                 graphs={name: item.info for name, item in written.items()},
                 files=writer.hashes(),
-                provenance=source.provenance() | _versions() | {"passes": [item.name for item in _passes(settings)]},
+                provenance=source.provenance()
+                | {"versions": installed_versions(), "opset": OPSET, "exported": now()}
+                | {"passes": [item.name for item in _passes(settings)]},
                 islands=tuple(island for item in written.values() for island in item.islands),
                 parity=parity,
                 golden=golden,
@@ -218,7 +220,7 @@ def export_bundle(
         spec=spec.name,
         precision=settings.precision,
         seconds=time.monotonic() - started,
-        peak_memory_bytes=_peak_memory(),
+        peak_memory_bytes=round((peak_rss_mb() or 0.0) * 2**20),
         chunk_flops=chunk_flops(spec, {name: item.info.flops for name, item in written.items()}),
         graphs={name: item.report for name, item in written.items()},
         rollout=parity.get("rollout"),
@@ -268,7 +270,7 @@ def write_graph(
         for value in model.graph.initializers.values()
         if value.const_value is not None and value.dtype == ir.DataType.FLOAT
     )
-    inputs, outputs = contract(spec, "float16" if settings.half else "float32")[source.name]
+    inputs, outputs = contract(spec, settings.precision.state_dtype)[source.name]
     islands: tuple[Island, ...] = ()
     if settings.half:
         seen = () if peaks is None else (ActivationRange(peaks.inputs, peaks.outputs),)
@@ -355,28 +357,4 @@ def _round_weights(networks: Networks, *, half: bool) -> None:
 
 
 def _passes(settings: ExportSettings) -> tuple[GraphPass, ...]:
-    return choose_passes(settings.passes, "gpu" if settings.half else "cpu")
-
-
-def _versions() -> dict[str, Any]:
-    found = {}
-    for package in ("rap-edge", "torch", "onnx", "onnx-ir", "onnxscript", "onnxruntime", "numpy"):
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            found[package] = "unknown"
-    return {
-        "versions": found | {"python": platform.python_version()},
-        "opset": OPSET,
-        "exported": datetime.now(UTC).isoformat(timespec="seconds"),
-    }
-
-
-def _peak_memory() -> int:
-    """Largest resident size of this process so far in bytes, 0 where the system does not say."""
-    try:
-        import resource
-    except ImportError:
-        return 0
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if platform.system() == "Darwin" else 1024 * peak
+    return choose_passes(settings.passes, settings.precision.pays_on)

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from .bundle.bundle import Bundle
 from .bundle.contract import check_contract
+from .bundle.precision import Precision
 from .engines.interface import Engine
 from .errors import BundleError, SessionError, refuse_full_memory
 from .inputs.picture.portrait import load_portrait
@@ -46,7 +47,7 @@ class Avatar:
         spec: ModelSpec,
         engines: Mapping[str, Engine],
         portrait: NDArray[np.uint8],
-        precision: str,
+        precision: Precision,
         *,
         new_loop: LoopMaker | None = None,
         turns: Turns | None = None,

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from rap_edge.runtime.bundle.bundle import Bundle
+from rap_edge.runtime.bundle.precision import Precision
 from rap_edge.runtime.engines.interface import Engine
 from rap_edge.runtime.errors import CheckpointError
 
@@ -21,7 +22,7 @@ def fp32_engines(
     Raises:
         CheckpointError: the checkpoint that was given cannot be read or is of another model.
     """
-    if bundle.manifest.precision == "fp32":
+    if bundle.manifest.precision == Precision.FP32:
         return base, "the bundle in fp32"
     # torch takes seconds to import and fp32 bundles do without.
     from rap_edge.export.capture.torch_engine import torch_engines

@@ -10,6 +10,7 @@ from onnx_ir.passes.common import ShapeInferencePass
 
 from rap_edge.export.precision.to_fp16 import to_fp16
 from rap_edge.runtime.bundle.contract import contract
+from rap_edge.runtime.bundle.precision import Precision
 from rap_edge.runtime.engines.interface import Engine
 from rap_edge.runtime.engines.onnxruntime_engine import OnnxRuntimeEngine
 from rap_edge.runtime.errors import RapEdgeError
@@ -23,13 +24,13 @@ def half_frames(context: Context, chunks: int) -> Bytes | None:
     """The first chunks of the gates' clip in fp16, or None where the graphs have no fp16 form."""
     spec = context.spec
     chunks = min(chunks, talk_chunks(spec, context.material.long))
-    if context.bundle.manifest.precision == "fp16":
+    if context.bundle.manifest.precision == Precision.FP16:
         return talk_frames(spec, context.base, context.material.long, chunks)
     folder = context.work / "half"
     folder.mkdir(parents=True, exist_ok=True)
     engines: dict[str, Engine] = {}
     try:
-        for name, (inputs, outputs) in contract(spec, "float16").items():
+        for name, (inputs, outputs) in contract(spec, Precision.FP16.state_dtype).items():
             if name == "vae_encoder":
                 # It encodes the portrait once, before any frame; every precision shown starts from the same latents.
                 engines[name] = context.base[name]

@@ -12,6 +12,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Plot
 
+from rap_edge.runtime.bundle.precision import Precision
 from rap_edge.runtime.outputs.png import encode_png
 
 from ..judge.quality import Bytes, psnr
@@ -40,9 +41,7 @@ def render_report(result: Calibration, plans: Mapping[str, GraphPlan], pictures:
     title = f"{result.spec}: {result.base} to {result.precision}"
     parts = [
         _head(result, title),
-        _section(
-            "Gates", _gates(result), "60 s of speech, state fed back, against fp32." if False else _gate_note(result)
-        ),
+        _section("Gates", _gates(result), _gate_note(result)),
         _section("Quality against time", _pareto(result), _pareto_note(result)),
         _section(
             "Frames",
@@ -208,7 +207,7 @@ def _uri(picture: Bytes) -> str:
     return "data:image/png;base64," + base64.b64encode(encode_png(np.ascontiguousarray(picture))).decode()
 
 
-def _counts(ledger: Sequence[LedgerEntry], precision: str) -> tuple[int, int]:
+def _counts(ledger: Sequence[LedgerEntry], precision: Precision) -> tuple[int, int]:
     return sum(entry.decision == precision for entry in ledger), len(ledger)
 
 
@@ -220,7 +219,7 @@ def _ledger_note(result: Calibration) -> str:
     )
 
 
-def _ledger(ledger: Sequence[LedgerEntry], precision: str) -> str:
+def _ledger(ledger: Sequence[LedgerEntry], precision: Precision) -> str:
     blocks = []
     for graph in dict.fromkeys(entry.graph for entry in ledger):
         entries = [entry for entry in ledger if entry.graph == graph]

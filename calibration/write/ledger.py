@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from rap_edge.runtime.bundle.precision import Precision
+
 from ..choose.timing import Gain
 from ..judge.quality import decibels
 from ..observe.layers import Layer
@@ -64,13 +66,13 @@ class Evidence:
 
 
 def make_ledger(
-    plans: Mapping[str, GraphPlan], evidence: Evidence, target: Target, precision: str
+    plans: Mapping[str, GraphPlan], evidence: Evidence, target: Target, precision: Precision
 ) -> list[LedgerEntry]:
     """An entry for every layer of every graph, in order."""
     return [_entry(plan, layer, evidence, target, precision) for plan in plans.values() for layer in plan.layers]
 
 
-def _entry(plan: GraphPlan, layer: Layer, evidence: Evidence, target: Target, precision: str) -> LedgerEntry:
+def _entry(plan: GraphPlan, layer: Layer, evidence: Evidence, target: Target, precision: Precision) -> LedgerEntry:
     gain, damage = evidence.gains.get(layer.key), evidence.damages.get(layer.key)
     chosen = layer.key in evidence.chosen
     return LedgerEntry(

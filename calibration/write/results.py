@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from rap_edge.runtime.bundle.precision import Precision
+
 from ..choose.search import Found
 from ..judge.gates import Figure
 from ..judge.quality import Bytes
@@ -21,7 +23,7 @@ class Calibration:
     Attributes:
         output: folder of the calibrated bundle.
         spec: the model's name.
-        precision: "int8" or "fp8".
+        precision: `INT8` or `FP8`.
         base: precision of the bundle that it was made from.
         target: of the 8 bits.
         against: what the gates compare with.
@@ -39,8 +41,8 @@ class Calibration:
 
     output: str
     spec: str
-    precision: str
-    base: str
+    precision: Precision
+    base: Precision
     target: Target
     against: str
     recorded: CalibrationSet

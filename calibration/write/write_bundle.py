@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import replace
-from datetime import UTC, datetime
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import numpy as np
@@ -14,6 +12,7 @@ import numpy as np
 from rap_edge.export.bundle_writer import BundleWriter
 from rap_edge.export.check_inputs import RealInputs, golden_inputs, to_int16
 from rap_edge.export.parity.compare import compare, roll_out
+from rap_edge.export.provenance import installed_versions, now
 from rap_edge.runtime.bundle.bundle import Bundle
 from rap_edge.runtime.bundle.golden import read_frames
 from rap_edge.runtime.bundle.manifest import GoldenInfo, GraphInfo, Manifest
@@ -74,7 +73,7 @@ def write_bundle(context: Context, result: Calibration, reference: Bytes, writer
             precision=result.precision,
             graphs=graphs,
             files=writer.hashes(),
-            provenance=dict(manifest.provenance) | {"calibrated": _versions(manifest)},
+            provenance=dict(manifest.provenance) | {"calibrated": _origin(manifest)},
             islands=manifest.islands,
             parity=parity,
             golden=golden,
@@ -174,15 +173,9 @@ def _ranges(context: Context) -> dict[str, Any]:
     }
 
 
-def _versions(manifest: Manifest) -> dict[str, Any]:
-    found = {}
-    for package in ("rap-edge", "onnx-ir", "onnxruntime", "numpy"):
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            found[package] = "unknown"
+def _origin(manifest: Manifest) -> dict[str, Any]:
     return {
-        "versions": found,
-        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "versions": installed_versions(),
+        "date": now(),
         "from": {name: manifest.files[graph.file].sha256 for name, graph in manifest.graphs.items()},
     }

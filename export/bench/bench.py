@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from rap_edge.runtime.avatar import Avatar
 from rap_edge.runtime.bundle.bundle import Bundle
 from rap_edge.runtime.bundle.manifest import Manifest
+from rap_edge.runtime.bundle.precision import Precision
 from rap_edge.runtime.cli.table import columns
 from rap_edge.runtime.engines import registry
 from rap_edge.runtime.engines.interface import Engine
@@ -50,7 +51,7 @@ class Figures:
     """
 
     engine: str
-    precision: str
+    precision: Precision
     chunk_ms: float
     rtf: float
     stages_ms: Mapping[str, float]
@@ -64,7 +65,7 @@ class Comparison:
     """Figures of every backend on one bundle and machine."""
 
     spec: str
-    precision: str
+    precision: Precision
     device: str
     chunk_seconds: float
     chunk_gflop: float

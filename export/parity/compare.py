@@ -14,6 +14,7 @@ from types import MappingProxyType
 import numpy as np
 from numpy.typing import NDArray
 
+from rap_edge.runtime.bundle.precision import Precision
 from rap_edge.runtime.engines.interface import Array, Engine, Execution
 from rap_edge.runtime.errors import ExportError
 from rap_edge.runtime.loop.host_loop import ChunkLoop
@@ -43,8 +44,11 @@ class Gate:
     rollout_psnr: float
 
 
-GATES: Mapping[str, Gate] = MappingProxyType(
-    {"fp32": Gate(80.0, 55.0, 40.0), "fp16": Gate(45.0, 40.0, 30.0)},
+GATES: Mapping[Precision, Gate] = MappingProxyType(
+    {
+        Precision.FP32: Gate(80.0, 55.0, Precision.FP32.frame_psnr),
+        Precision.FP16: Gate(45.0, 40.0, Precision.FP16.frame_psnr),
+    },
 )
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import time
 from dataclasses import dataclass
 
@@ -10,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rap_edge.models.networks import Networks
+from rap_edge.runtime.bundle.golden import pack_frames
 from rap_edge.runtime.bundle.manifest import GoldenInfo
 from rap_edge.runtime.errors import ExportError
 from rap_edge.runtime.outputs.png import encode_png
@@ -125,8 +125,6 @@ def write_golden(
     chunks = golden_chunks(spec, reference.chunks)
     frames = np.concatenate(reference.frames[:chunks])
     indices = np.unique(np.linspace(0, len(frames) - 1, GOLDEN_FRAMES).round().astype(np.int64))
-    packed = io.BytesIO()
-    np.savez_compressed(packed, frames=frames[indices], indices=indices)
     portrait = writer.add("golden/portrait.png", encode_png(inputs.portrait))
     write_wave(
         writer.root / "golden" / "speech.wav", np.resize(inputs.speech, chunks * spec.chunk_samples), spec.sample_rate
@@ -134,7 +132,7 @@ def write_golden(
     return GoldenInfo(
         portrait=portrait,
         audio="golden/speech.wav",
-        frames=writer.add("golden/frames.npz", packed.getvalue()),
+        frames=writer.add("golden/frames.npz", pack_frames(frames[indices], indices)),
         seed=ROLLOUT_SEED,
         psnr=psnr,
     )

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 
+from rap_edge.runtime.bundle.precision import Precision
 from rap_edge.runtime.engines.preflight import version_numbers
 from rap_edge.runtime.errors import ExportError
 from rap_edge.runtime.machine.cuda_driver import CudaDriver, query_driver
@@ -56,7 +57,7 @@ def choose_engines(
     backend: str,
     target: str | None,
     profile: str | None,
-    precision: str,
+    precision: Precision,
     *,
     load: Callable[[TensorRtModule], ModuleType | None] = load_module,
     driver: Callable[[], CudaDriver] = query_driver,
@@ -75,7 +76,7 @@ def choose_engines(
         ExportError: the backend is not installed, is too old or cannot build, a target or profile is unknown, or a GPU
             is missing.
     """
-    if precision == "fp32":
+    if precision == Precision.FP32:
         raise ExportError(
             "TensorRT fuses attention in float16 only and would run a float32 bundle unfused; pass --precision fp16, "
             "or use the bundle with ONNX Runtime."
@@ -106,10 +107,10 @@ def choose_engines(
     return EngineChoice(TENSORRT, (), capabilities_of(name, present), name, str(cache))
 
 
-def _targets(text: str | None, precision: str) -> tuple[str, ...]:
+def _targets(text: str | None, precision: Precision) -> tuple[str, ...]:
     """Compute capabilities in the order given, each once."""
     if text is None:
-        return FP8_TARGETS if precision == "fp8" else DEFAULT_TARGETS
+        return FP8_TARGETS if precision == Precision.FP8 else DEFAULT_TARGETS
     if text.strip() == CURRENT:
         return (CURRENT,)
     known = {item.replace(".", ""): item for item in RTX_CAPABILITIES}

@@ -12,6 +12,7 @@ from pathlib import Path
 from rap_edge.runtime.bundle.bundle import Bundle, hash_file
 from rap_edge.runtime.bundle.contract import FREE_FRAMES, check_contract
 from rap_edge.runtime.bundle.manifest import EngineInfo, FileInfo, Manifest, graph_hash
+from rap_edge.runtime.bundle.precision import Precision
 from rap_edge.runtime.engines.preflight import platform_name
 from rap_edge.runtime.errors import ExportError
 from rap_edge.runtime.machine.tensorrt_modules import TENSORRT, VERSION_COMPATIBLE
@@ -175,7 +176,7 @@ def read_claims(root: Path, manifest: Manifest) -> dict[str, Claim]:
         islands = [island.node for island in manifest.islands if island.graph == name]
         claims[name] = read_claim(name, root / graph.file, "float16", islands)
     kinds = {kind for claim in claims.values() for kind in claim.quantised.values()}
-    wanted = {"int8": "int8", "fp8": "float8_e4m3fn"}.get(manifest.precision)
+    wanted = {Precision.INT8: "int8", Precision.FP8: "float8_e4m3fn"}.get(manifest.precision)
     if wanted is not None and wanted not in kinds:
         raise ExportError(
             f"The bundle says {manifest.precision} and none of its graphs has a layer in it; run rap-calibrate again."

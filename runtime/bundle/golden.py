@@ -1,7 +1,7 @@
 """The golden clip of a bundle: portrait, speech, and frames that PyTorch rendered from them.
 
 In: a bundle that may come from a stranger. Out: frames whose number, size and dtype have been checked before they were
-unpacked; nothing is unpickled.
+unpacked; nothing is unpickled. Frames are packed and unpacked here alone.
 """
 
 from __future__ import annotations
@@ -92,6 +92,18 @@ def read_frames(content: bytes, spec: ModelSpec) -> tuple[NDArray[np.uint8], NDA
     if not rising or indices[-1] > MAX_INDEX:
         raise BundleError(f"The golden frames are not numbered in rising order; {_CURE}.")
     return frames, indices
+
+
+def pack_frames(frames: NDArray[np.uint8], indices: NDArray[np.int64]) -> bytes:
+    """The npz file that `read_frames` reads.
+
+    Args:
+        frames: uint8 [N, H, W, 3], at most `MAX_FRAMES`.
+        indices: int64 [N], their numbers in the video, rising.
+    """
+    packed = io.BytesIO()
+    np.savez_compressed(packed, frames=frames, indices=indices)
+    return packed.getvalue()
 
 
 def _array(archive: zipfile.ZipFile, name: str, dtype: np.dtype[Any], item: tuple[int, ...]) -> NDArray[Any]:

@@ -12,12 +12,12 @@ from ..checks.bounds import SEEDS, Count, Elements, InsidePath, Json, OneOf, Rea
 from ..checks.fields import FieldError, R, record_from
 from ..errors import BundleError
 from ..spec import ModelSpec
+from .precision import Precision
 
 SCHEMA_VERSION = 2
 MANIFEST_NAME = "manifest.json"
 PLAN_SUFFIX = ".plan"
 GRAPH_NAMES = ("audio_encoder", "conditioner", "dit", "vae_encoder", "vae_decoder")
-PRECISIONS = ("fp32", "fp16", "int8", "fp8")
 DTYPES = ("float32", "float16", "uint8", "int8", "int32", "int64")
 MAX_MANIFEST_BYTES = 16 << 20
 _Name = Annotated[str, Text(256)]
@@ -136,7 +136,7 @@ class Manifest:
 
     Attributes:
         spec: the model.
-        precision: one of `PRECISIONS`.
+        precision: what the graphs compute in.
         graphs: the five graphs of the contract by name.
         files: every file of the bundle but the manifest, by path inside the bundle.
         engines: built engines by graph name; several where they were built for different places.
@@ -148,7 +148,7 @@ class Manifest:
     """
 
     spec: ModelSpec
-    precision: Annotated[str, OneOf(PRECISIONS)]
+    precision: Precision
     graphs: Annotated[Mapping[_Name, GraphInfo], Count(64)]
     files: Annotated[Mapping[_InBundle, FileInfo], Count(65536)]
     engines: Annotated[Mapping[_Name, Annotated[tuple[EngineInfo, ...], Count(256)]], Count(64)] = field(

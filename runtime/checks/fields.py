@@ -1,8 +1,8 @@
 """Records from outside: dataclasses whose annotations say what every field may be, read and checked here alone.
 
-In: plain JSON types. Out: the dataclass, or a `FieldError` that names the field. A field is `bool`, a `Literal`,
-another such dataclass, or `Annotated` with one of `bounds`; `tuple[X, ...]` and `Mapping[K, X]` hold any of these,
-`X | None` may be null. A field with a default may be left out; keys that are no field are ignored.
+In: plain JSON types. Out: the dataclass, or a `FieldError` that names the field. A field is `bool`, a `Literal`, a
+`StrEnum`, another such dataclass, or `Annotated` with one of `bounds`; `tuple[X, ...]` and `Mapping[K, X]` hold any of
+these, `X | None` may be null. A field with a default may be left out; keys that are no field are ignored.
 """
 
 from __future__ import annotations
@@ -12,9 +12,10 @@ import dataclasses
 import functools
 import types
 from collections.abc import Mapping
+from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
-from .bounds import shown
+from .bounds import OneOf, shown
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -88,6 +89,10 @@ def _value(hint: Any, value: object, where: str) -> Any:
         if value not in arguments:
             raise FieldError(f"{where} must be one of {', '.join(map(str, arguments))}, not {shown(value)}")
         return value
+    if isinstance(hint, type) and issubclass(hint, StrEnum):
+        if fault := OneOf(tuple(hint)).fault(value):
+            raise FieldError(f"{where} {fault}")
+        return hint(str(value))
     if origin is tuple:
         if not isinstance(value, list | tuple):
             raise FieldError(f"{where} must be a list, not {shown(value)}")

@@ -11,6 +11,7 @@ from ..bundle.bundle import Bundle
 from ..bundle.contract import check_contract
 from ..bundle.golden import read_golden
 from ..bundle.manifest import EngineInfo, Manifest
+from ..bundle.precision import Precision
 from ..engines.cpu_memory import plan_cpu_memory
 from ..engines.eight_bits import trouble_on_cpu, trouble_on_gpu
 from ..engines.engine_set import set_needs
@@ -97,7 +98,7 @@ def _onnxruntime(bundle: Bundle, facts: Facts) -> Finding:
     gpu = "CUDAExecutionProvider" in facts.providers and bool(facts.machine.driver.devices)
     gpu = gpu and not trouble_on_gpu(bundle.manifest)
     text = "runs on the GPU" if gpu else "runs on the processor"
-    if precision == "fp16" and not gpu:
+    if precision == Precision.FP16 and not gpu:
         text += "; half precision is for GPUs, and fp32 is as fast or faster here"
     elif not gpu and (trouble := trouble_on_cpu(bundle.manifest, facts.features)):
         text += f"; {trouble}"

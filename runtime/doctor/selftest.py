@@ -9,9 +9,8 @@ import dataclasses
 import json
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
-from types import MappingProxyType
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,9 +24,6 @@ from ..inputs.convert import to_mono
 from ..inputs.sound_container import BUNDLE_CONTAINERS
 from ..reports.run_report import Report, RunMeter
 
-# Least PSNR in dB of any compared frame, by precision. fp32 and fp16 are the exporter's gates of a roll-out whose state
-# is fed back; 8 bits may cost more, yet a stale, black or shifted frame lies far below.
-GATES: Mapping[str, float] = MappingProxyType({"fp32": 40.0, "fp16": 30.0, "int8": 25.0, "fp8": 25.0})
 MAX_SECONDS = 60.0
 _SMALLEST_ERROR = 1e-10
 
@@ -120,7 +116,7 @@ def run_selftest(
             warnings=avatar.notes,
         )
     worst = min(psnr(frame, expected) for frame, expected in zip(frames, golden.frames, strict=True))
-    gate = GATES[bundle.manifest.precision]
+    gate = bundle.manifest.precision.frame_psnr
     return SelfTest(
         model=spec.name,
         passed=worst >= gate,

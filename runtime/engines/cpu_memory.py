@@ -68,11 +68,10 @@ def plan_cpu_memory(manifest: Manifest) -> CpuMemoryPlan:
     check_contract(manifest)
     spec, graphs = manifest.spec, manifest.graphs
     paths = {path for graph in graphs.values() for path in (graph.file, *graph.data)}
-    width = 4 if manifest.precision == "fp32" else 2
     return CpuMemoryPlan(
         name=f"{spec.name!r} in {manifest.precision}",
         weights=sum(manifest.files[path].bytes for path in paths),
-        pixels=width * (spec.chunk_frames + spec.decoded_frames) * _frame_bytes(spec),
+        pixels=manifest.precision.width * (spec.chunk_frames + spec.decoded_frames) * _frame_bytes(spec),
         session=_session_bytes(spec, graphs),
     )
 

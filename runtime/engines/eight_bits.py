@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Annotated
 
 from ..bundle.manifest import Manifest, recorded
+from ..bundle.precision import Precision
 from ..checks.bounds import Real, Text
 from ..machine.cpu import FAST_INT8
 
@@ -44,9 +45,9 @@ def trouble_on_cpu(manifest: Manifest, features: Collection[str] | None) -> str:
     Raises:
         BundleError: the manifest's calibration says impossible things.
     """
-    if manifest.precision == "fp8":
+    if manifest.precision == Precision.FP8:
         return "fp8 is for GPUs, and fp32 is faster here"
-    if manifest.precision != "int8":
+    if manifest.precision != Precision.INT8:
         return ""
     target = recorded(_Calibration, manifest.calibration, "calibration").target
     if not target.for_cpus:
@@ -62,7 +63,7 @@ def trouble_on_cpu(manifest: Manifest, features: Collection[str] | None) -> str:
 
 def trouble_on_gpu(manifest: Manifest) -> str:
     """Why ONNX Runtime shall not run an int8 bundle on a GPU; "" if it may; raises as `trouble_on_cpu`."""
-    if manifest.precision != "int8":
+    if manifest.precision != Precision.INT8:
         return ""
     if not recorded(_Calibration, manifest.calibration, "calibration").target.for_cpus:
         return ""

@@ -14,6 +14,7 @@ from torch import nn
 from rap_edge.export.bundle_writer import new_bundle, refuse_to_replace, require_space
 from rap_edge.runtime.bundle.bundle import Bundle
 from rap_edge.runtime.bundle.manifest import GRAPH_NAMES, GraphInfo, Manifest
+from rap_edge.runtime.bundle.precision import Precision
 from rap_edge.runtime.errors import BundleError, OutputError
 
 
@@ -21,7 +22,7 @@ def linear() -> ir.Model:
     return exported(nn.Linear(32, 32), torch.randn(1, 32))
 
 
-def manifest(writer, content: bytes, precision: str = "fp32") -> Manifest:
+def manifest(writer, content: bytes, precision: Precision = Precision.FP32) -> Manifest:
     graphs = {name: GraphInfo(writer.add(f"{name}.onnx", content), (), ()) for name in GRAPH_NAMES}
     return Manifest(TINY, precision, graphs, writer.hashes())
 

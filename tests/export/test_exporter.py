@@ -24,6 +24,7 @@ from rap_edge.runtime.avatar import Avatar
 from rap_edge.runtime.bundle.bundle import Bundle
 from rap_edge.runtime.bundle.contract import check_contract
 from rap_edge.runtime.bundle.manifest import GoldenInfo
+from rap_edge.runtime.bundle.precision import Precision
 from rap_edge.runtime.engines.onnxruntime_engine import load_engines
 from rap_edge.runtime.errors import ExportError
 
@@ -40,7 +41,7 @@ def single(tmp_path_factory) -> tuple[Bundle, ExportReport]:
 def half(tmp_path_factory) -> tuple[Bundle, ExportReport]:
     """fp16, LTX's VAE, clean carry."""
     folder = tmp_path_factory.mktemp("half") / "bundle"
-    report = export(small_networks(SMALL_CLEAN, LTX), folder, precision="fp16", chunks=3)
+    report = export(small_networks(SMALL_CLEAN, LTX), folder, precision=Precision.FP16, chunks=3)
     return Bundle.open(folder), report
 
 
@@ -162,7 +163,7 @@ def test_the_gate_names_the_output_that_is_not_finite(single) -> None:
         {"frames": np.zeros(engine.graph.outputs[0].shape, np.uint8), "magnitude": np.ones(1, np.float32)},
     )
     with pytest.raises(ExportError, match=r"'vae_decoder'.*'magnitude'.*NaN"):
-        check_graph("vae_decoder", engine, [case], dataclasses.replace(GATES["fp32"], frame_psnr=0.0))
+        check_graph("vae_decoder", engine, [case], dataclasses.replace(GATES[Precision.FP32], frame_psnr=0.0))
 
 
 def test_weights_that_are_not_finite_are_refused_by_name(tmp_path) -> None:
@@ -209,7 +210,7 @@ def test_activations_beyond_half_precision_are_kept_in_fp32(tmp_path) -> None:
     networks = small_networks(SMALL, NANO)
     with torch.no_grad():
         networks.vae.decoder.inlet.weight *= 60000.0
-    export(networks, tmp_path / "bundle", precision="fp16", chunks=2)
+    export(networks, tmp_path / "bundle", precision=Precision.FP16, chunks=2)
     bundle = Bundle.open(tmp_path / "bundle")
     assert bundle.manifest.parity["largest_activations"]["vae_decoder"]["magnitude"] > 65504
     islands = {island.node for island in bundle.manifest.islands if island.rule == "activation-range"}
@@ -227,7 +228,7 @@ def test_audio_states_beyond_half_precision_are_named(tmp_path) -> None:
     with torch.no_grad():
         networks.dit.blocks[0].cross_attn.v.bias += 1e5
     with pytest.raises(ExportError, match="'audio_value_00' in fp16"):
-        export(networks, tmp_path / "bundle", precision="fp16", chunks=2)
+        export(networks, tmp_path / "bundle", precision=Precision.FP16, chunks=2)
 
 
 def test_half_bundles_state_their_largest_activations(half) -> None:
@@ -237,7 +238,7 @@ def test_half_bundles_state_their_largest_activations(half) -> None:
 
 
 def test_without_the_comparison_the_manifest_says_so_and_the_bundle_runs_with_a_portrait_of_ones_own(tmp_path) -> None:
-    report = export(small_networks(SMALL, NANO), tmp_path / "bundle", precision="fp16", compared=False)
+    report = export(small_networks(SMALL, NANO), tmp_path / "bundle", precision=Precision.FP16, compared=False)
     bundle = Bundle.open(tmp_path / "bundle")
     bundle.verify()
     assert (bundle.manifest.parity, bundle.manifest.golden) == ({"compared": False}, GoldenInfo())

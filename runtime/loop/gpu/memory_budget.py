@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 from ...bundle.contract import audio_state_names, check_contract
 from ...bundle.manifest import EngineInfo, Manifest
+from ...bundle.precision import Precision
 from ...errors import MemoryPlanError
 from ...machine.system_memory import MIB, as_gib
 from ...spec import ModelSpec
@@ -74,7 +75,7 @@ class MemoryPlan:
     """
 
     name: str
-    precision: str
+    precision: Precision
     weights: int
     activations: int
     context: int
@@ -113,7 +114,7 @@ class MemoryPlan:
         fit = self.sessions(available)
         if fit:
             cure = f"open at most {fit} {_plural(fit, 'session')} on this GPU"
-        elif self.precision == "fp32":
+        elif self.precision == Precision.FP32:
             cure = "export with --precision fp16, which takes about half, or run on the CPU"
         else:
             cure = "free the GPU's memory, choose one with more, or run on the CPU"
@@ -139,7 +140,7 @@ def plan_memory(manifest: Manifest, plans: Mapping[str, EngineInfo] | None = Non
         weights = sum(files[plan.file].bytes for plan in plans.values())
     else:
         weights = sum(files[path].bytes for graph in manifest.graphs.values() for path in (graph.file, *graph.data))
-    spec, width = manifest.spec, 4 if manifest.precision == "fp32" else 2
+    spec, width = manifest.spec, manifest.precision.width
     told = [plan.activation_bytes for plan in (plans or {}).values()]
     known = bool(told) and all(told)
     return MemoryPlan(

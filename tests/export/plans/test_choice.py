@@ -9,6 +9,7 @@ from rap_edge.export.plans.choice import EngineChoice, choose_engines
 from rap_edge.export.plans.profiles import PROFILES, configure_profile
 from rap_edge.export.plans.progress import PhaseTree
 from rap_edge.export.plans.truth.inspector import parse_inspection
+from rap_edge.runtime.bundle.precision import Precision
 from rap_edge.runtime.errors import ExportError
 from rap_edge.runtime.machine import tensorrt_modules as tensorrt_module
 from rap_edge.runtime.machine.cuda_driver import CudaDevice, CudaDriver
@@ -18,7 +19,12 @@ BARE = CudaDriver(None, (), "no CUDA driver is installed")
 
 
 def choose(
-    backend: str = "tensorrt-rtx", target=None, profile=None, precision: str = "fp16", driver=BARE, version="11.4.0.106"
+    backend: str = "tensorrt-rtx",
+    target=None,
+    profile=None,
+    precision: Precision = Precision.FP16,
+    driver=BARE,
+    version="11.4.0.106",
 ) -> EngineChoice:
     module = SimpleNamespace(Builder=object, Runtime=object, __version__=version)
     return choose_engines(backend, target, profile, precision, load=lambda item: module, driver=lambda: driver)
@@ -26,7 +32,7 @@ def choose(
 
 def test_every_rtx_generation_from_ampere_on_is_the_default() -> None:
     assert choose().targets == choose().capabilities == ("8.6", "8.9", "12.0", "12.1")
-    assert choose(precision="fp8").targets == ("8.9", "12.0", "12.1")
+    assert choose(precision=Precision.FP8).targets == ("8.9", "12.0", "12.1")
 
 
 @pytest.mark.parametrize("text", ["75,86", "7.5, 8.6", "sm75 SM86", "75,86,75"])
@@ -49,7 +55,7 @@ def test_current_asks_the_gpu_that_is_there() -> None:
 
 def test_fp32_is_refused_before_anything_slow(tmp_path) -> None:
     with pytest.raises(ExportError, match="--precision fp16"):
-        choose(precision="fp32")
+        choose(precision=Precision.FP32)
 
 
 def test_a_builder_that_is_not_installed_is_a_sentence_with_the_command() -> None:

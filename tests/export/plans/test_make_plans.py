@@ -28,6 +28,7 @@ from rap_edge.export.plans.make_plans import encoder_frames
 from rap_edge.models.presets import FLASHHEAD_LITE, NANO
 from rap_edge.runtime.bundle.bundle import Bundle, hash_file
 from rap_edge.runtime.bundle.manifest import GRAPH_NAMES, MANIFEST_NAME, graph_hash
+from rap_edge.runtime.bundle.precision import Precision
 from rap_edge.runtime.errors import ExportError
 from rap_edge.runtime.machine.cuda_driver import query_driver
 
@@ -246,6 +247,6 @@ def test_a_quantised_bundle_that_computes_in_fp32_is_for_the_cpu(own) -> None:
     manifest = Bundle.open(own).manifest
     wide = dataclasses.replace(manifest.graphs["conditioner"].outputs[0], dtype="float32")
     graph = dataclasses.replace(manifest.graphs["conditioner"], outputs=(wide,))
-    changed = dataclasses.replace(manifest, precision="int8", graphs={**manifest.graphs, "conditioner": graph})
+    changed = dataclasses.replace(manifest, precision=Precision.INT8, graphs={**manifest.graphs, "conditioner": graph})
     with pytest.raises(ExportError, match="This int8 bundle computes in float32, for CPUs"):
         plans.read_claims(own, changed)

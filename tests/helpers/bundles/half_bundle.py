@@ -16,19 +16,20 @@ from rap_edge.export.exporter import ExportSettings, write_graph
 from rap_edge.models.networks import Networks
 from rap_edge.runtime.bundle.bundle import Bundle
 from rap_edge.runtime.bundle.manifest import GoldenInfo, Manifest
+from rap_edge.runtime.bundle.precision import Precision
 
 
 def write_half_bundle(networks: Networks, folder: Path) -> Path:
     """Five fp16 graphs with their manifest."""
     with new_bundle(folder) as writer:
-        settings = ExportSettings(precision="fp16")
+        settings = ExportSettings(precision=Precision.FP16)
         written = {
             name: write_graph(source, networks.spec, settings, writer)
             for name, source in graph_sources(networks).items()
         }
         manifest = Manifest(
             spec=networks.spec,
-            precision="fp16",
+            precision=Precision.FP16,
             graphs={name: item.info for name, item in written.items()},
             files=writer.hashes(),
             islands=tuple(island for item in written.values() for island in item.islands),
@@ -54,7 +55,9 @@ def quantise_crudely(folder: Path, target: Path) -> Path:
             model = onnx.load(folder / graph.file)
             _quantise(model, {node for of, node in islands if of == name})
             writer.add(graph.file, model.SerializeToString())
-        writer.commit(dataclasses.replace(manifest, precision="int8", files=writer.hashes(), golden=GoldenInfo()))
+        writer.commit(
+            dataclasses.replace(manifest, precision=Precision.INT8, files=writer.hashes(), golden=GoldenInfo())
+        )
     return target
 
 

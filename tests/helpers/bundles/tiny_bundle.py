@@ -15,6 +15,7 @@ from onnx import TensorProto, helper, numpy_helper
 from rap_edge.runtime.bundle.bundle import hash_file
 from rap_edge.runtime.bundle.contract import audio_state_names, contract
 from rap_edge.runtime.bundle.manifest import MANIFEST_NAME, GoldenInfo, GraphInfo, Manifest
+from rap_edge.runtime.bundle.precision import Precision
 from rap_edge.runtime.outputs.png import encode_png
 from rap_edge.runtime.spec import ModelSpec
 
@@ -124,6 +125,6 @@ def write_tiny_bundle(root: Path, spec: ModelSpec = TINY) -> Path:
     face[:, spec.image_size // 2 :] = 90
     write_png(root / "portrait.png", face)
     files = {path.name: hash_file(path) for path in sorted(root.iterdir())}
-    manifest = Manifest(spec, "fp32", graphs, files, golden=GoldenInfo("portrait.png"))
+    manifest = Manifest(spec, Precision.FP32, graphs, files, golden=GoldenInfo("portrait.png"))
     (root / MANIFEST_NAME).write_text(manifest.to_json())
     return root

@@ -14,9 +14,10 @@ from helpers.fuzz_targets.target import Target
 from rap_edge.calibration.record.recording import FORMAT, SET_NAME, open_set
 from rap_edge.runtime.bundle.contract import contract
 from rap_edge.runtime.bundle.manifest import FileInfo, GraphInfo, Manifest
+from rap_edge.runtime.bundle.precision import Precision
 
 _GRAPHS = {name: GraphInfo(f"{name}.onnx", *ends) for name, ends in contract(TINY, "float32").items()}
-_MANIFEST = Manifest(TINY, "fp32", _GRAPHS, {graph.file: FileInfo(1, "0" * 64) for graph in _GRAPHS.values()})
+_MANIFEST = Manifest(TINY, Precision.FP32, _GRAPHS, {graph.file: FileInfo(1, "0" * 64) for graph in _GRAPHS.values()})
 _INDEX = {
     "format": FORMAT,
     "spec": json.loads(TINY.to_json()),

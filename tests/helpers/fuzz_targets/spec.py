@@ -15,6 +15,7 @@ from rap_edge.models.presets import PRESETS
 from rap_edge.runtime.avatar import Avatar
 from rap_edge.runtime.bundle.contract import contract
 from rap_edge.runtime.bundle.manifest import FileInfo, GraphInfo, Manifest
+from rap_edge.runtime.bundle.precision import Precision
 from rap_edge.runtime.checks.bounds import Real, Whole
 from rap_edge.runtime.engines.cpu_memory import plan_cpu_memory
 from rap_edge.runtime.loop.gpu.memory_budget import plan_memory
@@ -34,7 +35,7 @@ def _read(text: str) -> None:
     assert spec.with_latency(spec.chunk_seconds).new_latents <= spec.new_latents
     graphs = {name: GraphInfo(f"{name}.onnx", *ends) for name, ends in contract(spec, "float32").items()}
     files = {graph.file: FileInfo(1, "0" * 64) for graph in graphs.values()}
-    manifest = Manifest(spec, "fp32", graphs, files)
+    manifest = Manifest(spec, Precision.FP32, graphs, files)
     assert 0 < plan_memory(manifest).total(1) < 1 << 63
     plan = plan_cpu_memory(manifest)
     assert 0 < plan.total() < 1 << 63

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from rap_edge.runtime.bundle.bundle import Bundle, hash_file
 from rap_edge.runtime.bundle.contract import check_contract, contract
 from rap_edge.runtime.bundle.manifest import MANIFEST_NAME, EngineInfo, GraphInfo, Manifest, check_path
+from rap_edge.runtime.bundle.precision import Precision
 from rap_edge.runtime.errors import BundleError, RapEdgeError
 
 
@@ -27,7 +28,7 @@ def manifest(root: Path) -> Manifest:
         graphs[name] = GraphInfo(f"{name}.onnx", *signature)
     files = {graph.file: hash_file(root / graph.file) for graph in graphs.values()}
     plan = EngineInfo("dit.onnx", "tensorrt-rtx", "1.7", "linux-x86_64", ("8.9",), "p", "0" * 64, {"fused": 2})
-    return Manifest(spec=TINY, precision="fp32", graphs=graphs, files=files, engines={"dit": (plan,)})
+    return Manifest(spec=TINY, precision=Precision.FP32, graphs=graphs, files=files, engines={"dit": (plan,)})
 
 
 @pytest.fixture

@@ -14,6 +14,7 @@ from rap_edge.runtime import Avatar
 from rap_edge.runtime.bundle.bundle import Bundle
 from rap_edge.runtime.bundle.contract import contract
 from rap_edge.runtime.bundle.manifest import MANIFEST_NAME, FileInfo, GraphInfo, Manifest
+from rap_edge.runtime.bundle.precision import Precision
 from rap_edge.runtime.cli.exit_status import exit_status
 from rap_edge.runtime.engines.cpu_memory import plan_cpu_memory
 from rap_edge.runtime.errors import MemoryPlanError
@@ -24,9 +25,8 @@ from rap_edge.runtime.machine.system_memory import GIB, MIB
 from rap_edge.runtime.spec import ModelSpec
 
 
-def manifest(spec: ModelSpec, precision: str = "fp32", graph_bytes: int = 10 * MIB) -> Manifest:
-    state = "float32" if precision == "fp32" else "float16"
-    graphs = {name: GraphInfo(f"{name}.onnx", *ends) for name, ends in contract(spec, state).items()}
+def manifest(spec: ModelSpec, precision: Precision = Precision.FP32, graph_bytes: int = 10 * MIB) -> Manifest:
+    graphs = {name: GraphInfo(f"{name}.onnx", *ends) for name, ends in contract(spec, precision.state_dtype).items()}
     return Manifest(spec, precision, graphs, {graph.file: FileInfo(graph_bytes, "0" * 64) for graph in graphs.values()})
 
 

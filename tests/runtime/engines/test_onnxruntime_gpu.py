@@ -16,6 +16,7 @@ from helpers.gpu.fake_gpu import FakeCudaDriver
 
 from rap_edge.runtime.bundle.bundle import Bundle
 from rap_edge.runtime.bundle.manifest import GraphInfo
+from rap_edge.runtime.bundle.precision import Precision
 from rap_edge.runtime.engines import onnxruntime_engine
 from rap_edge.runtime.engines.onnxruntime_engine import (
     CPU_ONLY,
@@ -169,13 +170,13 @@ def test_a_convolution_without_its_library_is_found_out_before_the_first_portrai
 
 def test_int8_for_cpus_stays_on_the_cpu(folder, gpu) -> None:
     calibration = {"target": {"activation_dtype": "uint8", "weight_limit": 64.0}}
-    (note,) = loaded(folder, precision="int8", calibration=calibration).notes
+    (note,) = loaded(folder, precision=Precision.INT8, calibration=calibration).notes
     assert "int8 was calibrated for CPUs; use an fp16 bundle on the GPU" in note
     assert gpu.calls == []
 
 
 def test_an_8_bit_bundle_for_other_processors_is_told_wherever_it_ends_up(folder, gpu) -> None:
-    *_, note = loaded(folder, precision="int8", calibration={"target": {"activation_dtype": "int8"}}).notes
+    *_, note = loaded(folder, precision=Precision.INT8, calibration={"target": {"activation_dtype": "int8"}}).notes
     assert "int8 was calibrated for GPUs" in note
 
 

@@ -24,6 +24,7 @@ from helpers.places import ROOT
 
 from rap_edge.runtime.bundle.bundle import Bundle
 from rap_edge.runtime.bundle.manifest import GraphInfo, Manifest
+from rap_edge.runtime.bundle.precision import Precision
 from rap_edge.runtime.engines.onnxruntime_engine import load_engines
 from rap_edge.runtime.engines.tensorrt_engine import TensorRtEngine
 from rap_edge.runtime.errors import EngineError, NumericalError, SpecError
@@ -214,7 +215,7 @@ def test_a_spec_for_which_there_is_no_kernel_is_an_error(field, value) -> None:
 def test_a_session_takes_the_memory_that_was_planned(tmp_path, kernels, spec) -> None:
     gpu = Gpu(tmp_path, kernels, spec)
     graphs = {name: engine.graph for name, engine in gpu.cpu.items()}
-    planned = session_memory(Manifest(spec, "fp32", graphs, {}))
+    planned = session_memory(Manifest(spec, Precision.FP32, graphs, {}))
     before = gpu.driver.allocated
     gpu.loop()
     assert gpu.driver.allocated - before == planned.total

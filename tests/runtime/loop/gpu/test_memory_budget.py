@@ -10,6 +10,7 @@ from rap_edge.models.presets import FLASHHEAD_LITE, NANO, RAP_1_3B
 from rap_edge.runtime.bundle.bundle import Bundle
 from rap_edge.runtime.bundle.contract import contract
 from rap_edge.runtime.bundle.manifest import EngineInfo, FileInfo, GraphInfo, Manifest
+from rap_edge.runtime.bundle.precision import Precision
 from rap_edge.runtime.errors import BundleError, MemoryPlanError
 from rap_edge.runtime.loop.gpu.memory_budget import MemoryPlan, SessionMemory, plan_memory, session_memory
 from rap_edge.runtime.machine.system_memory import GIB, MIB, as_gib
@@ -19,9 +20,8 @@ SPECS = [NANO, FLASHHEAD_LITE, RAP_1_3B]
 BYTES = st.integers(0, 1 << 36)
 
 
-def manifest(spec: ModelSpec, precision: str = "fp16", graph_bytes: int = 10 * MIB) -> Manifest:
-    state = "float32" if precision == "fp32" else "float16"
-    graphs = {name: GraphInfo(f"{name}.onnx", *ends) for name, ends in contract(spec, state).items()}
+def manifest(spec: ModelSpec, precision: Precision = Precision.FP16, graph_bytes: int = 10 * MIB) -> Manifest:
+    graphs = {name: GraphInfo(f"{name}.onnx", *ends) for name, ends in contract(spec, precision.state_dtype).items()}
     files = {graph.file: FileInfo(graph_bytes, "0" * 64) for graph in graphs.values()}
     return Manifest(spec, precision, graphs, files)
 
@@ -54,7 +54,7 @@ def test_activations_of_plans_are_what_their_builder_told() -> None:
 
 def test_half_precision_halves_the_activations() -> None:
     for spec in SPECS:
-        full, half = plan_memory(manifest(spec, "fp32")), plan_memory(manifest(spec, "fp16"))
+        full, half = plan_memory(manifest(spec, Precision.FP32)), plan_memory(manifest(spec, Precision.FP16))
         assert full.activations == 2 * half.activations
 
 
