@@ -17,7 +17,9 @@ test: $(VENV)/.test
 lint: $(VENV)/.test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy runtime
+	mkdir -p build/typed/rap_edge
+	ln -sfn $(foreach package,runtime models export calibration,$(CURDIR)/$(package)) build/typed/rap_edge/
+	$(BIN)/mypy
 
 bench: $(VENV)/.export
 	$(PIP) --editable '.[export,bench]'

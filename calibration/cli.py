@@ -16,7 +16,7 @@ from rap_edge.runtime.cli.progress import say
 if TYPE_CHECKING:
     from .write.results import Calibration
 
-PRECISIONS = (Precision.INT8, Precision.FP8)
+PRECISIONS = (str(Precision.INT8), str(Precision.FP8))
 
 
 def main(argv: Sequence[str] | None = None) -> int:

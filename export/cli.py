@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from .plans.choice import EngineChoice
     from .plans.make_plans import PlansReport
 
-PRECISIONS = (Precision.FP32, Precision.FP16)
+PRECISIONS = (str(Precision.FP32), str(Precision.FP16))
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -56,9 +56,11 @@ def hybrid_attention(
     z, keys, values = (tensor.unflatten(1, (frames, -1)).flatten(0, 1) for tensor in (query, key, value))
     window = attention(z, keys, values, num_heads).unflatten(0, (-1, frames)).flatten(1, 2)
     if alpha >= 1.0:
-        return window
+        result: Tensor = window
+        return result
     full = attention(query, full_key, full_value, num_heads)
-    return alpha * window + (1.0 - alpha) * full
+    result = alpha * window + (1.0 - alpha) * full
+    return result
 
 
 class HybridAttention(nn.Module):
@@ -131,7 +133,8 @@ class SelfAttention(nn.Module):
         """[B, N, dim] -> [B, N, dim]."""
         query = apply_rotary(self.norm_q(self.q(x)), *rotary, self.num_heads)
         key = apply_rotary(self.norm_k(self.k(x)), *rotary, self.num_heads)
-        return self.o(attention(query, key, self.v(x), self.num_heads))
+        result: Tensor = self.o(attention(query, key, self.v(x), self.num_heads))
+        return result
 
 
 class AudioAttention(nn.Module):
@@ -184,4 +187,5 @@ class AudioAttention(nn.Module):
         """[B, N, dim] and this layer's `audio_state` -> [B, N, dim]."""
         # One branch alone stands in for the other, whose weight is then 0 or whose weights are shared.
         key, value, full_key, full_value = *state[:2], *state[-2:]
-        return self.o(self.attend(self.norm_q(self.q(x)), key, value, full_key, full_value, frames))
+        result: Tensor = self.o(self.attend(self.norm_q(self.q(x)), key, value, full_key, full_value, frames))
+        return result

@@ -152,7 +152,8 @@ class FeatureProjection(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """[B, frames, channels] -> [B, frames, hidden]."""
-        return self.projection(self.layer_norm(x))
+        result: Tensor = self.projection(self.layer_norm(x))
+        return result
 
 
 class PositionalConv(nn.Module):
@@ -189,7 +190,8 @@ class EncoderAttention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """[B, frames, hidden] -> the same shape."""
-        return self.out_proj(attention(self.q_proj(x), self.k_proj(x), self.v_proj(x), self.num_heads))
+        result: Tensor = self.out_proj(attention(self.q_proj(x), self.k_proj(x), self.v_proj(x), self.num_heads))
+        return result
 
 
 class FeedForward(nn.Module):
@@ -202,7 +204,8 @@ class FeedForward(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """[B, frames, hidden] -> the same shape."""
-        return self.output_dense(F.gelu(self.intermediate_dense(x)))
+        result: Tensor = self.output_dense(F.gelu(self.intermediate_dense(x)))
+        return result
 
 
 class EncoderLayer(nn.Module):
@@ -220,9 +223,11 @@ class EncoderLayer(nn.Module):
         """[B, frames, hidden] -> the same shape."""
         if self.normalise_first:
             x = x + self.attention(self.layer_norm(x))
-            return x + self.feed_forward(self.final_layer_norm(x))
+            result: Tensor = x + self.feed_forward(self.final_layer_norm(x))
+            return result
         x = self.layer_norm(x + self.attention(x))
-        return self.final_layer_norm(x + self.feed_forward(x))
+        result = self.final_layer_norm(x + self.feed_forward(x))
+        return result
 
 
 class Encoder(nn.Module):
@@ -320,7 +325,8 @@ class AudioEncoder(nn.Module):
         variance = (centred * centred).mean(dim=1, keepdim=True)
         normalised = (centred / torch.sqrt(variance + self.config.norm_eps)).to(waveforms.dtype)
         features = resample_features(self.feature_extractor(normalised), frames)
-        return self.encoder(self.feature_projection(features))
+        result: Tensor = self.encoder(self.feature_projection(features))
+        return result
 
     def forward(self, waveform: Tensor) -> Tensor:
         """[1, samples] -> [frames, layers, hidden]; see `encode`."""

@@ -131,7 +131,8 @@ class AudioProjection(nn.Module):
             hidden = torch.cat((hidden, self.proj1_vf(torch.cat(slots, dim=2).flatten(2))), dim=1)
         hidden = F.relu(self.proj2(F.relu(hidden)))
         tokens = self.proj3(hidden).unflatten(-1, (self.tokens, -1)).flatten(1, 2)
-        return self.norm(tokens)
+        result: Tensor = self.norm(tokens)
+        return result
 
 
 class Block(nn.Module):
@@ -159,7 +160,8 @@ class Block(nn.Module):
         shift1, scale1, gate1, shift2, scale2, gate2 = chunks
         x = x + gate1 * self.self_attn(self.norm1(x) * (1 + scale1) + shift1, rotary)
         x = x + self.cross_attn(self.norm3(x), state, frames)
-        return x + gate2 * self.ffn(self.norm2(x) * (1 + scale2) + shift2)
+        result: Tensor = x + gate2 * self.ffn(self.norm2(x) * (1 + scale2) + shift2)
+        return result
 
 
 class Head(nn.Module):
@@ -174,7 +176,8 @@ class Head(nn.Module):
     def forward(self, x: Tensor, time: Tensor) -> Tensor:
         """Tokens [B, N, dim] and timestep embedding [B, dim] -> [B, N, out_dim]."""
         shift, scale = (self.modulation + time.unsqueeze(1)).chunk(2, dim=1)
-        return self.head(self.norm(x) * (1 + scale) + shift)
+        result: Tensor = self.head(self.norm(x) * (1 + scale) + shift)
+        return result
 
 
 def timestep_sinusoid(timestep: Tensor, width: int) -> Tensor:
@@ -266,7 +269,8 @@ class DiT(nn.Module):
             count = len(layer.state_names())
             x = block(x, modulation, tuple(audio_state[used : used + count]), rotary, grid[0])
             used += count
-        return self.head(x, time).transpose(1, 2).unflatten(2, grid)
+        result: Tensor = self.head(x, time).transpose(1, 2).unflatten(2, grid)
+        return result
 
     def forward(self, latents: Tensor, timestep: Tensor, audio_features: Tensor, reference: Tensor) -> Tensor:
         """Conditioner and denoiser in one call; arguments as in `denoise` and `Conditioner.forward`."""

@@ -55,7 +55,8 @@ class NanoVAEConfig:
     @property
     def spatial_compression(self) -> int:
         """Pixels per latent cell along height and width."""
-        return self.patch * 2 ** len(self.encoder_widths)
+        total: int = self.patch * 2 ** len(self.encoder_widths)
+        return total
 
     def validate(self) -> NanoVAEConfig:
         """Return self if the network can be built.
@@ -104,7 +105,8 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """[B, C, H, W] -> [B, C, H, W]."""
-        return x + self.conv2(F.silu(self.conv1(F.silu(self.norm(x)))))
+        result: Tensor = x + self.conv2(F.silu(self.conv1(F.silu(self.norm(x)))))
+        return result
 
 
 class Encoder(nn.Module):
@@ -132,11 +134,13 @@ class Encoder(nn.Module):
         """[B * k * temporal_compression, 3, H, W] in -1..1 -> [B * k, 2 * C, h, w]: means, then log-variances."""
         features = self.frame(F.pixel_unshuffle(groups, self.patch))
         _, channels, height, width = features.shape
-        return self.group(features.reshape(-1, self.compression * channels, height, width))
+        result: Tensor = self.group(features.reshape(-1, self.compression * channels, height, width))
+        return result
 
     def still(self, frames: Tensor) -> Tensor:
         """As `forward` on groups that are one frame each, repeated: [B, 3, H, W] -> [B, 2 * C, h, w]."""
-        return self.group(self.frame(F.pixel_unshuffle(frames, self.patch)).repeat(1, self.compression, 1, 1))
+        result: Tensor = self.group(self.frame(F.pixel_unshuffle(frames, self.patch)).repeat(1, self.compression, 1, 1))
+        return result
 
 
 class Decoder(nn.Module):
@@ -216,7 +220,8 @@ class NanoVAE(nn.Module):
         batch = frames.shape[0]
         moments = self.encoder(frames.transpose(1, 2).flatten(0, 1))
         latents = (moments[:, : self.config.latent_channels] - self.latents_mean) / self.latents_std
-        return latents.unflatten(0, (batch, -1)).transpose(1, 2)
+        result: Tensor = latents.unflatten(0, (batch, -1)).transpose(1, 2)
+        return result
 
     def decode(self, latents: Tensor, last: int | None = None) -> Tensor:
         """Normalised latents [B, C, k, h, w] -> the last frames [B, 3, last, H, W], or all, in about -1..1.
@@ -225,4 +230,5 @@ class NanoVAE(nn.Module):
         """
         batch = latents.shape[0]
         raw = latents.transpose(1, 2).flatten(0, 1) * self.latents_std + self.latents_mean
-        return self.decoder(raw, batch, last).unflatten(0, (batch, -1)).transpose(1, 2)
+        result: Tensor = self.decoder(raw, batch, last).unflatten(0, (batch, -1)).transpose(1, 2)
+        return result

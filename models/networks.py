@@ -35,6 +35,12 @@ class Networks:
     vae: Vae
     audio_encoder: AudioEncoder
 
+    @property
+    def modules(self) -> tuple[nn.Module, ...]:
+        """All three, as PyTorch sees them."""
+        assert isinstance(self.vae, nn.Module)  # `Vae` says what else it has
+        return self.dit, self.vae, self.audio_encoder
+
 
 @dataclass(frozen=True)
 class NetworkConfigs:

@@ -80,7 +80,8 @@ class LtxVaeConfig:
     @property
     def temporal_compression(self) -> int:
         """Frames per latent after the first."""
-        return 2 ** sum(self.spatio_temporal_scaling)
+        total: int = 2 ** sum(self.spatio_temporal_scaling)
+        return total
 
     @classmethod
     def from_diffusers(cls, data: Mapping[str, Any], source: str) -> LtxVaeConfig:
@@ -161,7 +162,8 @@ class CausalConv3d(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """[B, C, T, H, W] -> [B, C', T', H', W']."""
-        return self.conv(self.pad_time(x))
+        result: Tensor = self.conv(self.pad_time(x))
+        return result
 
 
 class PixelNorm(nn.Module):
@@ -199,7 +201,8 @@ class ResidualBlock(nn.Module):
         """[B, C, T, H, W] -> [B, C', T, H, W]."""
         hidden = self.conv1(F.silu(self.norm1(x)))
         hidden = self.conv2(F.silu(self.norm2(hidden)))
-        return self.conv_shortcut(self.norm3(x)) + hidden
+        result: Tensor = self.conv_shortcut(self.norm3(x)) + hidden
+        return result
 
 
 class Upsampler(nn.Module):
@@ -213,7 +216,8 @@ class Upsampler(nn.Module):
         """[B, C, T, H, W] -> [B, C, 2T - 1, 2H, 2W]."""
         folded = self.conv(x).unflatten(1, (-1, 2, 2, 2))
         unfolded = folded.permute(0, 1, 5, 2, 6, 3, 7, 4).flatten(6, 7).flatten(4, 5).flatten(2, 3)
-        return unfolded[:, :, 1:]
+        result: Tensor = unfolded[:, :, 1:]
+        return result
 
 
 class MiddleBlock(nn.Module):
@@ -249,7 +253,8 @@ class DownBlock(nn.Module):
         """[B, C, T, H, W] -> [B, C', T', H', W']."""
         for layer in (*self.resnets, *self.downsamplers):
             x = layer(x)
-        return self.conv_out(x)
+        result: Tensor = self.conv_out(x)
+        return result
 
 
 class UpBlock(nn.Module):
@@ -305,7 +310,8 @@ class Encoder(nn.Module):
         for block in self.down_blocks:
             x = block(x)
         x = F.silu(self.norm_out(self.mid_block(x)))
-        return self.conv_out(x)[:, : self.latent_channels]
+        result: Tensor = self.conv_out(x)[:, : self.latent_channels]
+        return result
 
 
 class Decoder(nn.Module):
@@ -339,7 +345,8 @@ class Decoder(nn.Module):
             x = block(x)
         x = self.conv_out(F.silu(self.norm_out(x)))
         patches = x.unflatten(1, (-1, self.patch_size, self.patch_size))
-        return patches.permute(0, 1, 4, 5, 3, 6, 2).flatten(5, 6).flatten(3, 4)
+        result: Tensor = patches.permute(0, 1, 4, 5, 3, 6, 2).flatten(5, 6).flatten(3, 4)
+        return result
 
 
 class LtxVae(nn.Module):
@@ -380,7 +387,8 @@ class LtxVae(nn.Module):
             [B, C, k, h, w].
         """
         mean, deviation = self._statistics()
-        return (self.encoder(frames) - mean) * (self.config.scaling_factor / deviation)
+        result: Tensor = (self.encoder(frames) - mean) * (self.config.scaling_factor / deviation)
+        return result
 
     def decode(self, latents: Tensor, last: int | None = None) -> Tensor:
         """The last frames [B, 3, last, H, W], about -1..1 and not clamped, of normalised latents [B, C, k, h, w]."""

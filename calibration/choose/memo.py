@@ -48,7 +48,7 @@ class _MemoExecution:
     def run(self) -> None:
         digest = hashlib.sha256()
         for tensor in self._engine.graph.inputs:
-            digest.update(self.buffers[tensor.name])
+            digest.update(self.buffers[tensor.name].data)
         key = digest.digest()
         known = self._engine.recall(key)
         if known is None:

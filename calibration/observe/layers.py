@@ -78,7 +78,7 @@ def _layer(graph: str, node: ir.Node) -> Layer | None:
     if node.op_type == "Conv":
         # Input channels of a grouped convolution cannot be scaled one by one through the weight's axis 1.
         axis, input_axis = 0, 1
-    elif len(shape) != 2 or node.attributes.get_int("transA", 0):
+    elif len(shape) != 2 or node.attributes.get_int("transA", 0) != 0:
         return None
     else:
         transposed = node.op_type == "Gemm" and bool(node.attributes.get_int("transB", 0))

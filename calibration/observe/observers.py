@@ -38,7 +38,7 @@ class Histogram:
                 self.counts[0] += magnitudes.size
                 return
             # A power of two, so that doubling never depends on the order of what is shown.
-            self.width = 2.0 ** np.ceil(np.log2(largest)) / BINS
+            self.width = float(2.0 ** np.ceil(np.log2(largest))) / BINS
         while self.width * BINS < largest:
             self.counts = np.concatenate((self.counts.reshape(-1, 2).sum(1), np.zeros(BINS // 2)))
             self.width *= 2.0
@@ -48,7 +48,8 @@ class Histogram:
     @property
     def centres(self) -> NDArray[np.float64]:
         """The magnitude that each bin stands for."""
-        return (np.arange(BINS) + 0.5) * self.width
+        centres: NDArray[np.float64] = (np.arange(BINS, dtype=np.float64) + 0.5) * self.width
+        return centres
 
 
 Observer = Callable[[Histogram, int], float]

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 import onnx_ir as ir
+from numpy.typing import NDArray
 
 from rap_edge.export.passes.toolbox import TO_LAST, Rewriter, constant, only_reader, remove_unused, scalar, static_shape
 
@@ -51,14 +52,13 @@ def join_bias(model: ir.Model) -> int:
     count = 0
     for node in list(model.graph):
         add = only_reader(node.outputs[0], "Add") if node.op_type == "MatMul" else None
-        restored = [value.producer() if value is not None else None for value in node.inputs[:2]]
-        if add is None or any(dq is None or dq.op_type != "DequantizeLinear" for dq in restored):
+        scales = [scale for value in node.inputs[:2] if (scale := _scale(value)) is not None]
+        if add is None or len(scales) < 2:
             continue
         bias = next((value for value in add.inputs if value is not None and value.const_value is not None), None)
         if bias is None or bias.const_value is None:
             continue
         rewriter = Rewriter(model.graph, add)
-        scales = [dq.inputs[1].const_value.numpy() for dq in restored]
         if len(static_shape(node.outputs[0]) or ()) == 2 and scales[0].size == 1:
             unit = (scales[0].reshape(()) * scales[1].reshape(-1)).astype(np.float32)
             sums = np.rint(bias.const_value.numpy().reshape(-1) / unit.astype(np.float64))
@@ -76,6 +76,15 @@ def join_bias(model: ir.Model) -> int:
         count += 1
     remove_unused(model)
     return count
+
+
+def _scale(value: ir.Value | None) -> NDArray[np.float32] | None:
+    """What a `DequantizeLinear` multiplies with to give `value`, if that is what makes it."""
+    restore = value.producer() if value is not None else None
+    if restore is None or restore.op_type != "DequantizeLinear":
+        return None
+    scale = restore.inputs[1]
+    return None if scale is None or scale.const_value is None else scale.const_value.numpy()
 
 
 def silu_in_bytes(model: ir.Model) -> int:

@@ -97,7 +97,8 @@ def _channel_maxima(node: ir.Node, layer: Layer) -> NDArray[np.float32]:
     assert value is not None
     assert value.const_value is not None
     array = np.abs(value.const_value.numpy().astype(np.float32))
-    return array.max(axis=tuple(axis for axis in range(array.ndim) if axis != layer.input_axis))
+    maxima: NDArray[np.float32] = array.max(axis=tuple(a for a in range(array.ndim) if a != layer.input_axis))
+    return maxima
 
 
 def _can_fold(producer: ir.Node, value: ir.Value, readers: Sequence[ir.Node]) -> bool:

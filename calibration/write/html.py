@@ -200,7 +200,8 @@ def _frames(result: Calibration, pictures: Pictures) -> str:
 
 def _difference(pictures: Pictures, row: int) -> Bytes:
     difference = np.abs(pictures.calibrated[row].astype(np.int16) - pictures.fp32[row])
-    return np.minimum(difference * DIFFERENCE_GAIN, 255).astype(np.uint8)
+    shown: Bytes = np.minimum(difference * DIFFERENCE_GAIN, 255).astype(np.uint8)
+    return shown
 
 
 def _uri(picture: Bytes) -> str:

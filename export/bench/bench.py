@@ -193,7 +193,7 @@ def table(result: Comparison) -> str:
     """The comparison as text, one column per backend."""
     backends = list(result.backends.values())
     stages = backends[0].stages_ms
-    rows = [
+    rows: list[tuple[str, Sequence[str]]] = [
         ("engine", [figures.engine for figures in backends]),
         ("precision", [figures.precision for figures in backends]),
         ("RTF", [f"{figures.rtf:.3f}" for figures in backends]),

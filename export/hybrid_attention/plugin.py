@@ -47,7 +47,7 @@ def register_hybrid_attention(module: Any, capability: str) -> None:
 def _register(plugin: Any, capability: str) -> None:
     identity = f"{DOMAIN}::{OP_TYPE}"
 
-    @plugin.register(identity)
+    @plugin.register(identity)  # type: ignore[untyped-decorator]
     def describe(
         query: plugin.TensorDesc,
         key: plugin.TensorDesc,
@@ -61,12 +61,12 @@ def _register(plugin: Any, capability: str) -> None:
     ) -> plugin.TensorDesc:
         return query.like()
 
-    @plugin.autotune(identity)
+    @plugin.autotune(identity)  # type: ignore[untyped-decorator]
     def variants(query, key, value, full_key, full_value, outputs) -> list[plugin.AutoTuneCombination]:  # type: ignore[no-untyped-def]
         name, _ = _TYPES[query.dtype.name]
         return [plugin.AutoTuneCombination(", ".join([name] * _TENSORS), "LINEAR", list(WARPS))]
 
-    @plugin.aot_impl(identity)
+    @plugin.aot_impl(identity)  # type: ignore[untyped-decorator]
     def implement(  # type: ignore[no-untyped-def]
         query, key, value, full_key, full_value, num_heads, frames, alpha, outputs, tactic
     ) -> tuple[str, str, plugin.KernelLaunchParams, plugin.SymIntExprs]:

@@ -23,4 +23,5 @@ def plugin_graph(file: Path) -> bytes:
         if (node.domain, node.op_type) == (DOMAIN, OP_TYPE):
             node.attribute.append(onnx.helper.make_attribute("plugin_namespace", DOMAIN))
             node.attribute.append(onnx.helper.make_attribute("aot", 1))
-    return model.SerializeToString()
+    serialized: bytes = model.SerializeToString()
+    return serialized

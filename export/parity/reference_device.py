@@ -22,7 +22,7 @@ def on_best_device(networks: Networks) -> Iterator[torch.device]:
     Raises:
         ExportError: the GPU has too little memory after all.
     """
-    modules = (networks.dit, networks.vae, networks.audio_encoder)
+    modules = networks.modules
     device = _best_device(modules)
     if device.type == "cpu":
         yield device

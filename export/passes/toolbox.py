@@ -53,7 +53,7 @@ class Rewriter:
     def replace(self, old: ir.Value, new: ir.Value) -> None:
         """Readers of `old` read `new`; a graph output keeps its name."""
         new.shape = old.shape
-        if new.dtype is None:
+        if new.dtype is None and old.dtype is not None:
             new.dtype = old.dtype
         if old.is_graph_output():
             old.name, new.name = f"{old.name}:replaced", old.name

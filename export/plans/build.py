@@ -97,10 +97,11 @@ def _check_plan(job: PlanJob, module: Any, logger: Any, claim: Claim, attentions
         evidence = check_steps(steps, claim, attentions, "program in the plan")
         # What other programs call is in those that were compiled for a GPU.
         traffic = [program.traffic for program in programs if "*" not in program.accelerators]
-        return {**evidence, "traffic_bytes": max(traffic) if traffic and None not in traffic else None}
-    steps = inspected_steps(module, logger, plan)
-    if steps is not None:
-        return check_steps(steps, claim, attentions, "engine inspector")
+        told = [size for size in traffic if size is not None]
+        return {**evidence, "traffic_bytes": max(told) if told and len(told) == len(traffic) else None}
+    inspected = inspected_steps(module, logger, plan)
+    if inspected is not None:
+        return check_steps(inspected, claim, attentions, "engine inspector")
     if needs_evidence(claim):
         raise ExportError(
             f"{module.__name__} {module.__version__} does not tell what the plan of {claim.graph!r} does, so that "

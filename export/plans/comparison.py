@@ -83,6 +83,7 @@ class _Run:
 
     def seconds(self) -> float:
         """Time on the GPU of one run."""
+        assert self._context is not None  # it goes when the comparison ends
         self._stream.record(self._started)
         if not self._context.execute_async_v3(self._stream.handle):
             raise EngineError("A plan failed on the GPU that built it.")

@@ -9,7 +9,7 @@ import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from rap_edge.runtime.errors import ExportError
 
@@ -48,7 +48,7 @@ def build_plan(job: PlanJob, on_progress: Callable[[float], None]) -> PlanResult
 
 def _converse(
     commands: IO[str], answers: IO[str], job: PlanJob, on_progress: Callable[[float], None]
-) -> dict[str, dict[str, object] | str | float]:
+) -> dict[str, Any]:
     try:
         commands.write(json.dumps(job.to_dict()) + "\n")
         commands.flush()

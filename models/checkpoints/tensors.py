@@ -66,7 +66,8 @@ class Checkpoint:
         """
         stored = self.stored[name]
         with _opened(stored.file) as file:
-            return file.get_tensor(stored.name).float()
+            result: Tensor = file.get_tensor(stored.name).float()
+            return result
 
 
 def refuse_pickle(file: Path) -> None:

@@ -50,7 +50,7 @@ class PendingFile:
                 f"{str(path)!r} cannot be written ({reason}); choose a folder that exists and is writable."
             ) from None
 
-    def write(self, data: bytes) -> int:
+    def write(self, data: bytes | memoryview) -> int:
         """Write all of `data`, or keep the failure and pretend; returns its length."""
         view = memoryview(data)
         try:

@@ -130,4 +130,5 @@ def _bytes(dims: str, kind: str) -> int | None:
 
 
 def _total(sizes: list[int | None]) -> int | None:
-    return None if None in sizes else sum(sizes)
+    known = [size for size in sizes if size is not None]
+    return sum(known) if len(known) == len(sizes) else None
