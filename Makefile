@@ -18,7 +18,7 @@ lint: $(VENV)/.test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	mkdir -p build/typed/rap_edge
-	ln -sfn $(foreach package,runtime models export calibration,$(CURDIR)/$(package)) build/typed/rap_edge/
+	ln -sfn $(foreach package,runtime models export calibration integrations,$(CURDIR)/$(package)) build/typed/rap_edge/
 	$(BIN)/mypy
 
 bench: $(VENV)/.export
