@@ -23,7 +23,7 @@ PACKAGES = ("runtime", "models", "export", "calibration", "plugins")
 UNPACKED = Path("/tmp/rap-edge-carried")
 # Archives, each named after the module that it brings.
 MODULES = ("onnxruntime", "tensorrt_rtx")
-LIBRARIES = ("fused.so", "warps4.so", "warps8.so")
+LIBRARIES = ("fused.so", "four_warps.so", "warp_products.so")
 
 
 class Carried:

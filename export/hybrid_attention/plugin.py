@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from rap_edge.runtime.errors import ExportError, first_line
 
 from .operator import DOMAIN, OP_TYPE
-from .ptx import HEAD_DIMS, KERNEL, ROWS_PER_WARP, WARPS, attention_ptx
+from .ptx import HEAD_DIMS, KERNEL, ROWS_PER_WARP, SHARED_BYTES_PER_CHANNEL, WARPS, attention_ptx, block_sizes
 
 _TENSORS = 6  # query, key, value, full_key, full_value, output
 _TYPES = {"HALF": ("FP16", "float16"), "BF16": ("BF16", "bfloat16")}
@@ -64,7 +64,7 @@ def _register(plugin: Any, capability: str) -> None:
     @plugin.autotune(identity)  # type: ignore[untyped-decorator]
     def variants(query, key, value, full_key, full_value, outputs) -> list[plugin.AutoTuneCombination]:  # type: ignore[no-untyped-def]
         name, _ = _TYPES[query.dtype.name]
-        return [plugin.AutoTuneCombination(", ".join([name] * _TENSORS), "LINEAR", list(WARPS))]
+        return [plugin.AutoTuneCombination(", ".join([name] * _TENSORS), "LINEAR", list(block_sizes(capability)))]
 
     @plugin.aot_impl(identity)  # type: ignore[untyped-decorator]
     def implement(  # type: ignore[no-untyped-def]
@@ -74,6 +74,7 @@ def _register(plugin: Any, capability: str) -> None:
         batch, query_rows, width = query.shape_expr
         heads, frame_count = int(num_heads[0]), int(frames[0])
         query_tokens = query_rows // frame_count
+        head_dim = width.constant_value() // heads
         words = (
             frame_count,
             heads,
@@ -87,7 +88,8 @@ def _register(plugin: Any, capability: str) -> None:
             grid_y=heads,
             grid_z=batch,
             block_x=32 * tactic,
+            shared_mem=SHARED_BYTES_PER_CHANNEL * head_dim,
         )
         arguments = plugin.SymIntExprs.from_tuple([plugin.SymInt32(word) for word in words])
-        ptx = attention_ptx(dtype, width.constant_value() // heads, tactic, capability)
+        ptx = attention_ptx(dtype, head_dim, tactic, capability)
         return KERNEL, ptx, launch, arguments

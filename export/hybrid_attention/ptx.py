@@ -11,9 +11,11 @@ from rap_edge.runtime.machine.nvrtc import compile_ptx
 
 KERNEL = "rap_hybrid_attention"
 HEAD_DIMS = (64, 128)
-# Warps per block; each has 16 query rows.
+# Warps per block; each has 32 query rows.
 WARPS = (4, 8)
-ROWS_PER_WARP = 16
+ROWS_PER_WARP = 32
+# Three tiles of 32 keys and values; no more than a launch has without asking.
+SHARED_BYTES_PER_CHANNEL = 3 * 32 * 2 * 2
 ELEMENTS = {"float16": "Half", "bfloat16": "Bfloat16"}
 # The version of the PTX language that a target needs. NVRTC declares the newest, which drivers of an older CUDA refuse.
 LANGUAGES = MappingProxyType(
@@ -30,7 +32,15 @@ LANGUAGES = MappingProxyType(
         "12.1": "8.8",
     }
 )
-SOURCES = ("attention_arguments.h", "hybrid_attention_kernel.cuh", "hybrid_attention_entry.cuh", "tile_ops.cuh")
+SOURCES = (
+    "attention_arguments.h",
+    "hybrid_attention_entry.cuh",
+    "hybrid_attention_kernel.cuh",
+    "hybrid_softmax.cuh",
+    "key_walk.cuh",
+    "tile_ops.cuh",
+    "warp_products.cuh",
+)
 _VERSION = re.compile(r"^\.version .*$", re.MULTILINE)
 # NVRTC has no standard library.
 _CSTDINT = """
@@ -44,18 +54,24 @@ typedef unsigned long long uintptr_t;
 """
 
 
+def block_sizes(compute_capability: str) -> tuple[int, ...]:
+    """Warps per block that a GPU can be offered; eight do not fit the registers of a Turing."""
+    return WARPS[:1] if compute_capability == "7.5" else WARPS
+
+
 @cache
 def attention_ptx(dtype: str, head_dim: int, warps: int, compute_capability: str) -> str:
     """PTX with the one entry `KERNEL`, in the oldest language that has what it needs.
 
     Its arguments are query, key, value, full_key, full_value; the 32-bit words frames, heads, query_tokens, key_tokens,
-    full_tokens and the bits of alpha; output. Grid: frames * ceil(query_tokens / (16 * warps)), heads, batch. Block:
-    32 * warps. Tensors are contiguous [batch, tokens, heads * head_dim].
+    full_tokens and the bits of alpha; output. Grid: frames * ceil(query_tokens / (32 * warps)), heads, batch. Block:
+    32 * warps, with `SHARED_BYTES_PER_CHANNEL * head_dim` bytes of dynamic shared memory. Tensors are contiguous
+    [batch, tokens, heads * head_dim].
 
     Args:
         dtype: "float16" or "bfloat16".
         head_dim: 64 or 128.
-        warps: per block, 4 or 8.
+        warps: per block, one of `block_sizes`.
         compute_capability: of the oldest GPU that shall run it, from "7.5" on; "8.0" for bfloat16.
 
     Raises:

@@ -1,9 +1,12 @@
 // The kernel for plans: TensorRT gives it the input tensors, 32-bit words, and the output tensor, all contiguous.
 //
-// Compiled with RAP_ELEMENT (Half or Bfloat16), RAP_HEAD_DIM and RAP_WARPS. tile_ops.cuh is included first.
+// Compiled with RAP_ELEMENT (Half or Bfloat16), RAP_HEAD_DIM and RAP_WARPS. tile_ops.cuh is included first. Products are
+// those of warps on every GPU, and the slots are a ring: what a block needs must not be asked for (48 KiB), as it is not
+// known whether TensorRT does.
 #pragma once
 
 #include "hybrid_attention_kernel.cuh"
+#include "warp_products.cuh"
 
 namespace rap {
 
@@ -11,14 +14,11 @@ struct Sizes {
     int32_t frames, heads, query_tokens, key_tokens, full_tokens;
 };
 
-template <int HeadDim, int Warps>
 __device__ __forceinline__ Arguments arguments_of(const void* query, const void* key, const void* value,
                                                   const void* full_key, const void* full_value, const void* output,
-                                                  const Sizes& sizes, float alpha) {
-    static_assert(HeadDim == 64 || HeadDim == 128, "the kernel has these head widths");
-    constexpr float kScale = HeadDim == 64 ? 0.125f : 0.08838834764831845f; // 1 / sqrt(HeadDim)
-    constexpr int kRows = Warps * kRowsPerWarp;
-    const int64_t row = int64_t{sizes.heads} * HeadDim * 2;
+                                                  const Sizes& sizes, int head_dim, int warps, float alpha) {
+    const int rows = warps * WarpShape::kWarpRows;
+    const int64_t row = int64_t{sizes.heads} * head_dim * 2;
     const auto tensor = [row](const void* data, int64_t tokens) {
         return Tensor{static_cast<const unsigned char*>(data), tokens * row, row};
     };
@@ -31,27 +31,31 @@ __device__ __forceinline__ Arguments arguments_of(const void* query, const void*
     a.full_key = tensor(full_key, sizes.full_tokens);
     a.full_value = tensor(full_value, sizes.full_tokens);
     a.output = tensor(output, query_rows);
-    a.tiles_per_frame = (sizes.query_tokens + kRows - 1) / kRows;
+    a.frames = sizes.frames;
+    a.tiles_per_frame = (sizes.query_tokens + rows - 1) / rows;
+    a.tiles_per_block = 1;
     a.query_tokens = sizes.query_tokens;
-    a.window_tokens = sizes.key_tokens;
+    a.window_tokens = alpha > 0.0f ? sizes.key_tokens : 0;
+    a.full_tokens = alpha < 1.0f ? sizes.full_tokens : 0;
+    a.slots = kLeastSlots;
     // A network whose branches share keys and values gives the same tensors twice.
     a.separate = full_key != key || full_value != value;
-    a.rest_tokens = a.separate ? sizes.full_tokens : sizes.full_tokens - sizes.key_tokens;
     a.alpha = alpha;
-    a.scale_log2 = kScale * kLog2E;
+    a.scale_log2 = (head_dim == 64 ? 0.125f : 0.08838834764831845f) * kLog2E; // 1 / sqrt(head_dim)
     return a;
 }
 
 } // namespace rap
 
 #ifdef RAP_ELEMENT
-extern "C" __global__ void __launch_bounds__(RAP_WARPS * 32, rap::blocks_per_multiprocessor(RAP_HEAD_DIM, RAP_WARPS))
+extern "C" __global__ void __launch_bounds__(RAP_WARPS * 32, rap::blocks_per_multiprocessor(RAP_WARPS))
     rap_hybrid_attention(const void* query, const void* key, const void* value, const void* full_key,
                          const void* full_value, int32_t frames, int32_t heads, int32_t query_tokens,
                          int32_t key_tokens, int32_t full_tokens, int32_t alpha_bits, void* output) {
-    const rap::Arguments arguments = rap::arguments_of<RAP_HEAD_DIM, RAP_WARPS>(
-        query, key, value, full_key, full_value, output, {frames, heads, query_tokens, key_tokens, full_tokens},
-        __int_as_float(alpha_bits));
-    rap::attend<rap::tile::RAP_ELEMENT, RAP_HEAD_DIM, RAP_WARPS>(arguments);
+    const rap::Arguments arguments =
+        rap::arguments_of(query, key, value, full_key, full_value, output,
+                          {frames, heads, query_tokens, key_tokens, full_tokens}, RAP_HEAD_DIM, RAP_WARPS,
+                          __int_as_float(alpha_bits));
+    rap::attend<rap::WarpProducts<rap::tile::RAP_ELEMENT, RAP_HEAD_DIM>, RAP_WARPS>(arguments);
 }
 #endif

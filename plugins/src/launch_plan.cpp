@@ -1,23 +1,74 @@
 #include "launch_plan.h"
 
+#include <algorithm>
 #include <cmath>
 #include <initializer_list>
 
 namespace rap {
 namespace {
 
-constexpr int64_t kMaxGridX = INT64_C(0x7fffffff);
 constexpr int64_t kMaxGridYZ = 65535;
 constexpr int64_t kMaxTokens = INT64_C(1) << 30; // sums of token counts stay inside 32 bits
 constexpr int64_t kElementBytes = 2;
-constexpr int64_t kVectorBytes = 16;
+constexpr int32_t kWarpgroupCapability = 90; // wgmma is an instruction of it alone
 
-int64_t blocks(int64_t tokens, int64_t rows) { return (tokens + rows - 1) / rows; }
+// The check needs a plan for some GPU, and none to be there.
+constexpr Device kAnyDevice{80, 108, 163 << 10};
 
-// Eight warps read each key half as often as four, unless they leave rows of a frame's last block empty.
-int32_t choose_warps(int64_t query_tokens) {
-    constexpr int64_t small = 4 * kRowsPerWarp, large = 8 * kRowsPerWarp;
-    return blocks(query_tokens, large) * large == blocks(query_tokens, small) * small ? 8 : 4;
+int64_t parts(int64_t whole, int64_t part) { return (whole + part - 1) / part; }
+
+// Blocks of eight warps read the keys half as often, unless they leave more rows empty or multiprocessors idle. On a
+// Turing they would not fit its registers.
+template <class Shape> int32_t choose_warps(const rap_hybrid_attention_params& p, const Device& device) {
+    constexpr int64_t small = 4 * Shape::kWarpRows, large = 8 * Shape::kWarpRows;
+    const int64_t tiles = parts(p.query_tokens, large);
+    const bool full = tiles * large == parts(p.query_tokens, small) * small;
+    const bool busy = int64_t{p.batch} * p.heads * p.frames * tiles >= device.multiprocessors;
+    return full && busy && device.capability >= 80 ? 8 : 4;
+}
+
+// Row tiles of a block whose keys stay in shared memory. Every block copies them, which takes about as long as a quarter
+// of a row tile, and the longest block sets the time of a round.
+int64_t choose_range(int64_t row_tiles, int64_t heads, int64_t blocks_at_once) {
+    int64_t best = 1, least = INT64_MAX;
+    for (int64_t rounds = 1; rounds <= 8; ++rounds) {
+        const int64_t range = parts(row_tiles, std::max<int64_t>(1, rounds * blocks_at_once / heads));
+        const int64_t cost = parts(parts(row_tiles, range) * heads, blocks_at_once) * (4 * range + 1);
+        if (cost < least) {
+            best = range, least = cost;
+        }
+    }
+    return best;
+}
+
+// Tiles of keys that a frame's queries meet at most.
+template <class Shape> int64_t different_tiles(const Arguments& a) {
+    constexpr int64_t keys = Shape::kKeysPerTile;
+    const bool within = !a.separate && a.full_tokens > 0 && a.window_tokens > 0;
+    return parts(a.full_tokens, keys) + (within ? 0 : parts(a.window_tokens, keys));
+}
+
+template <class Shape> void lay_out(const rap_hybrid_attention_params& p, const Device& device, LaunchPlan* plan) {
+    Arguments& a = plan->arguments;
+    plan->warps = choose_warps<Shape>(p, device);
+    a.tiles_per_frame = static_cast<int32_t>(parts(p.query_tokens, plan->warps * Shape::kWarpRows));
+    a.tiles_per_block = 1;
+    a.slots = kLeastSlots;
+    const int64_t row_tiles = int64_t{p.frames} * a.tiles_per_frame;
+    const int32_t slot_bytes = Shape::kSlotBytesPerChannel * p.head_dim;
+    if (Shape::kKeepsKeys) {
+        const int64_t blocks_together = 8 / plan->warps, tiles = different_tiles<Shape>(a);
+        // A block takes as much of the shared memory as of the registers.
+        if (tiles * slot_bytes * blocks_together <= device.shared_bytes) {
+            a.slots = static_cast<int32_t>(tiles);
+            a.tiles_per_block = static_cast<int32_t>(
+                choose_range(row_tiles, int64_t{p.batch} * p.heads, device.multiprocessors * blocks_together));
+        }
+    }
+    plan->shared_bytes = a.slots * slot_bytes;
+    plan->grid[0] = static_cast<uint32_t>(parts(row_tiles, a.tiles_per_block));
+    plan->grid[1] = static_cast<uint32_t>(p.heads);
+    plan->grid[2] = static_cast<uint32_t>(p.batch);
 }
 
 rap_status check_tensor(const rap_tensor& tensor, int64_t width) {
@@ -40,7 +91,7 @@ Tensor in_bytes(const rap_tensor& tensor) {
 
 } // namespace
 
-rap_status make_plan(const rap_hybrid_attention_params* params, LaunchPlan* plan) {
+rap_status make_plan(const rap_hybrid_attention_params* params, const Device& device, LaunchPlan* plan) {
     if (params == nullptr || plan == nullptr) {
         return RAP_NULL_POINTER;
     }
@@ -71,11 +122,9 @@ rap_status make_plan(const rap_hybrid_attention_params* params, LaunchPlan* plan
     if (shared && uses_full && p.full_tokens != all_keys) {
         return RAP_FULL_TOKENS;
     }
-    const int32_t warps = choose_warps(p.query_tokens);
-    const int64_t tiles = blocks(p.query_tokens, int64_t{warps} * kRowsPerWarp);
     const int64_t query_rows = int64_t{p.frames} * p.query_tokens;
-    if (p.frames * tiles > kMaxGridX || p.heads > kMaxGridYZ || p.batch > kMaxGridYZ || query_rows > kMaxTokens ||
-        all_keys > kMaxTokens || (uses_full && (p.full_tokens < 1 || p.full_tokens > kMaxTokens))) {
+    if (p.heads > kMaxGridYZ || p.batch > kMaxGridYZ || query_rows > kMaxTokens || all_keys > kMaxTokens ||
+        (uses_full && (p.full_tokens < 1 || p.full_tokens > kMaxTokens))) {
         return RAP_BAD_SIZE;
     }
     const int64_t width = int64_t{p.heads} * p.head_dim;
@@ -97,20 +146,24 @@ rap_status make_plan(const rap_hybrid_attention_params* params, LaunchPlan* plan
     arguments.full_key = in_bytes(full_key);
     arguments.full_value = in_bytes(full_value);
     arguments.output = in_bytes(p.output);
-    arguments.tiles_per_frame = static_cast<int32_t>(tiles);
+    arguments.frames = p.frames;
     arguments.query_tokens = p.query_tokens;
     arguments.window_tokens = uses_window ? p.key_tokens : 0;
+    arguments.full_tokens = uses_full ? p.full_tokens : 0;
     arguments.separate = !shared;
-    arguments.rest_tokens = uses_full ? p.full_tokens - (shared ? arguments.window_tokens : 0) : 0;
     arguments.alpha = p.alpha;
     arguments.scale_log2 =
         (p.scale == 0.0f ? 1.0f / std::sqrt(static_cast<float>(p.head_dim)) : p.scale) * kLog2E;
-    *plan = {arguments,
-             p.head_dim,
-             warps,
-             p.dtype,
-             {static_cast<uint32_t>(p.frames * tiles), static_cast<uint32_t>(p.heads),
-              static_cast<uint32_t>(p.batch)}};
+    *plan = {};
+    plan->arguments = arguments;
+    plan->head_dim = p.head_dim;
+    plan->dtype = p.dtype;
+    plan->warpgroups = device.capability == kWarpgroupCapability;
+    if (plan->warpgroups) {
+        lay_out<WarpgroupShape>(p, device, plan);
+    } else {
+        lay_out<WarpShape>(p, device, plan);
+    }
     return RAP_OK;
 }
 
@@ -120,7 +173,7 @@ extern "C" {
 
 rap_status rap_hybrid_attention_check(const rap_hybrid_attention_params* params) {
     rap::LaunchPlan plan;
-    return rap::make_plan(params, &plan);
+    return rap::make_plan(params, rap::kAnyDevice, &plan);
 }
 
 int32_t rap_hybrid_attention_version(void) { return RAP_HYBRID_ATTENTION_VERSION; }

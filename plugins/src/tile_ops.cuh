@@ -67,33 +67,35 @@ __device__ __forceinline__ void multiply<Bfloat16>(float (&acc)[4], const uint32
 #endif
 }
 
-__device__ __forceinline__ uint32_t shared_address(const void* pointer) {
-    return static_cast<uint32_t>(__cvta_generic_to_shared(pointer));
-}
+// Places in shared memory are its own 32-bit addresses.
 
 // Four 8x8 matrices of 16-bit elements from shared memory; lane l gives the address of row l % 8 of matrix l / 8.
-__device__ __forceinline__ void load_matrices(uint32_t (&out)[4], const void* row) {
+__device__ __forceinline__ void load_matrices(uint32_t (&out)[4], uint32_t row) {
     asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
                  : "=r"(out[0]), "=r"(out[1]), "=r"(out[2]), "=r"(out[3])
-                 : "r"(shared_address(row))
+                 : "r"(row)
                  : "memory");
 }
 
-__device__ __forceinline__ void load_matrices_transposed(uint32_t (&out)[4], const void* row) {
+__device__ __forceinline__ void load_matrices_transposed(uint32_t (&out)[4], uint32_t row) {
     asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0, %1, %2, %3}, [%4];"
                  : "=r"(out[0]), "=r"(out[1]), "=r"(out[2]), "=r"(out[3])
-                 : "r"(shared_address(row))
+                 : "r"(row)
                  : "memory");
 }
 
 // Copy 16 bytes from global to shared memory, or write zeros if not `valid`; `global` is then not read.
-__device__ __forceinline__ void copy_async(void* shared, const void* global, bool valid) {
+__device__ __forceinline__ void copy_async(uint32_t shared, const void* global, bool valid) {
 #if __CUDA_ARCH__ >= 800
-    asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(shared_address(shared)), "l"(global),
+    asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(shared), "l"(global),
                  "r"(valid ? 16 : 0)
                  : "memory");
 #else
-    *static_cast<uint4*>(shared) = valid ? *static_cast<const uint4*>(global) : make_uint4(0, 0, 0, 0);
+    asm volatile("{ .reg .pred p; .reg .b32 x, y, z, w; setp.ne.b32 p, %2, 0;"
+                 " mov.b32 x, 0; mov.b32 y, 0; mov.b32 z, 0; mov.b32 w, 0;"
+                 " @p ld.global.v4.u32 {x, y, z, w}, [%1]; st.shared.v4.u32 [%0], {x, y, z, w}; }" ::"r"(shared),
+                 "l"(global), "r"(valid ? 1 : 0)
+                 : "memory");
 #endif
 }
 
@@ -113,11 +115,12 @@ template <int Newest> __device__ __forceinline__ void wait_copies() {
 
 __device__ __forceinline__ void block_barrier() { __syncthreads(); }
 
-__device__ __forceinline__ void warp_barrier() { __syncwarp(); }
-
-__device__ __forceinline__ float shuffle_xor(float value, int mask) {
+template <class Word> __device__ __forceinline__ Word shuffle_xor(Word value, int mask) {
     return __shfl_xor_sync(0xffffffffu, value, mask);
 }
+
+// Whether it holds for any thread of the warp.
+__device__ __forceinline__ bool any(bool value) { return __any_sync(0xffffffffu, value) != 0; }
 
 __device__ __forceinline__ float exp2(float x) {
     float y;
@@ -125,10 +128,22 @@ __device__ __forceinline__ float exp2(float x) {
     return y;
 }
 
-// The block's shared memory.
-template <int Bytes> __device__ __forceinline__ unsigned char* shared_storage() {
-    __shared__ __align__(128) unsigned char storage[Bytes];
-    return storage;
+__device__ __forceinline__ float reciprocal(float x) {
+    float y;
+    asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+    return y;
+}
+
+// The same value, of which the compiler does not know that it has met it before.
+__device__ __forceinline__ int anew(int value) {
+    asm volatile("" : "+r"(value));
+    return value;
+}
+
+// The block's shared memory, as much as the launch gives. Its start is where wgmma's swizzle begins anew.
+__device__ __forceinline__ uint32_t shared_storage() {
+    extern __shared__ __align__(1024) unsigned char storage[];
+    return static_cast<uint32_t>(__cvta_generic_to_shared(storage));
 }
 
 } // namespace rap::tile

@@ -59,7 +59,7 @@ def test_launched_as_tensorrt_is_told_the_kernel_agrees_with_two_attentions_in_f
     for kernel in answer["kernels"]:
         launch = kernel["launch"]
         assert launch["block_x"] == 32 * kernel["warps"]
-        assert (launch["block_y"], launch["block_z"], launch["shared_mem"]) == (1, 1, 0)
+        assert (launch["block_y"], launch["block_z"], launch["shared_mem"]) == (1, 1, 384 * case.head_dim)
         inputs = Inputs(case)
         tensors = {name: view.contiguous() for name, view in inputs.views.items()}
         if not case.full_tokens:
@@ -71,6 +71,7 @@ def test_launched_as_tensorrt_is_told_the_kernel_agrees_with_two_attentions_in_f
             case.head_dim,
             kernel["warps"],
             (ctypes.c_uint32 * 3)(*(launch[f"grid_{axis}"] for axis in "xyz")),
+            ctypes.c_uint64(launch["shared_mem"]),
             ctypes.byref(Counts()),
         )
         assert complaint == b""

@@ -2,8 +2,9 @@
 //
 // Fragment layouts are those of the PTX ISA (warp-level matrix instructions), which CUTLASS's traits agree with. The
 // scheduler is hostile: warps run in a random order and change places at random instructions, an asynchronous copy
-// arrives either at once or at the last moment that its wait allows, and shared memory starts as NaN. So a missing
-// barrier, wait or mask shows as a wrong number. Fibers switch with setjmp: fast, and it works wherever glibc does.
+// arrives either at once or at the last moment that its wait allows, and so does a product of a warpgroup; shared memory
+// starts as NaN. So a missing barrier, wait or mask shows as a wrong number. A warpgroup's products see what was copied
+// only after the copying threads have fenced it. Fibers switch with setjmp: fast, and it works wherever glibc does.
 #pragma once
 
 #include <csetjmp>
@@ -15,19 +16,35 @@
 #include <ucontext.h>
 #include <vector>
 
+#include "shared_operand.h"
+
 namespace emulation {
 
 constexpr int kWarp = 32;
+constexpr size_t kGroupWarps = 4;
 constexpr size_t kStackBytes = 64 << 10;
 
 struct Index {
     uint32_t x, y, z;
 };
 
-enum class Meeting { none, multiply, load, load_transposed, shuffle, warp_barrier, block_barrier, done };
+enum class Meeting {
+    none,
+    multiply,
+    load,
+    load_transposed,
+    shuffle,
+    vote,
+    group_fence,
+    group_multiply,
+    group_commit,
+    group_wait,
+    block_barrier,
+    done
+};
 
 struct Copy {
-    void* shared;
+    uint32_t shared;
     const void* global;
     bool valid;
 };
@@ -39,9 +56,26 @@ struct Offer {
     uint32_t b[2];
     float (*to_float)(uint16_t);
     uint32_t* out;
-    const void* row;
-    float value;
+    uint32_t row;
+    uint32_t word; // shuffled, or voted with
     int mask;
+    uint64_t descriptor; // of a warpgroup's operand in shared memory
+    int columns;
+    bool transposed, add;
+    int newest;
+};
+
+// A product of one warp of a warpgroup: 16 rows of `columns`.
+struct Product {
+    Offer lanes[kWarp];
+};
+
+// What a warp has under way.
+struct Warp {
+    std::vector<Product> open;
+    std::vector<std::vector<Product>> groups;
+    bool fenced;
+    uint64_t trace; // of its warpgroup instructions
 };
 
 struct Lane {
@@ -52,10 +86,11 @@ struct Lane {
     Offer offer;
     std::vector<std::vector<Copy>> groups;
     std::vector<Copy> open;
+    std::vector<uint32_t> unpublished; // vectors that came into shared memory
 };
 
 struct Counts {
-    uint64_t multiplies; // m16n8k16, all warps
+    uint64_t multiplies; // m16n8k16, all warps; others as so many of these
     uint64_t loads;      // ldmatrix.x4
     uint64_t conflicts;  // octets of rows that share banks
 };
@@ -63,7 +98,8 @@ struct Counts {
 class Block {
   public:
     Block(int threads, size_t shared_bytes, uint64_t seed)
-        : lanes_(threads), stacks_(threads * kStackBytes), shared_(shared_bytes + 128), random_(seed) {}
+        : lanes_(threads), warps_(threads / kWarp), stacks_(threads * kStackBytes), shared_(shared_bytes),
+          published_(shared_bytes), random_(seed) {}
 
     // Returns "" or what the kernel did that no GPU would allow.
     const char* run(const std::function<void()>& body, Index block, Counts* counts) {
@@ -72,11 +108,16 @@ class Block {
         counts_ = counts;
         error_ = "";
         std::memset(shared_.data(), 0xff, shared_.size());
+        std::memset(published_.data(), 0xff, published_.size());
+        for (Warp& warp : warps_) {
+            warp = {};
+        }
         for (Lane& lane : lanes_) {
             lane.started = false;
             lane.at = Meeting::none;
             lane.groups.clear();
             lane.open.clear();
+            lane.unpublished.clear();
         }
         current() = this;
         const int warps = static_cast<int>(lanes_.size()) / kWarp;
@@ -102,9 +143,17 @@ class Block {
         }
         for (const Lane& lane : lanes_) {
             for (const auto& group : lane.groups) {
-                if (!group.empty() && *error_ == '\0') {
-                    error_ = "a copy was never waited for";
+                if (!group.empty()) {
+                    fail("a copy was never waited for");
                 }
+            }
+        }
+        for (size_t i = 0; i < warps_.size(); ++i) {
+            if (!warps_[i].open.empty() || pending(warps_[i])) {
+                fail("a product was never waited for");
+            }
+            if (warps_[i].trace != warps_[i / kGroupWarps * kGroupWarps].trace) {
+                fail("the warps of a warpgroup do not act alike");
             }
         }
         return error_;
@@ -124,7 +173,9 @@ class Block {
         if (chance(2)) {
             arrive(copy);
         } else {
-            std::memset(copy.shared, 0xff, 16);
+            if (inside(copy.shared)) {
+                std::memset(&shared_[copy.shared], 0xff, 16);
+            }
             lanes_[running_].open.push_back(copy);
         }
     }
@@ -145,9 +196,13 @@ class Block {
         }
     }
 
-    unsigned char* shared() {
-        const auto address = reinterpret_cast<uintptr_t>(shared_.data());
-        return shared_.data() + (128 - address % 128) % 128;
+    // What this thread's copies brought is seen by products of warpgroups.
+    void publish() {
+        Lane& lane = lanes_[running_];
+        for (const uint32_t address : lane.unpublished) {
+            std::memcpy(&published_[address], &shared_[address], 16);
+        }
+        lane.unpublished.clear();
     }
 
     Index thread() const { return {static_cast<uint32_t>(running_), 0, 0}; }
@@ -216,6 +271,7 @@ class Block {
     // Run a warp to its next meeting and hold it, or leave it waiting for the block.
     void step(int warp) {
         const int first = warp * kWarp;
+        Warp& own = warps_[warp];
         for (int i = first; i < first + kWarp && *error_ == '\0'; ++i) {
             run_lane(i);
         }
@@ -231,6 +287,93 @@ class Block {
             load(&lanes_[first], at == Meeting::load_transposed);
         } else if (at == Meeting::shuffle) {
             shuffle(&lanes_[first]);
+        } else if (at == Meeting::vote) {
+            vote(&lanes_[first]);
+        } else if (at == Meeting::group_fence) {
+            own.fenced = true;
+        } else if (at == Meeting::group_multiply) {
+            start_product(own, &lanes_[first]);
+        } else if (at == Meeting::group_commit) {
+            own.groups.push_back(own.open);
+            own.open.clear();
+            own.fenced = false;
+            finish_products(own, chance(2) ? 0 : own.groups.size());
+        } else if (at == Meeting::group_wait) {
+            finish_products(own, lanes_[first].offer.newest);
+        }
+    }
+
+    static bool pending(const Warp& warp) {
+        for (const auto& group : warp.groups) {
+            if (!group.empty()) {
+                return true;
+            }
+        }
+        return false;
+    }
+
+    void start_product(Warp& warp, const Lane* lanes) {
+        Product product;
+        for (int lane = 0; lane < kWarp; ++lane) {
+            product.lanes[lane] = lanes[lane].offer;
+        }
+        const Offer& offer = product.lanes[0];
+        if (!warp.fenced) {
+            fail("a warpgroup's product whose registers were not fenced");
+        }
+        warp.trace = warp.trace * 1000003 + offer.descriptor * 4 + offer.transposed * 2 + offer.add;
+        warp.open.push_back(product);
+    }
+
+    void finish_products(Warp& warp, size_t newest) {
+        for (size_t i = 0; i + newest < warp.groups.size(); ++i) {
+            for (const Product& product : warp.groups[i]) {
+                finish(product);
+            }
+            warp.groups[i].clear();
+        }
+    }
+
+    // wgmma with the rows of one warp.
+    void finish(const Product& product) {
+        const Offer& first = product.lanes[0];
+        counts_->multiplies += first.columns / 8;
+        const SharedOperand operand(first.descriptor, first.transposed);
+        if (!operand.is_sound()) {
+            fail("a descriptor that is not of the 128-byte swizzle");
+            return;
+        }
+        static float b[16][256];
+        for (int k = 0; k < 16; ++k) {
+            for (int n = 0; n < first.columns; ++n) {
+                const uint32_t address = operand.address(k, n);
+                if (address + 2 > published_.size()) {
+                    fail("an address outside shared memory, or no multiple of 16");
+                    return;
+                }
+                uint16_t bits;
+                std::memcpy(&bits, &published_[address], 2);
+                b[k][n] = first.to_float(bits);
+            }
+        }
+        float a[16][16];
+        for (int lane = 0; lane < kWarp; ++lane) {
+            for (int r = 0; r < 4; ++r) {
+                for (int i = 0; i < 2; ++i) {
+                    const Offer& offer = product.lanes[lane];
+                    a[lane / 4 + 8 * (r % 2)][2 * (lane % 4) + i + 8 * (r / 2)] = half_of(offer, offer.a[r], i);
+                }
+            }
+        }
+        for (int lane = 0; lane < kWarp; ++lane) {
+            const Offer& offer = product.lanes[lane];
+            for (int i = 0; i < offer.columns / 2; ++i) {
+                float sum = offer.add ? offer.acc[i] : 0.0f;
+                for (int k = 0; k < 16; ++k) {
+                    sum += a[lane / 4 + 8 * (i / 2 % 2)][k] * b[k][i / 4 * 8 + 2 * (lane % 4) + i % 2];
+                }
+                offer.acc[i] = sum;
+            }
         }
     }
 
@@ -276,10 +419,13 @@ class Block {
             uint16_t values[8][8];
             unsigned banks = 0;
             for (int row = 0; row < 8; ++row) {
-                const void* address = warp[8 * matrix + row].offer.row;
+                const uint32_t address = warp[8 * matrix + row].offer.row;
                 check_shared(address);
-                std::memcpy(values[row], address, 16);
-                banks |= 1u << (reinterpret_cast<uintptr_t>(address) / 16 % 8);
+                if (!inside(address)) {
+                    return;
+                }
+                std::memcpy(values[row], &shared_[address], 16);
+                banks |= 1u << (address / 16 % 8);
             }
             counts_->conflicts += banks != 0xffu;
             for (int lane = 0; lane < kWarp; ++lane) {
@@ -293,14 +439,24 @@ class Block {
 
     void shuffle(Lane* warp) {
         for (int lane = 0; lane < kWarp; ++lane) {
-            *warp[lane].offer.acc = warp[lane ^ warp[lane].offer.mask].offer.value;
+            *warp[lane].offer.out = warp[lane ^ warp[lane].offer.mask].offer.word;
         }
     }
 
-    void check_shared(const void* address) {
-        const auto* byte = static_cast<const unsigned char*>(address);
-        const bool inside = byte >= shared() && byte + 16 <= shared() + (shared_.size() - 128);
-        if (!inside || (byte - shared()) % 16 != 0) {
+    void vote(Lane* warp) {
+        uint32_t any = 0;
+        for (int lane = 0; lane < kWarp; ++lane) {
+            any |= warp[lane].offer.word;
+        }
+        for (int lane = 0; lane < kWarp; ++lane) {
+            *warp[lane].offer.out = any;
+        }
+    }
+
+    bool inside(uint32_t address) const { return uint64_t{address} + 16 <= shared_.size(); }
+
+    void check_shared(uint32_t address) {
+        if (!inside(address) || address % 16 != 0) {
             fail("an address outside shared memory, or no multiple of 16");
         }
     }
@@ -311,19 +467,25 @@ class Block {
         }
     }
 
-    static void arrive(const Copy& copy) {
-        if (copy.valid) {
-            std::memcpy(copy.shared, copy.global, 16);
-        } else {
-            std::memset(copy.shared, 0, 16);
+    void arrive(const Copy& copy) {
+        if (!inside(copy.shared)) {
+            return;
         }
+        if (copy.valid) {
+            std::memcpy(&shared_[copy.shared], copy.global, 16);
+        } else {
+            std::memset(&shared_[copy.shared], 0, 16);
+        }
+        lanes_[running_].unpublished.push_back(copy.shared);
     }
 
     bool chance(unsigned one_in) { return random_() % one_in == 0; }
 
     std::vector<Lane> lanes_;
+    std::vector<Warp> warps_;
     std::vector<unsigned char> stacks_;
     std::vector<unsigned char> shared_;
+    std::vector<unsigned char> published_; // shared memory as products of warpgroups see it
     std::minstd_rand random_;
     const std::function<void()>* body_ = nullptr;
     Index block_{};

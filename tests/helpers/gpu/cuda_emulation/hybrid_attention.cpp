@@ -3,17 +3,33 @@
 
 #include "hybrid_attention_entry.cuh"
 #include "launch_plan.h"
+#include "warp_products.cuh"
+#include "warpgroup_products.cuh"
 
 namespace {
 
-template <class T, int HeadDim, int Warps>
-const char* run(const rap::Arguments& arguments, const uint32_t* grid, uint64_t seed, emulation::Counts* counts) {
-    emulation::Block block(Warps * 32, rap::Geometry<HeadDim, Warps>::kSharedBytes, seed);
-    for (uint32_t z = 0; z < grid[2]; ++z) {
-        for (uint32_t y = 0; y < grid[1]; ++y) {
-            for (uint32_t x = 0; x < grid[0]; ++x) {
+struct Launch {
+    rap::Arguments arguments;
+    int warps;
+    const uint32_t* grid;
+    size_t shared_bytes;
+    uint64_t seed;
+    emulation::Counts* counts;
+};
+
+struct LaunchFacts {
+    int32_t warpgroups, warps, shared_bytes, slots, tiles_per_block;
+    uint32_t grid[3];
+};
+
+template <class Products, int Warps> const char* run(const Launch& launch) {
+    emulation::Block block(Warps * 32, launch.shared_bytes, launch.seed);
+    for (uint32_t z = 0; z < launch.grid[2]; ++z) {
+        for (uint32_t y = 0; y < launch.grid[1]; ++y) {
+            for (uint32_t x = 0; x < launch.grid[0]; ++x) {
                 const char* error = block.run(
-                    [&] { rap::hybrid_attention_kernel<T, HeadDim, Warps>(arguments); }, {x, y, z}, counts);
+                    [&] { rap::hybrid_attention_kernel<Products, Warps>(launch.arguments); }, {x, y, z},
+                    launch.counts);
                 if (*error != '\0') {
                     return error;
                 }
@@ -23,43 +39,57 @@ const char* run(const rap::Arguments& arguments, const uint32_t* grid, uint64_t 
     return "";
 }
 
-template <class T>
-const char* dispatch(const rap::Arguments& arguments, int head_dim, int warps, const uint32_t* grid, uint64_t seed,
-                     emulation::Counts* counts) {
-    if (head_dim == 64) {
-        return warps == 8 ? run<T, 64, 8>(arguments, grid, seed, counts) : run<T, 64, 4>(arguments, grid, seed, counts);
-    }
-    return warps == 8 ? run<T, 128, 8>(arguments, grid, seed, counts) : run<T, 128, 4>(arguments, grid, seed, counts);
+template <class Products> const char* run(const Launch& launch) {
+    return launch.warps == 8 ? run<Products, 8>(launch) : run<Products, 4>(launch);
 }
 
-template <int HeadDim> rap::Arguments arguments_in_plan(void* const* tensors, const int32_t* words, int warps) {
-    float alpha;
-    std::memcpy(&alpha, &words[5], sizeof alpha);
-    const rap::Sizes sizes{words[0], words[1], words[2], words[3], words[4]};
-    const auto arguments = warps == 8 ? rap::arguments_of<HeadDim, 8> : rap::arguments_of<HeadDim, 4>;
-    return arguments(tensors[0], tensors[1], tensors[2], tensors[3], tensors[4], tensors[5], sizes, alpha);
+template <template <class, int> class Products> const char* run(const Launch& launch, int dtype, int head_dim) {
+    using rap::tile::Bfloat16, rap::tile::Half;
+#ifdef RAP_ONE_KIND // compiles in a quarter of the time
+    return dtype == RAP_FLOAT16 && head_dim == 128 ? run<Products<Half, 128>>(launch) : "not compiled";
+#endif
+    if (dtype == RAP_FLOAT16) {
+        return head_dim == 64 ? run<Products<Half, 64>>(launch) : run<Products<Half, 128>>(launch);
+    }
+    return head_dim == 64 ? run<Products<Bfloat16, 64>>(launch) : run<Products<Bfloat16, 128>>(launch);
 }
 
 } // namespace
 
-// "" after a sound run, else what was wrong with the parameters or with the kernel's use of the machine.
-extern "C" const char* emulate(const rap_hybrid_attention_params* params, uint64_t seed, emulation::Counts* counts) {
+// On a GPU of this compute capability, with so many multiprocessors and bytes of shared memory for a block. "" after a
+// sound run, else what was wrong with the parameters or with the kernel's use of the machine.
+extern "C" const char* emulate(const rap_hybrid_attention_params* params, const rap::Device* device, uint64_t seed,
+                               emulation::Counts* counts) {
     rap::LaunchPlan plan;
-    const rap_status status = rap::make_plan(params, &plan);
+    const rap_status status = rap::make_plan(params, *device, &plan);
     if (status != RAP_OK) {
         return rap_status_message(status);
     }
     *counts = {};
-    const auto emulate_as = plan.dtype == RAP_FLOAT16 ? dispatch<rap::tile::Half> : dispatch<rap::tile::Bfloat16>;
-    return emulate_as(plan.arguments, plan.head_dim, plan.warps, plan.grid, seed, counts);
+    const Launch launch{plan.arguments, plan.warps, plan.grid, static_cast<size_t>(plan.shared_bytes), seed, counts};
+    return plan.warpgroups ? run<rap::WarpgroupProducts>(launch, plan.dtype, plan.head_dim)
+                           : run<rap::WarpProducts>(launch, plan.dtype, plan.head_dim);
 }
 
-// The same for the kernel as a plan launches it: query, key, value, full_key, full_value, output; its words; its grid.
+// What the library would launch; the status of its check otherwise.
+extern "C" int plan_launch(const rap_hybrid_attention_params* params, const rap::Device* device, LaunchFacts* facts) {
+    rap::LaunchPlan plan;
+    const rap_status status = rap::make_plan(params, *device, &plan);
+    if (status == RAP_OK) {
+        *facts = {plan.warpgroups, plan.warps, plan.shared_bytes, plan.arguments.slots, plan.arguments.tiles_per_block,
+                  {plan.grid[0], plan.grid[1], plan.grid[2]}};
+    }
+    return status;
+}
+
+// The same for the kernel as a plan launches it: query, key, value, full_key, full_value, output; its words; its launch.
 extern "C" const char* emulate_in_plan(void* const* tensors, const int32_t* words, int dtype, int head_dim, int warps,
-                                       const uint32_t* grid, emulation::Counts* counts) {
+                                       const uint32_t* grid, uint64_t shared_bytes, emulation::Counts* counts) {
     *counts = {};
-    const rap::Arguments arguments = head_dim == 64 ? arguments_in_plan<64>(tensors, words, warps)
-                                                    : arguments_in_plan<128>(tensors, words, warps);
-    const auto emulate_as = dtype == RAP_FLOAT16 ? dispatch<rap::tile::Half> : dispatch<rap::tile::Bfloat16>;
-    return emulate_as(arguments, head_dim, warps, grid, 0, counts);
+    float alpha;
+    std::memcpy(&alpha, &words[5], sizeof alpha);
+    const rap::Sizes sizes{words[0], words[1], words[2], words[3], words[4]};
+    const rap::Arguments arguments = rap::arguments_of(tensors[0], tensors[1], tensors[2], tensors[3], tensors[4],
+                                                       tensors[5], sizes, head_dim, warps, alpha);
+    return run<rap::WarpProducts>({arguments, warps, grid, shared_bytes, 0, counts}, dtype, head_dim);
 }

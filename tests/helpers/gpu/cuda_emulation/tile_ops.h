@@ -69,20 +69,18 @@ template <class T> void multiply(float (&acc)[4], const uint32_t (&a)[4], uint32
     Block::current()->meet(Meeting::multiply, offer);
 }
 
-inline void load(Meeting how, uint32_t (&out)[4], const void* row) {
+inline void load(Meeting how, uint32_t (&out)[4], uint32_t row) {
     Offer offer{};
     offer.out = out;
     offer.row = row;
     Block::current()->meet(how, offer);
 }
 
-inline void load_matrices(uint32_t (&out)[4], const void* row) { load(Meeting::load, out, row); }
+inline void load_matrices(uint32_t (&out)[4], uint32_t row) { load(Meeting::load, out, row); }
 
-inline void load_matrices_transposed(uint32_t (&out)[4], const void* row) {
-    load(Meeting::load_transposed, out, row);
-}
+inline void load_matrices_transposed(uint32_t (&out)[4], uint32_t row) { load(Meeting::load_transposed, out, row); }
 
-inline void copy_async(void* shared, const void* global, bool valid) {
+inline void copy_async(uint32_t shared, const void* global, bool valid) {
     Block::current()->copy({shared, global, valid});
 }
 
@@ -92,20 +90,58 @@ template <int Newest> void wait_copies() { Block::current()->wait(Newest); }
 
 inline void block_barrier() { Block::current()->meet(Meeting::block_barrier, {}); }
 
-inline void warp_barrier() { Block::current()->meet(Meeting::warp_barrier, {}); }
-
-inline float shuffle_xor(float value, int mask) {
-    float received = 0.0f;
+inline uint32_t exchange(Meeting how, uint32_t word, int mask) {
+    uint32_t received = 0;
     Offer offer{};
-    offer.acc = &received;
-    offer.value = value;
+    offer.out = &received;
+    offer.word = word;
     offer.mask = mask;
-    Block::current()->meet(Meeting::shuffle, offer);
+    Block::current()->meet(how, offer);
     return received;
 }
 
+template <class Word> Word shuffle_xor(Word value, int mask) {
+    static_assert(sizeof(Word) == 4, "registers have 32 bits");
+    uint32_t word;
+    std::memcpy(&word, &value, 4);
+    word = exchange(Meeting::shuffle, word, mask);
+    std::memcpy(&value, &word, 4);
+    return value;
+}
+
+inline bool any(bool value) { return exchange(Meeting::vote, value, 0) != 0; }
+
+inline void publish_copies() { Block::current()->publish(); }
+
+inline void fence_products() { Block::current()->meet(Meeting::group_fence, {}); }
+
+inline void commit_products() { Block::current()->meet(Meeting::group_commit, {}); }
+
+template <int Newest> void wait_products() {
+    Offer offer{};
+    offer.newest = Newest;
+    Block::current()->meet(Meeting::group_wait, offer);
+}
+
+template <class T, bool Transposed, int Octets>
+void multiply_shared(float (&acc)[Octets][4], const uint32_t (&a)[4], uint64_t descriptor, bool add) {
+    Offer offer{};
+    offer.acc = &acc[0][0];
+    offer.a = a;
+    offer.to_float = &T::widen;
+    offer.descriptor = descriptor;
+    offer.columns = 8 * Octets;
+    offer.transposed = Transposed;
+    offer.add = add;
+    Block::current()->meet(Meeting::group_multiply, offer);
+}
+
+inline float reciprocal(float x) { return 1.0f / x; }
+
+inline int anew(int value) { return value; }
+
 inline float exp2(float x) { return std::exp2(x); }
 
-template <int Bytes> unsigned char* shared_storage() { return Block::current()->shared(); }
+inline uint32_t shared_storage() { return 0; }
 
 } // namespace rap::tile
