@@ -75,13 +75,14 @@ def _register(plugin: Any, capability: str) -> None:
         heads, frame_count = int(num_heads[0]), int(frames[0])
         query_tokens = query_rows // frame_count
         head_dim = width.constant_value() // heads
+        weight = np.float32(alpha[0])
         words = (
             frame_count,
             heads,
             query_tokens,
-            key.shape_expr[1] // frame_count,
-            full_key.shape_expr[1],
-            int(np.float32(alpha[0]).view(np.int32)),
+            key.shape_expr[1] // frame_count if weight > 0.0 else 0,
+            full_key.shape_expr[1] if weight < 1.0 else 0,
+            int(weight.view(np.int32)),
         )
         launch = plugin.KernelLaunchParams(
             grid_x=plugin.cdiv(query_tokens, ROWS_PER_WARP * tactic) * frame_count,

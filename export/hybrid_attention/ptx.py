@@ -63,10 +63,10 @@ def block_sizes(compute_capability: str) -> tuple[int, ...]:
 def attention_ptx(dtype: str, head_dim: int, warps: int, compute_capability: str) -> str:
     """PTX with the one entry `KERNEL`, in the oldest language that has what it needs.
 
-    Its arguments are query, key, value, full_key, full_value; the 32-bit words frames, heads, query_tokens, key_tokens,
-    full_tokens and the bits of alpha; output. Grid: frames * ceil(query_tokens / (32 * warps)), heads, batch. Block:
-    32 * warps, with `SHARED_BYTES_PER_CHANNEL * head_dim` bytes of dynamic shared memory. Tensors are contiguous
-    [batch, tokens, heads * head_dim].
+    Its arguments are query, key, value, full_key, full_value; the 32-bit words frames, heads, query_tokens, key_tokens
+    (0 if alpha is 0), full_tokens (0 if alpha is 1) and the bits of alpha; output. Grid: frames * ceil(query_tokens /
+    (32 * warps)), heads, batch. Block: 32 * warps, with `SHARED_BYTES_PER_CHANNEL * head_dim` bytes of dynamic shared
+    memory. Tensors are contiguous [batch, tokens, heads * head_dim].
 
     Args:
         dtype: "float16" or "bfloat16".

@@ -10,6 +10,7 @@
 
 namespace rap {
 
+// No key tokens stand for no window branch, no full tokens for no full branch.
 struct Sizes {
     int32_t frames, heads, query_tokens, key_tokens, full_tokens;
 };
@@ -35,8 +36,8 @@ __device__ __forceinline__ Arguments arguments_of(const void* query, const void*
     a.tiles_per_frame = (sizes.query_tokens + rows - 1) / rows;
     a.tiles_per_block = 1;
     a.query_tokens = sizes.query_tokens;
-    a.window_tokens = alpha > 0.0f ? sizes.key_tokens : 0;
-    a.full_tokens = alpha < 1.0f ? sizes.full_tokens : 0;
+    a.window_tokens = sizes.key_tokens;
+    a.full_tokens = sizes.full_tokens;
     a.slots = kLeastSlots;
     // A network whose branches share keys and values gives the same tensors twice.
     a.separate = full_key != key || full_value != value;

@@ -208,36 +208,36 @@ template <class Products, int Threads> struct KeySlots {
     }
 };
 
-// The rows of a warp among those of its frame.
-template <class Products> struct RowRange {
-    int32_t first;
-    int32_t rows; // that exist; not positive if none does
+// The rows of a warp in a tile of them.
+template <class Products, int Warps> struct RowRange {
+    int32_t frame;
+    int32_t first; // of the frame
+    int32_t rows;  // that exist; not positive if none does
 
-    // `first_warp`: of the block, counted over the frame.
-    __device__ __forceinline__ RowRange(const Arguments& a, int first_warp) {
-        first = (first_warp + threadIdx.x / 32) * Products::kWarpRows;
+    __device__ __forceinline__ RowRange(const Arguments& a, int row_tile) {
+        frame = row_tile / a.tiles_per_frame;
+        const int number = row_tile - frame * a.tiles_per_frame;
+        first = (number * Warps + threadIdx.x / 32) * Products::kWarpRows;
         rows = a.query_tokens - first;
     }
 
     // The first row's, or that of any row that exists.
-    __device__ __forceinline__ int token(const Arguments& a, int frame) const {
+    __device__ __forceinline__ int token(const Arguments& a) const {
         return frame * a.query_tokens + (rows > 0 ? first : 0);
     }
 };
 
-// One tile of query rows of a block: the `number`th of the frame.
+// One tile of query rows of a block.
 template <class Products, int Warps>
-__device__ __forceinline__ void attend_rows(const Arguments& a, KeySlots<Products, Warps * 32>& slots, int frame,
-                                            int number) {
+__device__ __forceinline__ void attend_rows(const Arguments& a, KeySlots<Products, Warps * 32>& slots, int row_tile) {
     constexpr int kTile = Products::kKeysPerTile;
-    const Walk<kTile> walk(a, frame);
-    slots.begin(a, walk, frame);
-
-    const RowRange<Products> range(a, number * Warps);
+    const RowRange<Products, Warps> range(a, row_tile);
+    const Walk<kTile> walk(a, range.frame);
+    slots.begin(a, walk, range.frame);
     const bool active = Products::kAlwaysActs || range.rows > 0;
     RowTile<Products> own;
     if (active) {
-        load_query<Products>(own.query, head_of<Products::kHeadDim>(a.query, range.token(a, frame)),
+        load_query<Products>(own.query, head_of<Products::kHeadDim>(a.query, range.token(a)),
                              a.query.token_stride, range.rows);
         own.softmax.reset();
     }
@@ -296,9 +296,9 @@ __device__ __forceinline__ void attend_rows(const Arguments& a, KeySlots<Product
     }
     if (active) {
         // Found anew: over the walk there is no register to keep it in.
-        const RowRange<Products> again(a, tile::anew(number) * Warps);
+        const RowRange<Products, Warps> again(a, tile::anew(row_tile));
         store_output(own.softmax,
-                     const_cast<unsigned char*>(head_of<Products::kHeadDim>(a.output, again.token(a, frame))),
+                     const_cast<unsigned char*>(head_of<Products::kHeadDim>(a.output, again.token(a))),
                      a.output.token_stride, again.rows);
     }
 }
@@ -308,11 +308,12 @@ template <class Products, int Warps> __device__ __forceinline__ void attend(cons
     KeySlots<Products, Warps * 32> slots{tile::shared_storage()};
     if constexpr (Products::kKeepsKeys) {
         const int first = blockIdx.x * a.tiles_per_block;
-        for (int number = first; number < first + a.tiles_per_block && number < a.frames * a.tiles_per_frame; ++number) {
-            attend_rows<Products, Warps>(a, slots, number / a.tiles_per_frame, number % a.tiles_per_frame);
+        const int all = a.frames * a.tiles_per_frame;
+        for (int row_tile = first; row_tile < first + a.tiles_per_block && row_tile < all; ++row_tile) {
+            attend_rows<Products, Warps>(a, slots, row_tile);
         }
     } else {
-        attend_rows<Products, Warps>(a, slots, blockIdx.x / a.tiles_per_frame, blockIdx.x % a.tiles_per_frame);
+        attend_rows<Products, Warps>(a, slots, blockIdx.x);
     }
 }
 

@@ -93,6 +93,12 @@ template <int HeadDim> __device__ __forceinline__ const unsigned char* head_of(c
            int64_t{blockIdx.y} * (HeadDim * 2);
 }
 
+// Field by field: a choice of addresses would put the arguments of a kernel that computes them into local memory.
+__device__ __forceinline__ Tensor either(bool first, const Tensor& one, const Tensor& other) {
+    return {first ? one.data : other.data, first ? one.batch_stride : other.batch_stride,
+            first ? one.token_stride : other.token_stride};
+}
+
 // Start copying a tile to `target`, by all threads of the block.
 template <int HeadDim, int Keys, int Threads>
 __device__ __forceinline__ void fetch_tile(const Arguments& a, const Walk<Keys>& walk, int tile, uint32_t target) {
@@ -107,7 +113,7 @@ __device__ __forceinline__ void fetch_tile(const Arguments& a, const Walk<Keys>&
     const uint32_t place = Layout::along(target + Layout::offset(row, vector % 2), vector / 2);
 #pragma unroll 1
     for (int values = 0; values < 2; ++values) {
-        const Tensor& tensor = own ? (values ? a.value : a.key) : (values ? a.full_value : a.full_key);
+        const Tensor tensor = either(values > 0, either(own, a.value, a.full_value), either(own, a.key, a.full_key));
         const unsigned char* source = head_of<HeadDim>(tensor, first) + vector * kVectorBytes;
 #pragma unroll
         for (int pass = 0; pass < Keys / kRows; ++pass) {

