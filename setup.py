@@ -15,6 +15,7 @@ class BuildFromNothing(build_py):
     """Copies the packages into a folder that holds nothing from an earlier build."""
 
     def run(self) -> None:
+        """Build, from nothing unless what is built only points here."""
         if not self.editable_mode:
             shutil.rmtree(self.build_lib, ignore_errors=True)
         super().run()

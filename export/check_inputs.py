@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import wave
 from dataclasses import dataclass
 from importlib.resources import as_file, files
 from pathlib import Path
@@ -104,12 +103,3 @@ def drawn_speech(rate: int, seconds: float = 10.0) -> NDArray[np.float32]:
     noise = 0.15 * rng.standard_normal(time.size) * (1.0 - syllables) * (np.sin(2 * np.pi * 2.0 * time) > 0.5)
     waveform: NDArray[np.float32] = (0.3 * (0.5 * voice * syllables + noise)).clip(-1, 1).astype(np.float32)
     return waveform
-
-
-def write_wave(path: Path, pcm: NDArray[np.int16], rate: int) -> None:
-    """Write 16-bit mono PCM."""
-    with wave.open(str(path), "wb") as file:
-        file.setnchannels(1)
-        file.setsampwidth(2)
-        file.setframerate(rate)
-        file.writeframes(pcm.astype("<i2").tobytes())

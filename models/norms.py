@@ -11,6 +11,7 @@ class LayerNorm32(nn.LayerNorm):
     """`nn.LayerNorm` over the last axis, computed in fp32 and returned in the input's dtype."""
 
     def forward(self, x: Tensor) -> Tensor:
+        """[..., dim] -> the same shape and dtype."""
         weight = None if self.weight is None else self.weight.float()
         bias = None if self.bias is None else self.bias.float()
         return F.layer_norm(x.float(), self.normalized_shape, weight, bias, self.eps).to(x.dtype)
@@ -25,4 +26,5 @@ class RMSNorm32(nn.Module):
         self.weight = nn.Parameter(torch.ones(dim))
 
     def forward(self, x: Tensor) -> Tensor:
+        """[..., dim] -> the same shape and dtype."""
         return F.rms_norm(x.float(), (x.shape[-1],), self.weight.float(), self.eps).to(x.dtype)

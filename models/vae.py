@@ -179,6 +179,7 @@ class ChannelLayerNorm(LayerNorm32):
     """Layer normalisation over the channel axis of [B, C, T, H, W]."""
 
     def forward(self, x: Tensor) -> Tensor:
+        """[B, C, T, H, W] -> the same shape and dtype."""
         return super().forward(x.movedim(1, -1)).movedim(-1, 1)
 
 

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
 from rap_edge.export.check_inputs import RealInputs, to_int16
-from rap_edge.export.parity.compare import EXACT_PSNR, roll_out
+from rap_edge.export.parity.compare import roll_out
 from rap_edge.runtime.engines.interface import Engine
 from rap_edge.runtime.errors import CalibrationError
+from rap_edge.runtime.reports import likeness
+from rap_edge.runtime.reports.likeness import decibels
 from rap_edge.runtime.spec import ModelSpec
 
 from ..record.clips import Talk
@@ -39,16 +40,11 @@ def mean_square(frames: Bytes, reference: Bytes) -> float:
         raise CalibrationError(
             f"Frames of shapes {frames.shape} and {reference.shape} cannot be compared; report this."
         )
-    return float(np.mean([np.square(a.astype(np.float32) - b).mean() for a, b in zip(frames, reference, strict=True)]))
-
-
-def decibels(error: float) -> float:
-    """PSNR in dB of a mean squared difference of pixels, at most `EXACT_PSNR`."""
-    return EXACT_PSNR if error <= 0.0 else min(EXACT_PSNR, 10.0 * math.log10(255.0**2 / error))
+    return likeness.mean_square(frames, reference)
 
 
 def psnr(frames: Bytes, reference: Bytes) -> float:
-    """PSNR in dB over all pixels of both."""
+    """PSNR in dB over all pixels of both; raises `CalibrationError` if the shapes differ."""
     return decibels(mean_square(frames, reference))
 
 

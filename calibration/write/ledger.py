@@ -7,9 +7,9 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from rap_edge.runtime.bundle.precision import Precision
+from rap_edge.runtime.reports.likeness import decibels
 
 from ..choose.timing import Gain
-from ..judge.quality import decibels
 from ..observe.layers import Layer
 from ..quantize.variants import GraphPlan
 from ..targets import Target

@@ -44,6 +44,7 @@ class FrameEncoder(nn.Module):
         self.vae = vae
 
     def forward(self, frames: Tensor) -> Tensor:
+        """uint8 [T, H, W, 3] to latents [1, C, k, h, w]."""
         # TensorRT allows uint8 at a graph's ends alone: the casts come first here and last in the decoder.
         pixels = frames.float() * (1.0 / 127.5) - 1.0
         return self.vae.encode(pixels.permute(3, 0, 1, 2).unsqueeze(0))
@@ -61,6 +62,7 @@ class FrameDecoder(nn.Module):
         self.frames = frames
 
     def forward(self, latents: Tensor) -> tuple[Tensor, Tensor]:
+        """Latents [1, C, k, h, w] to uint8 [T, H, W, 3] and float32 [1]."""
         levels = self.vae.decode(latents, self.frames).squeeze(0) * 127.5 + 127.5
         frames = levels.round().clamp(0.0, 255.0).permute(1, 2, 3, 0)
         # Row by row: one sum over millions of pixels would round as the backend happens to order it.

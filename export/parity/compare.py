@@ -19,12 +19,12 @@ from rap_edge.runtime.engines.interface import Array, Engine, Execution
 from rap_edge.runtime.errors import ExportError
 from rap_edge.runtime.loop.host_loop import ChunkLoop
 from rap_edge.runtime.loop.interface import encode_reference
+from rap_edge.runtime.reports.likeness import EXACT_PSNR
 from rap_edge.runtime.session.sample_buffer import SampleBuffer
 from rap_edge.runtime.spec import ModelSpec
 
 from ..check_inputs import RealInputs
 
-EXACT_PSNR = 200.0
 ROLLOUT_SEED = 0
 
 

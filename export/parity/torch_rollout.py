@@ -13,11 +13,12 @@ from rap_edge.runtime.bundle.golden import pack_frames
 from rap_edge.runtime.bundle.manifest import GoldenInfo
 from rap_edge.runtime.errors import ExportError
 from rap_edge.runtime.outputs.png import encode_png
+from rap_edge.runtime.outputs.wave_file import write_wave
 from rap_edge.runtime.spec import ModelSpec
 
 from ..bundle_writer import BundleWriter
 from ..capture.torch_engine import torch_engines
-from ..check_inputs import RealInputs, write_wave
+from ..check_inputs import RealInputs
 from ..precision.activations import ActivationPeaks, Peaks
 from ..precision.rules import FP16_MAX
 from ..stages import Stages

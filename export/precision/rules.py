@@ -222,6 +222,8 @@ class ActivationRange:
 
 @dataclass(frozen=True)
 class Between:
+    """What only moves data between nodes that other rules keep."""
+
     name: str = "between-islands"
     reason: str = "moving data from fp32 to fp32 through fp16 would round it for nothing"
 
@@ -268,6 +270,7 @@ def _fits_as_reciprocal_root(value: ir.Value) -> bool:
 
 
 def is_float(value: ir.Value | None) -> bool:
+    """Whether a value is of a type that the conversion changes."""
     return value is not None and value.dtype in (ir.DataType.FLOAT, ir.DataType.FLOAT16)
 
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import argparse
 import sys
-import wave
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -18,6 +17,7 @@ from rap_edge.runtime.checks.bounds import Whole, argument
 from rap_edge.runtime.cli.exit_status import exit_status
 from rap_edge.runtime.cli.extras import program_needs_extra
 from rap_edge.runtime.errors import OutputError
+from rap_edge.runtime.outputs.wave_file import write_wave
 
 with program_needs_extra("train", __name__):
     import cv2
@@ -48,15 +48,6 @@ def speech() -> npt.NDArray[np.float32]:
     return np.concatenate((silence, waveform * (0.7 / np.abs(waveform).max()), silence))
 
 
-def write_wave(path: Path, waveform: npt.NDArray[np.float32]) -> None:
-    """Write 16-bit mono PCM at 16 kHz."""
-    with wave.open(str(path), "wb") as file:
-        file.setnchannels(1)
-        file.setsampwidth(2)
-        file.setframerate(SAMPLE_RATE)
-        file.writeframes(np.round(np.clip(waveform, -1, 1) * 32767).astype("<i2").tobytes())
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     """Write portrait.png and speech.wav."""
     return exit_status("assets", lambda: _run(arguments), "Stopped.")
@@ -77,7 +68,8 @@ def _run(arguments: Sequence[str] | None) -> int:
     try:
         options.out.mkdir(parents=True, exist_ok=True)
         (options.out / "portrait.png").write_bytes(cv2.imencode(".png", picture)[1].tobytes())
-        write_wave(options.out / "speech.wav", waveform)
+        pcm = np.round(np.clip(waveform, -1, 1) * 32767).astype(np.int16)
+        write_wave(options.out / "speech.wav", pcm, SAMPLE_RATE)
     except OSError as error:
         raise OutputError(f"Cannot write into '{options.out}' ({error.strerror}); name another folder.") from error
     return 0

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -22,10 +21,10 @@ from ..errors import BundleError
 from ..inputs.audio_file import AudioFile
 from ..inputs.convert import to_mono
 from ..inputs.sound_container import BUNDLE_CONTAINERS
+from ..reports.likeness import psnr
 from ..reports.run_report import Report, RunMeter
 
 MAX_SECONDS = 60.0
-_SMALLEST_ERROR = 1e-10
 
 
 @dataclass(frozen=True)
@@ -35,7 +34,7 @@ class SelfTest:
     Attributes:
         model: name of the spec.
         passed: whether every compared frame reaches the gate.
-        worst_psnr: in dB, of the worst compared frame; equal frames have 148.
+        worst_psnr: in dB, of the worst compared frame; equal frames have 200.
         gate: in dB, what is wanted at the bundle's precision.
         exported_psnr: in dB, what the bundle reached when it was exported; None if it does not say.
         frames_compared: how many.
@@ -126,12 +125,6 @@ def run_selftest(
         frames_compared=len(frames),
         run=report,
     )
-
-
-def psnr(frame: NDArray[np.uint8], expected: NDArray[np.uint8]) -> float:
-    """Peak signal-to-noise ratio in dB of two uint8 pictures of one shape; 148 if they are equal."""
-    error = float(np.mean(np.square(frame.astype(np.float32) - expected)))
-    return 10.0 * math.log10(255.0**2 / max(error, _SMALLEST_ERROR))
 
 
 def _speech(golden: GoldenClip) -> tuple[NDArray[np.float32], int]:

@@ -9,22 +9,19 @@ from .convert import Samples
 
 
 class LiveSource(Protocol):
-    """Gives sound in order, once, and tells what form it has.
-
-    Attributes:
-        rate: samples per second.
-        channels: of every block.
-        live: it is captured in real time, so that latency must be held; a file waits.
-    """
+    """Gives sound in order, once, and tells what form it has."""
 
     @property
-    def rate(self) -> int: ...
+    def rate(self) -> int:
+        """Samples per second."""
 
     @property
-    def channels(self) -> int: ...
+    def channels(self) -> int:
+        """Channels of every block."""
 
     @property
-    def live(self) -> bool: ...
+    def live(self) -> bool:
+        """It is captured in real time, so that latency must be held; a file waits."""
 
     def __iter__(self) -> Iterator[Samples]:
         """Blocks float32 [samples, channels] in -1..1, of any length but 0; waits for sound, ends with the stream.

@@ -21,11 +21,12 @@ from rap_edge.calibration.record.clips import Amounts, Material, Sound, Talk, fi
 from rap_edge.calibration.record.recording import SET_NAME, open_set, record
 from rap_edge.calibration.targets import CPU, TENSORRT_INT8
 from rap_edge.calibration.write.ledger import Evidence, make_ledger
-from rap_edge.export.check_inputs import drawn_speech, to_int16, write_wave
+from rap_edge.export.check_inputs import drawn_speech, to_int16
 from rap_edge.export.stages import Stages
 from rap_edge.runtime.bundle.bundle import Bundle
 from rap_edge.runtime.bundle.manifest import GraphInfo, Manifest
 from rap_edge.runtime.errors import CalibrationError
+from rap_edge.runtime.outputs.wave_file import write_wave
 
 PORTRAIT = np.full((64, 64, 3), 60, np.uint8)
 SPEECH = drawn_speech(TINY.sample_rate, 3 * TINY.chunk_seconds)

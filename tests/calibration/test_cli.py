@@ -23,12 +23,13 @@ from rap_edge.calibration.judge.gates import Gates
 from rap_edge.calibration.record.clips import Amounts
 from rap_edge.calibration.steps import choosing as choosing
 from rap_edge.calibration.steps.context import Settings
-from rap_edge.export.check_inputs import drawn_speech, to_int16, write_wave
+from rap_edge.export.check_inputs import drawn_speech, to_int16
 from rap_edge.export.cli import main as export_main
 from rap_edge.export.stages import Stages
 from rap_edge.runtime.bundle.bundle import Bundle
 from rap_edge.runtime.cli.run import main as run_main
 from rap_edge.runtime.errors import CalibrationError
+from rap_edge.runtime.outputs.wave_file import write_wave
 
 AMOUNTS = Amounts(portraits=1, voices=1, record_seconds=1.92, short_seconds=1.92, long_seconds=2.88)
 # Random weights make noise of any small change: the gates are those of a model that talks, and not of interest here.

@@ -23,16 +23,19 @@ OVERSAMPLE = 1.5  # canonical pixels per output pixel
 
 
 def mix(first: Colour, second: Colour, amount: float) -> Colour:
+    """The first colour at amount 0, the second at 1."""
     r, g, b = (a + (c - a) * amount for a, c in zip(first, second, strict=True))
     return r, g, b
 
 
 def scaled(colour: Colour, factor: float) -> Colour:
+    """A lighter or darker colour, at most white."""
     r, g, b = (min(255.0, value * factor) for value in colour)
     return r, g, b
 
 
 def smoothstep(value: Any, start: float, end: float) -> Any:
+    """0 up to `start`, 1 from `end` on, smooth between; numbers or arrays."""
     t = np.clip((value - start) / (end - start), 0.0, 1.0)
     return t * t * (3.0 - 2.0 * t)
 
@@ -43,6 +46,7 @@ def shifted(points: npt.NDArray[np.floating[Any]], x: float, y: float) -> Floats
 
 
 def fill(image: Bytes, points: Floats, colour: Colour | int, scale: float, offset: tuple[float, float]) -> None:
+    """Fill the polygon [n, 2] with anti-aliased edges, in place."""
     value = colour if isinstance(colour, tuple) else (float(colour),)
     cv2.fillPoly(image, [_polygon(points, scale, offset)], value, cv2.LINE_AA, 4)
 
@@ -61,11 +65,13 @@ def curve(points: Sequence[tuple[float, float]], closed: bool = True, steps: int
 
 
 def ellipse(x: float, y: float, rx: float, ry: float, points: int = 48) -> Floats:
+    """Points around (x, y), float32 [points, 2]."""
     angle = np.linspace(0, 2 * np.pi, points, endpoint=False)
     return np.stack((x + rx * np.cos(angle), y + ry * np.sin(angle)), -1).astype(np.float32)
 
 
 def rounded_box(x: float, y: float, rx: float, ry: float) -> Floats:
+    """Points of a box with round corners around (x, y), float32 [64, 2]."""
     angle = np.linspace(0, 2 * np.pi, 64, endpoint=False)
     cosine, sine = np.cos(angle), np.sin(angle)
     return np.stack(

@@ -188,15 +188,6 @@ def within_latent_correlation(
     return correlation(*inside)
 
 
-def psnr(frames: Bytes, truth: Bytes) -> float:
-    """Peak signal to noise ratio in dB over everything; infinite where nothing differs.
-
-    Raises:
-        MeasureError: the shapes differ or nothing is there.
-    """
-    return _decibel(_squared_error(frames, truth))
-
-
 def psnr_outside(frames: Bytes, truth: Bytes, boxes: npt.NDArray[np.integer[Any]], margin: int = 8) -> float:
     """PSNR in dB of the pixels outside the mouth.
 

@@ -25,6 +25,7 @@ from ..http.body import read_body
 from ..kiosk import KIOSK
 from ..visits.playout import Playout
 from ..visits.visit import LEFT, End, Visit
+from .first_of import first_of
 from .ice import IceServer
 from .offer import check_offer
 from .protocol import parse_object, parse_portrait
@@ -146,20 +147,9 @@ class _Connection:
         closing.cancel()
 
     async def _first_end(self) -> End:
-        tasks: list[asyncio.Future[End]] = [
-            self._visit.ended,
-            *(
-                asyncio.ensure_future(part)
-                for part in (self._wait_for_loss(), self._listen(), self._speak(), self._visit.watch(self._tell))
-            ),
-        ]
-        try:
-            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-            return next(task for task in tasks if task in done).result()
-        finally:
-            for task in tasks[1:]:
-                task.cancel()
-            await asyncio.gather(*tasks[1:], return_exceptions=True)
+        return await first_of(
+            self._visit, self._wait_for_loss(), self._listen(), self._speak(), self._visit.watch(self._tell)
+        )
 
     async def _wait_for_loss(self) -> End:
         try:

@@ -14,6 +14,7 @@ from ..admission import KioskFullError
 from ..http.connection import HttpConnection, connection_of
 from ..kiosk import KIOSK, Kiosk
 from ..visits.visit import FINISHED, LEFT, End, Visit
+from .first_of import first_of
 from .protocol import MAX_BINARY, Start, decode_pcm, is_finish, parse_start
 from .threads import to_its_end
 
@@ -76,20 +77,9 @@ def _start(message: WSMessage) -> Start | None:
 
 async def _converse(visit: Visit, socket: web.WebSocketResponse, start: Start) -> End:
     outbox = _Outbox(socket)
-    tasks: list[asyncio.Future[End]] = [
-        visit.ended,
-        *(
-            asyncio.ensure_future(part)
-            for part in (_listen(visit, socket, start), _speak(visit, socket), visit.watch(outbox.post), outbox.run())
-        ),
-    ]
-    try:
-        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-        return next(task for task in tasks if task in done).result()
-    finally:
-        for task in tasks[1:]:
-            task.cancel()
-        await asyncio.gather(*tasks[1:], return_exceptions=True)
+    return await first_of(
+        visit, _listen(visit, socket, start), _speak(visit, socket), visit.watch(outbox.post), outbox.run()
+    )
 
 
 class _Outbox:

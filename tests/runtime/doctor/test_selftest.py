@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from rap_edge.runtime.bundle.bundle import Bundle
 from rap_edge.runtime.bundle.golden import MAX_FRAMES, read_frames, read_golden
 from rap_edge.runtime.cli import run as cli
-from rap_edge.runtime.doctor.selftest import psnr, run_selftest
+from rap_edge.runtime.doctor.selftest import run_selftest
 from rap_edge.runtime.errors import BundleError
 
 PICTURE = (TINY.image_size, TINY.image_size, 3)
@@ -40,7 +40,7 @@ def test_a_bundle_that_gives_its_golden_frames_passes(bundle: Path, tmp_path: Pa
     assert "| denoise |" in card
     report = json.loads((tmp_path / "report.json").read_text())
     assert (report["passed"], report["frames_compared"], report["gate"]) == (True, 5, 40.0)
-    assert report["worst_psnr"] == pytest.approx(148.1, abs=0.1)
+    assert report["worst_psnr"] == 200.0
     assert report["run"]["rtf"] > 0.0
     assert report["run"]["stages"]["denoise"]["p95_ms"] > 0.0
 
@@ -63,13 +63,7 @@ def test_the_seed_is_the_clips_own(bundle: Path) -> None:
     change_manifest(bundle, golden={"seed": 4})
     other = run_selftest(Bundle.open(bundle), threads=1)
     # The tiny model's picture depends on its noise a little.
-    assert other.worst_psnr < 148.0
-
-
-def test_psnr_is_that_of_its_definition() -> None:
-    black, grey = np.zeros(PICTURE, np.uint8), np.full(PICTURE, 51, np.uint8)
-    assert psnr(grey, black) == pytest.approx(20 * np.log10(255 / 51))
-    assert psnr(black, grey) == psnr(grey, black)
+    assert other.worst_psnr < 200.0
 
 
 def test_the_self_test_is_found_in_the_help(capsys) -> None:
