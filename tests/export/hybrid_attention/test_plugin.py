@@ -5,6 +5,7 @@ import json
 import re
 import shutil
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import onnx
@@ -48,7 +49,11 @@ def told(tensorrt: RealTensorRt, case: Case) -> dict:
     return json.loads(tensorrt.script("drive_plugin.py", json.dumps(node)))
 
 
-@pytest.mark.parametrize("case", [NANO, RAP, ODD], ids=["nano", "rap", "odd sizes, separate branches"])
+@pytest.mark.parametrize(
+    "case",
+    [NANO, RAP, ODD, replace(NANO, alpha=1.0), replace(ODD, alpha=0.0)],
+    ids=["nano", "rap", "odd sizes, separate branches", "window alone", "full alone"],
+)
 def test_launched_as_tensorrt_is_told_the_kernel_agrees_with_two_attentions_in_float64(
     tensorrt, emulated, case
 ) -> None:
