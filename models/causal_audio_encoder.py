@@ -152,7 +152,8 @@ class CausalAudioEncoder(nn.Module):
         silence = torch.zeros(1, frames * self.config.samples_per_frame, dtype=self.mel.dtype)
         with torch.no_grad():
             _, state = self(silence, torch.zeros(1, self.state_size, dtype=self.mel.dtype))
-        return state.expand(batch, -1)
+        result: Tensor = state.expand(batch, -1)
+        return result
 
     def forward(self, waveform: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
         """New sound and what was before it.

@@ -128,9 +128,12 @@ class CausalAttention(nn.Module):
         cosine, sine = turns
         query = apply_rotary(self.norm_q(self.q(x)), cosine[places], sine[places], self.num_heads)
         key = apply_rotary(keys, cosine, sine, self.num_heads)
-        heads = (tensor.unflatten(-1, (self.num_heads, -1)).transpose(1, 2) for tensor in (query, key, values))
-        found = F.scaled_dot_product_attention(*heads, attn_mask=bias.unsqueeze(1).to(x.dtype))
-        return self.o(found.transpose(1, 2).flatten(2))
+        query, key, value = (
+            tensor.unflatten(-1, (self.num_heads, -1)).transpose(1, 2) for tensor in (query, key, values)
+        )
+        found = F.scaled_dot_product_attention(query, key, value, attn_mask=bias.unsqueeze(1).to(x.dtype))
+        result: Tensor = self.o(found.transpose(1, 2).flatten(2))
+        return result
 
 
 class Block(nn.Module):
@@ -158,7 +161,8 @@ class Block(nn.Module):
         """Audio and feed-forward: tokens [B, N, dim], modulation and the layer's audio state -> tokens."""
         _, _, _, shift, scale, gate = parts
         x = x + self.cross_attn(self.norm3(x), state, x.shape[1])
-        return x + gate * self.ffn(self.norm2(x) * (1 + scale) + shift)
+        result: Tensor = x + gate * self.ffn(self.norm2(x) * (1 + scale) + shift)
+        return result
 
 
 class CausalDiT(nn.Module):
@@ -292,11 +296,13 @@ class CausalDiT(nn.Module):
 
     def _time(self, timestep: Tensor) -> Tensor:
         sinusoid = timestep_sinusoid(timestep.flatten(), self.config.freq_dim).unflatten(0, timestep.shape)
-        return self.time_embedding(sinusoid.to(self.head.weight.dtype))
+        result: Tensor = self.time_embedding(sinusoid.to(self.head.weight.dtype))
+        return result
 
     def _velocity(self, x: Tensor, time: Tensor) -> Tensor:
         shift, scale = (self.head_modulation + time.unsqueeze(2)).unbind(2)
-        return self.head(self.head_norm(x) * (1 + scale) + shift)
+        result: Tensor = self.head(self.head_norm(x) * (1 + scale) + shift)
+        return result
 
 
 def _clip_bias(count: int, past: int, device: torch.device) -> Tensor:

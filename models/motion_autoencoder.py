@@ -115,7 +115,8 @@ class Block(nn.Module):
         if self.style is not None and code is not None:
             scale, shift = self.style(code).unsqueeze(-1).unsqueeze(-1).chunk(2, dim=1)
             y = y * (1 + scale) + shift
-        return x + self.conv2(F.silu(y))
+        result: Tensor = x + self.conv2(F.silu(y))
+        return result
 
 
 class Finer(nn.Module):
@@ -197,12 +198,14 @@ class MotionEncoder(nn.Module):
         x = self.deep(x + self.known(known).repeat_interleave(count, 0))
         where = self.where(x).flatten(2).softmax(-1).unsqueeze(2)
         what = self.what(x).flatten(2).unflatten(1, (self.heads, -1))
-        return self.code((where * what).sum(-1).flatten(1)).unflatten(0, (batch, count))
+        result: Tensor = self.code((where * what).sum(-1).flatten(1)).unflatten(0, (batch, count))
+        return result
 
     def forward(self, frames: Tensor, reference: Reference) -> Tensor:
         """Frames [B * k * temporal_compression, 3, H, W] in -1..1 -> raw latents [B, k, C]."""
         codes = self.codes(frames, reference)
-        return self.group(F.silu(codes).unflatten(1, (-1, self.compression)).flatten(2))
+        result: Tensor = self.group(F.silu(codes).unflatten(1, (-1, self.compression)).flatten(2))
+        return result
 
 
 class CodeDecoder(nn.Module):
@@ -240,13 +243,14 @@ class FrameDecoder(nn.Module):
         self.middle = Block(middle, eps, code)
         self.flow = nn.Conv2d(middle, 2, 3, padding=1)
         nn.init.normal_(self.flow.weight, std=1e-3)
-        nn.init.zeros_(self.flow.bias)
+        nn.init.zeros_(self.flow.bias)  # type: ignore[arg-type]  # there is one
         self.to_fine = Finer(middle, fine)
         self.fine = Block(fine, eps, code)
-        self.out = nn.Sequential(ChannelNorm(fine, eps), nn.SiLU(), nn.Conv2d(fine, 4 * config.patch**2, 3, padding=1))
+        pixels = nn.Conv2d(fine, 4 * config.patch**2, 3, padding=1)
+        self.out = nn.Sequential(ChannelNorm(fine, eps), nn.SiLU(), pixels)
         with torch.no_grad():
             # Channels of the mask follow those of the colours.
-            self.out[2].bias[3 * config.patch**2 :] = -2.0
+            pixels.bias[3 * config.patch**2 :] = -2.0  # type: ignore[index]  # there is one
 
     def forward(self, codes: Tensor, reference: Reference) -> tuple[Tensor, Tensor, Tensor]:
         """Codes [B * T, code_width] and the references of B clips.
@@ -326,7 +330,8 @@ class Autoencoder(nn.Module):
 
     def first_state(self, static: Tensor) -> Tensor:
         """The decoder's state [B, 1, width] before the first frames: what the portrait's latent leaves behind."""
-        return self.code_decoder.inlet(self._raw(static))
+        result: Tensor = self.code_decoder.inlet(self._raw(static))
+        return result
 
     def decode(self, latents: Tensor, state: Tensor, reference: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
         """New frames and the state after them; any split of the latents into calls gives the same frames.

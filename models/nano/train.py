@@ -19,6 +19,8 @@ from rap_edge.runtime.errors import OutputError
 from rap_edge.runtime.machine.available import THREADS
 from rap_edge.runtime.spec import ModelSpec
 
+from ..audio_encoder import AudioEncoder
+from ..memory import channels_last
 from ..presets import NANO
 
 with program_needs_extra("train", __name__):
@@ -58,10 +60,10 @@ def trained_vae(out: Path, data: Path) -> tuple[NanoVAE, train_vae.MotionHead]:
         raise OutputError(f"{out} holds no trained autoencoder; run the stage vae first.")
     rounded(trainee.vae)
     videos = train_vae.Clips.open(data / "train").video
-    return latent_statistics(trainee.vae.to(memory_format=torch.channels_last), videos, 48), trainee.head
+    return latent_statistics(channels_last(trainee.vae), videos, 48), trainee.head
 
 
-def trained_audio(out: Path) -> train_audio.AudioEncoder:
+def trained_audio(out: Path) -> AudioEncoder:
     """The trained audio encoder with fp16-rounded weights."""
     trainee = train_audio.AudioTrainee(train_audio.NANO_AUDIO)
     if not load_trained(out / "audio", trainee):

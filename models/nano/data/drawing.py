@@ -124,7 +124,7 @@ class Canvas:
         offset = (low[0] / self.scale - self.margin, low[1] / self.scale - self.margin)
         fill(image, shape, 255, self.scale * 2, offset)
         small = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
-        coverage = np.asarray(small, np.float32) / 255
+        coverage = np.asarray(small, np.float32) / np.float32(255)
         if soft == 0:
             return coverage
         return np.asarray(cv2.GaussianBlur(coverage, (0, 0), soft * self.scale), np.float32)

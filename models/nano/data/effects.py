@@ -57,8 +57,8 @@ def coded(sound: Floats, bits: int = 24_000) -> Floats:
         frame.sample_rate = SAMPLE_RATE
         container.mux([*stream.encode(frame), *stream.encode(None)])
     file.seek(0)
-    with av.open(file) as container:
-        heard = np.concatenate([part.to_ndarray().ravel() for part in container.decode(audio=0)]).astype(np.float32)
+    with av.open(file, "r") as source:
+        heard = np.concatenate([part.to_ndarray().ravel() for part in source.decode(audio=0)]).astype(np.float32)
     heard = np.pad(heard, (0, max(0, len(sound) + 4000 - len(heard))))
     size = 1 << (len(heard) + len(sound)).bit_length()
     match = np.fft.irfft(np.fft.rfft(heard, size) * np.conj(np.fft.rfft(sound, size)), size)[:4000]

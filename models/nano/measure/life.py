@@ -153,7 +153,9 @@ def _taken(frame: Floats, fields: Floats, pose: npt.NDArray[np.float64], corner:
     height, width = fields.shape[1:3]
     places = np.stack(np.meshgrid(np.arange(width) + corner[0], np.arange(height) + corner[1]), -1)
     moved = (places + np.tensordot(pose, fields, 1)).astype(np.float32)
-    return np.asarray(cv2.remap(frame, moved, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE), np.float32)
+    # OpenCV's annotations know no single map of both coordinates.
+    taken = cv2.remap(frame, moved, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)  # type: ignore[call-overload]
+    return np.asarray(taken, np.float32)
 
 
 def _small(frame: Bytes) -> Floats:

@@ -6,6 +6,7 @@ Where a colour is, the renderer tells: it draws the portrait again with another 
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import cv2
 import numpy as np
@@ -30,7 +31,8 @@ def part_masks(identity: Identity, size: int, view: View | None = None) -> dict[
     masks = {}
     for part in PARTS:
         red, green, blue = getattr(identity, part)
-        other = dataclasses.replace(identity, **{part: ((red + 90) % 256, (green + 90) % 256, (blue + 90) % 256)})
+        other_colour: Any = ((red + 90) % 256, (green + 90) % 256, (blue + 90) % 256)
+        other = dataclasses.replace(identity, **{part: other_colour})
         change = np.abs(render(other, neutral_motion(), size, plain).astype(np.int16) - drawn).min(-1)
         masks[part] = cv2.erode((change > _PLAIN).astype(np.uint8), np.ones((3, 3), np.uint8)) > 0
     return masks

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from rap_edge.models.motion_autoencoder import Autoencoder, AutoencoderConfig
 
+from ...memory import channels_last
 from ..training.stage import Journal
 from .state import load_average
 from .train_autoencoder import COLUMNS, Clips, Trainee, as_input, relative
@@ -41,7 +42,8 @@ class MotionMap(nn.Module):
 
     def forward(self, motion: Tensor) -> Tensor:
         """Motion [..., 4 * 13], relative to the portrait's pose (see `relative`) -> raw latents [..., C]."""
-        return self.layers(motion)
+        result: Tensor = self.layers(motion)
+        return result
 
 
 def trained_autoencoder(out: Path, config: AutoencoderConfig) -> tuple[Autoencoder, nn.Linear] | None:
@@ -50,7 +52,7 @@ def trained_autoencoder(out: Path, config: AutoencoderConfig) -> tuple[Autoencod
     if not load_average(out / "autoencoder", trainee):
         return None
     trainee.requires_grad_(False).eval()
-    return trainee.model.to(memory_format=torch.channels_last), trainee.reader
+    return channels_last(trainee.model), trainee.reader
 
 
 @torch.no_grad()

@@ -24,6 +24,7 @@ with program_needs_extra("train", __name__):
     from rap_edge.models.causal_dit import CausalDiT, CausalDiTConfig
     from rap_edge.models.motion_autoencoder import Autoencoder, AutoencoderConfig
 
+    from ...memory import channels_last
     from . import moves, train_audio, train_autoencoder, train_dit
     from .errors import TrainingError
     from .state import load_average
@@ -69,7 +70,7 @@ def collect(out: Path) -> Trained:
     trainee = train_dit.DiTTrainee(CausalDiTConfig(), reader, mean, std)
     if not load_average(out / "dit", trainee):
         raise TrainingError(f"{out} holds no DiT; run the stage dit first.")
-    autoencoder.to(memory_format=torch.channels_last).requires_grad_(False).eval()
+    channels_last(autoencoder).requires_grad_(False).eval()
     return Trained(autoencoder, trainee.dit.requires_grad_(False).eval(), trained_audio(out))
 
 

@@ -84,7 +84,8 @@ class Sounds:
             wave = spoil(wave, rng, self.music)
             if rng.random() < 0.3:
                 wave = wave + rng.normal(0, 10 ** rng.uniform(-4.5, -3), len(wave)).astype(np.float32)
-        return np.clip(wave * np.float32(10 ** rng.uniform(-0.7, 0.4)), -1, 1).astype(np.float32)
+        result: np.ndarray = np.clip(wave * np.float32(10 ** rng.uniform(-0.7, 0.4)), -1, 1).astype(np.float32)
+        return result
 
     def window(self, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
         """Sound [FRAMES * 640] and mouth [FRAMES, 5]: one in eight has no voice, half are a little faster or slower."""
@@ -123,7 +124,8 @@ class AudioTrainee(nn.Module):
         """[B, samples] -> [B, frames - LOOK_AHEAD, 6]: the mouth of every frame but the last ones, and the voice."""
         state = torch.zeros(len(waveforms), self.encoder.state_size)
         features, _ = self.encoder(waveforms, state)
-        return self.reader(features[:, LOOK_AHEAD:])
+        result: Tensor = self.reader(features[:, LOOK_AHEAD:])
+        return result
 
 
 def loss_of(found: Tensor, mouth: Tensor) -> dict[str, Tensor]:
@@ -219,4 +221,5 @@ def features_of(encoder: CausalAudioEncoder, waveforms: Tensor) -> Tensor:
 def silent_features(encoder: CausalAudioEncoder, frames: int) -> Tensor:
     """The features of endless silence, [frames, width]."""
     features, _ = encoder(torch.zeros(1, SAMPLES), encoder.silent_state())
-    return features[0].expand(frames, -1)
+    result: Tensor = features[0].expand(frames, -1)
+    return result

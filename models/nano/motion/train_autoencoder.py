@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from rap_edge.models.motion_autoencoder import Autoencoder, AutoencoderConfig
 
+from ...memory import channels_last
 from ..data.pairs import make_clip
 from ..data.renderer import mouth_box
 from ..errors import MeasureError
@@ -190,7 +191,8 @@ def evaluate(model: Autoencoder, clips: Clips, seed: int, picture: Path, count: 
         picture: PNG of portraits, truth, result and mask.
     """
     squares: dict[str, list[float]] = {"psnr": [], "psnr_mouth": [], "psnr_eyes": []}
-    found, truth, rows = [], [], []
+    found, truth = [], []
+    rows: list[np.ndarray] = []
     for index in range(min(count, len(clips.video))):
         portrait, video = np.array(clips.portrait[index]), np.array(clips.video[index])
         result, masks = reconstruct(model, portrait, video)
@@ -236,7 +238,7 @@ def train(
     torch.manual_seed(0)
     clips, held_out = Clips.open(data / "train"), Clips.open(data / "heldout")
     seed = json.loads((data / "heldout" / "dataset.json").read_text(encoding="utf-8"))["seed"]
-    trainee = Trainee(config).to(memory_format=torch.channels_last)
+    trainee = channels_last(Trainee(config))
     optimiser = Muon(trainee, lr=0.015, adam_lr=1.5e-3, adam_names=("reader", "flow.weight"))
     average = Average(trainee)
     folder, schedule = out / "autoencoder", Schedule(steps)

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from ...audio_encoder import AudioEncoder
+from ...memory import channels_last
 from ...nano_vae import NanoVAE
 from .train_audio import WINDOW_FRAMES, encode_channels_last, window
 
@@ -43,7 +44,8 @@ def latent_statistics(vae: NanoVAE, videos: np.ndarray, count: int) -> NanoVAE:
     )
     measured = NanoVAE(config)
     measured.load_state_dict(vae.state_dict())
-    return measured.to(memory_format=torch.channels_last).eval()
+    result: NanoVAE = channels_last(measured).eval()
+    return result
 
 
 def cache_latents(vae: NanoVAE, folder: Path, out: Path) -> None:

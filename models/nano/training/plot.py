@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -20,13 +21,13 @@ COLOURS = ((180, 90, 30), (40, 120, 220), (60, 160, 60), (150, 60, 160))
 WIDTH, HEIGHT, MARGIN = 420, 260, 44
 
 
-def read_log(file: Path) -> list[dict[str, object]]:
+def read_log(file: Path) -> list[dict[str, Any]]:
     """Every record of `log.jsonl`, held-out figures lifted to the top level."""
     records = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
     return [record | record.pop("held_out", {}) for record in records]
 
 
-def _panel(records: list[dict[str, object]], stage: str, names: tuple[str, ...]) -> np.ndarray:
+def _panel(records: list[dict[str, Any]], stage: str, names: tuple[str, ...]) -> np.ndarray:
     image = np.full((HEIGHT, WIDTH, 3), 255, np.uint8)
     curves = {}
     for name in names:
@@ -44,13 +45,13 @@ def _panel(records: list[dict[str, object]], stage: str, names: tuple[str, ...])
     cv2.putText(image, f"{high:.3g}", (4, 20), font, 0.38, (90, 90, 90), 1, cv2.LINE_AA)
     cv2.putText(image, f"{low:.3g}", (4, bottom), font, 0.38, (90, 90, 90), 1, cv2.LINE_AA)
     cv2.putText(image, f"{stage}: {last:.0f} minutes", (MARGIN, HEIGHT - 10), font, 0.4, (60, 60, 60), 1, cv2.LINE_AA)
-    for number, (name, points) in enumerate(curves.items()):
-        x = MARGIN + points[:, 0] / last * (right - MARGIN)
-        y = bottom - (points[:, 1] - low) / (high - low) * (bottom - 12)
+    for number, (name, curve) in enumerate(curves.items()):
+        x = MARGIN + curve[:, 0] / last * (right - MARGIN)
+        y = bottom - (curve[:, 1] - low) / (high - low) * (bottom - 12)
         line = np.stack((x, y), axis=1).round().astype(np.int32)
         cv2.polylines(image, [line], False, COLOURS[number], 1, cv2.LINE_AA)
         place = (right - 150, 28 + 16 * number)
-        cv2.putText(image, f"{name} {points[-1, 1]:.3g}", place, font, 0.4, COLOURS[number], 1, cv2.LINE_AA)
+        cv2.putText(image, f"{name} {curve[-1, 1]:.3g}", place, font, 0.4, COLOURS[number], 1, cv2.LINE_AA)
     return image
 
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
-from ...audio_encoder import AudioEncoder, AudioEncoderConfig, resample_features
+from ...audio_encoder import AudioEncoder, AudioEncoderConfig, ConvLayer, resample_features
 from ..data.speech_bank import build as build_bank
 from .optim import Muon
 from .stage import Clock, Journal, load_checkpoint, prefetch, save_checkpoint
@@ -45,7 +46,8 @@ class AudioTrainee(nn.Module):
 
     def forward(self, waveforms: Tensor) -> Tensor:
         """[B, samples] -> [B, frames, 5]."""
-        return self.head(encode_channels_last(self.encoder, waveforms).flatten(2))
+        result: Tensor = self.head(encode_channels_last(self.encoder, waveforms).flatten(2))
+        return result
 
 
 def encode_channels_last(encoder: AudioEncoder, waveforms: Tensor) -> Tensor:
@@ -55,7 +57,7 @@ def encode_channels_last(encoder: AudioEncoder, waveforms: Tensor) -> Tensor:
     """
     centred = waveforms - waveforms.mean(dim=1, keepdim=True)
     x = centred / torch.sqrt(centred.square().mean(dim=1, keepdim=True) + encoder.config.norm_eps)
-    first, *rest = encoder.feature_extractor.conv_layers
+    first, *rest = cast(list[ConvLayer], list(encoder.feature_extractor.conv_layers))
     kernel, stride = first.conv.kernel_size[0], first.conv.stride[0]
     x = F.gelu(first.layer_norm(F.linear(x.unfold(1, kernel, stride), first.conv.weight.squeeze(1))))
     for layer in rest:
@@ -63,7 +65,8 @@ def encode_channels_last(encoder: AudioEncoder, waveforms: Tensor) -> Tensor:
         image = F.conv2d(image, layer.conv.weight.unsqueeze(2), stride=(1, layer.conv.stride[0]))
         x = F.gelu(layer.layer_norm(image.permute(0, 2, 3, 1).squeeze(1)))
     features = resample_features(x, encoder.frames(waveforms.shape[1]))
-    return encoder.encoder(encoder.feature_projection(features))
+    result: Tensor = encoder.encoder(encoder.feature_projection(features))
+    return result
 
 
 def window(waveform: np.ndarray, end: int) -> np.ndarray:

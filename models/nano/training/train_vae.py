@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import torch
@@ -13,6 +14,7 @@ from torch import Tensor, nn
 
 from rap_edge.runtime.errors import OutputError
 
+from ...memory import channels_last
 from ...nano_vae import NanoVAE, NanoVAEConfig
 from .optim import Muon
 from .stage import Clock, Journal, load_checkpoint, load_trained, prefetch, save_checkpoint
@@ -49,7 +51,8 @@ class MotionHead(nn.Module):
         """[N, C, h, w] -> [N, compression, columns]."""
         weights = self.attend(latents).flatten(2).softmax(-1).unsqueeze(1)
         values = self.values(latents).flatten(2).unflatten(1, (self.compression, -1))
-        return (weights * values).sum(-1)
+        result: Tensor = (weights * values).sum(-1)
+        return result
 
 
 class VAETrainee(nn.Module):
@@ -59,10 +62,11 @@ class VAETrainee(nn.Module):
         super().__init__()
         self.vae = NanoVAE(config)
         self.head = MotionHead(config.latent_channels, config.temporal_compression)
-        nn.init.zeros_(self.vae.encoder.group[-1].bias)
+        statistics = cast(nn.Conv2d, self.vae.encoder.group[-1])
         with torch.no_grad():
-            self.vae.encoder.group[-1].bias[config.latent_channels :] = -6.0
-            self.vae.encoder.group[-1].weight[config.latent_channels :] *= 0.1
+            statistics.weight[config.latent_channels :] *= 0.1
+            if statistics.bias is not None:
+                statistics.bias.zero_()[config.latent_channels :] = -6.0
 
     def forward(self, groups: Tensor, noise: Tensor, batch: int) -> tuple[Tensor, Tensor, Tensor]:
         """Group frames [B*k*c, 3, H, W] -> (frames [B*T, 3, H, W], motion [B*k, c, columns], KL per element).
@@ -226,7 +230,7 @@ class Mix:
 def train(data: Path, out: Path, minutes: float, config: NanoVAEConfig, mix: Mix | None = None) -> None:
     """Train for `minutes` (all resumptions together) on `data`/train; state and log go to `out`."""
     torch.manual_seed(0)
-    model = VAETrainee(config).to(memory_format=torch.channels_last)
+    model = channels_last(VAETrainee(config))
     optimiser = Muon(model, lr=0.02, adam_lr=2e-3, adam_names=("head.",))
     _fit(model, optimiser, data, out, "vae", minutes, mix or Mix())
 
@@ -234,7 +238,7 @@ def train(data: Path, out: Path, minutes: float, config: NanoVAEConfig, mix: Mix
 def refine(data: Path, out: Path, minutes: float, config: NanoVAEConfig, mix: Mix | None = None) -> None:
     """Go on training the decoder alone, so that latents (and a DiT trained on them) stay as they are."""
     torch.manual_seed(3)
-    model = VAETrainee(config).to(memory_format=torch.channels_last)
+    model = channels_last(VAETrainee(config))
     if not load_trained(out / "vae", model):
         raise OutputError(f"{out} holds no trained autoencoder; run the stage vae first.")
     model.vae.encoder.requires_grad_(False)
