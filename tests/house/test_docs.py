@@ -37,8 +37,11 @@ NOT_RUN = {
     r"\.plan|tensorrt|nano-fp16|flashhead": "needs plans and a GPU",
     r"rap-serve|turnserver": "serves until it is stopped: tests/runtime/serve/test_cli.py serves",
     r"--mic|--window|kiosk\.py|pyside_widget\.py": "needs a microphone or a screen: tests/runtime/cli, test_examples",
+    r"openai_realtime\.py|voice_agent\.py": "needs a server or a visitor: tests/integrations",
     r"espeakng|tts\.py|rap_edge\.models\.nano": "takes minutes, or a synthesiser: test_examples, tests/models/nano",
 }
+# Programs that need a room, a visitor or a server, by their page: the tests beside them bring a stand-in.
+PLAYED = {"livekit.md", "openai_realtime.md", "pipecat.md"}
 # Blocks that hold no code, by their first line; one with an arrow in it, but for a comment, shows what becomes of what.
 PICTURES = re.compile(r"build/nano-fp32/|Machine|rap-run: The engine|\"hybrid_attention\"|[^#\n]*->")
 
@@ -79,7 +82,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("block", PYTHON, ids=str)
+@pytest.mark.parametrize("block", [block for block in PYTHON if block.page.name not in PLAYED], ids=str)
 def test_a_python_block_runs_as_it_stands(block: Block, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(folder)
     exec(compile(block.text, str(block), "exec"), {"__name__": "__main__"})
@@ -156,6 +159,12 @@ def test_every_file_that_a_page_links_or_names_is_there() -> None:
         folders = "runtime|models|export|calibration|plugins|benchmarks|examples|tests|docs"
         named = [ROOT / found for found in re.findall(rf"`((?:{folders})/[\w./-]*\w)/?[` ]", text)]
         assert [str(place) for place in linked + named if not place.exists()] == [], page
+
+
+def test_programs_that_are_not_run_here_are_run_by_a_test_of_their_page() -> None:
+    for page in PLAYED:
+        test = ROOT / "tests" / "integrations" / f"test_{page.removesuffix('.md')}.py"
+        assert f'program("{page}")' in test.read_text()
 
 
 def test_every_block_is_known() -> None:

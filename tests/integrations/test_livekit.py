@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Awaitable, Callable
+from types import SimpleNamespace
+from unittest.mock import AsyncMock
 
 import numpy as np
 import pytest
@@ -235,3 +237,26 @@ def test_a_stream_that_is_closed_lets_nobody_wait() -> None:
             await asyncio.wait_for(ending, 5)
 
     asyncio.run(main())
+
+
+def test_the_program_of_the_page_says_what_its_file_says(program, monkeypatch) -> None:
+    entrypoint, room, heard = program("livekit.md")["entrypoint"], mock_room(), 0
+
+    async def main() -> None:
+        capture = rtc.AudioSource.capture_frame
+
+        async def counted(source, frame) -> None:
+            nonlocal heard
+            heard += frame.samples_per_channel
+            await capture(source, frame)
+
+        monkeypatch.setattr(rtc.AudioSource, "capture_frame", counted)
+        job = asyncio.create_task(entrypoint(SimpleNamespace(room=room, connect=AsyncMock())))
+        while heard < RATE and not job.done():
+            await asyncio.sleep(0.05)
+        job.cancel()
+        await asyncio.gather(job, return_exceptions=True)
+
+    asyncio.run(asyncio.wait_for(main(), 30))
+    assert heard >= RATE
+    assert room.local_participant.publish_track.await_count == 2

@@ -129,3 +129,24 @@ def test_the_program_sends_a_question_and_writes_the_answer(tmp_path: Path) -> N
     server = asyncio.run(main())
     assert server.authorization == "Bearer key"
     assert (tmp_path / "out.mp4").stat().st_size > 1000
+
+
+def test_the_program_of_the_page_writes_an_answer_and_tells_what_was_heard(program) -> None:
+    names = program("openai_realtime.md")
+
+    async def script(server: RealtimeServer) -> None:
+        await server.until("response.create")
+        await server.say("one", pcm(5.0))
+        await asyncio.sleep(1.5)
+        await server.send("input_audio_buffer.speech_started", audio_start_ms=0, item_id="visitor")
+        assert (await server.until("conversation.item.truncate"))["item_id"] == "one"
+
+    async def main() -> RealtimeServer:
+        async with realtime_server(script) as server:
+            names["URL"] = server.url
+            await names["main"]()
+            return server
+
+    server = asyncio.run(asyncio.wait_for(main(), 30))
+    assert 0 < server.received[-1]["audio_end_ms"] < 2000
+    assert Path("answer.mp4").stat().st_size > 1000

@@ -12,6 +12,8 @@ from helpers.bundles.streams import LIVELY
 
 pytest.importorskip("pipecat", reason="pipecat-ai is not installed")
 
+from aiohttp import web
+from helpers.frameworks.agent_visitor import visitor
 from pipecat.frames.frames import (
     BotStartedSpeakingFrame,
     BotStoppedSpeakingFrame,
@@ -251,3 +253,22 @@ def test_a_transport_plays_it_in_step_and_knows_when_it_speaks() -> None:
         assert bytes(output.played) == pcm(0.4)
 
     run(scene, output)
+
+
+def test_the_program_of_the_page_is_seen_and_heard_by_webrtc(program) -> None:
+    names = program("pipecat.md")
+
+    async def main() -> None:
+        runner = web.AppRunner(names["app"])
+        await runner.setup()
+        site = web.TCPSite(runner, "127.0.0.1", 0)
+        await site.start()
+        async with visitor(f"http://127.0.0.1:{runner.addresses[0][1]}") as guest:
+            await guest.until(lambda: guest.loud(0.5) > 0.7)
+            assert len(guest.pictures) > 5
+        for talk in names["talks"]:
+            talk.cancel()
+        await asyncio.wait(names["talks"], timeout=5)
+        await runner.cleanup()
+
+    asyncio.run(asyncio.wait_for(main(), 60))
