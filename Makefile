@@ -4,7 +4,7 @@ TORCH  ?= torch==2.13.0
 BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 
-.PHONY: demo test test-lowest test-newest test-tensorrt-10 lint train bench plugins gpu gpu-prepare clean
+.PHONY: demo test test-integrations test-lowest test-newest test-tensorrt-10 lint train bench plugins gpu gpu-prepare clean
 
 demo: $(VENV)/.export
 	$(BIN)/rap-export -o build/nano-fp32
@@ -13,6 +13,14 @@ demo: $(VENV)/.export
 
 test: $(VENV)/.test
 	$(BIN)/python -m pytest
+
+# The frameworks bring half a gigabyte and bounds of their own, so they get an environment of their own.
+test-integrations:
+	$(MAKE) VENV=build/integrations build/integrations/bin/python
+	build/integrations/bin/python -m pip --disable-pip-version-check install --quiet \
+		--editable '.[serve,livekit,pipecat,plans]' espeakng-loader pytest
+	build/integrations/bin/python -m pip check
+	build/integrations/bin/python -m pytest tests/integrations
 
 lint: $(VENV)/.test
 	$(BIN)/ruff check .
