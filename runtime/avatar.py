@@ -68,6 +68,7 @@ class Avatar:
         """
         self.spec, self.precision = spec, precision
         self.notes: tuple[str, ...] = ()
+        self._shared_cost: float | None = None
         self.engine, self.device = engines["dit"].backend, engines["dit"].device
         self._new_loop: LoopMaker | None = new_loop or partial(ChunkLoop, engines)
         self._encoder: Engine | None = engines["vae_encoder"]
@@ -132,7 +133,7 @@ class Avatar:
         avatar = cls(
             spec, shared.engines, picture, bundle.manifest.precision, new_loop=shared.new_loop, turns=shared.turns
         )
-        avatar.notes = loaded.notes + shared.notes
+        avatar.notes, avatar._shared_cost = loaded.notes + shared.notes, shared.seconds or None
         return avatar
 
     def with_portrait(self, portrait: str | Path | bytes | NDArray[Any]) -> Avatar:
@@ -207,6 +208,20 @@ class Avatar:
         rate = self.spec.sample_rate if sample_rate is None else sample_rate
         policy = Overload() if overload is None else overload
         return AvatarStream(self.spec, self._loop(seed), self._reel(seed), rate, self._turns, policy)
+
+    @property
+    def at_once(self) -> int:
+        """Sessions that may render at the same time."""
+        return self._turns.at_once
+
+    @property
+    def shared_cost(self) -> float:
+        """Seconds of the machine that a chunk takes among those of other viewers, as far as opening measured them.
+
+        Raises:
+            NumericalError, EngineError, SessionError: as `chunk_cost`, which is asked where it did not.
+        """
+        return self.chunk_cost() if self._shared_cost is None else self._shared_cost
 
     def chunk_cost(self, rounds: int = 3) -> float:
         """Seconds that a chunk takes here and now: the median of `rounds`, after one that warms the engines up.

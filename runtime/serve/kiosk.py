@@ -11,10 +11,6 @@ from aiohttp import web
 
 from ..avatar import Avatar
 from ..bundle.bundle import Bundle
-from ..bundle.contract import check_contract
-from ..inputs.picture.portrait import load_portrait
-from ..loading import load_engines
-from ..session.side_by_side import share_machine
 from .admission import MOST_PLACES, Admission, KioskFullError, places_for
 from .metrics import Metrics
 from .portraits import Portraits, sources_of
@@ -51,18 +47,20 @@ class Kiosk:
             PortraitError: a picture cannot be read.
             SpecError: no chunk of the model is as short as the latency that the settings ask for.
         """
-        check_contract(bundle.manifest)
         spec = bundle.manifest.spec
-        if settings.latency is not None:
-            spec = spec.with_latency(settings.latency)
+        latents = None if settings.latency is None else spec.with_latency(settings.latency).new_latents
         sources = sources_of(bundle, settings.portraits)
-        loaded = load_engines(bundle, settings.engine, fallback=settings.fallback)
-        shared = share_machine(bundle, spec, loaded, settings.max_sessions or MOST_PLACES)
-        picture, precision = load_portrait(sources[0][0], spec.image_size), bundle.manifest.precision
-        avatar = Avatar(spec, shared.engines, picture, precision, new_loop=shared.new_loop, turns=shared.turns)
-        portraits = Portraits(avatar, sources)
-        kiosk = cls(settings, portraits, shared.seconds / spec.chunk_seconds, shared.turns.at_once)
-        kiosk.notes = loaded.notes + shared.notes
+        avatar = Avatar.open(
+            bundle,
+            sources[0][0],
+            new_latents=latents,
+            viewers=settings.max_sessions or MOST_PLACES,
+            engine=settings.engine,
+            fallback=settings.fallback,
+        )
+        rtf = avatar.shared_cost / avatar.spec.chunk_seconds
+        kiosk = cls(settings, Portraits(avatar, sources), rtf, avatar.at_once)
+        kiosk.notes = avatar.notes
         return kiosk
 
     async def open_visit(self, transport: str, portrait: str | None, rate: int, sound_rate: int) -> Visit:
