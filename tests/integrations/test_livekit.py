@@ -151,6 +151,24 @@ def test_an_interruption_ends_the_sound_and_the_next_segment_is_whole() -> None:
     in_one_process(scene)
 
 
+def test_clearing_returns_when_the_last_sound_has_been_dealt_with() -> None:
+    async def main() -> None:
+        with avatar(LIVELY).stream(sample_rate=RATE) as stream:
+            generator = AvatarVideoGenerator(stream)
+            await generator.push_audio(sound(5.0))
+            frames = aiter(generator)
+            while not isinstance(await anext(frames), rtc.AudioFrame):
+                pass
+            clearing = asyncio.create_task(generator.clear_buffer())
+            await asyncio.sleep(0.1)
+            assert not clearing.done()
+            assert isinstance(await anext(frames), rtc.VideoFrame)
+            await asyncio.wait_for(clearing, 5)
+            assert isinstance(await anext(frames), rtc.VideoFrame)
+
+    asyncio.run(main())
+
+
 def test_sound_of_another_rate_and_number_of_channels_is_taken_and_nonsense_left_out(caplog) -> None:
     async def scene(output, shown, events) -> None:
         await output.capture_frame(sound(0.2, rate=48_000, channels=2))

@@ -190,6 +190,28 @@ def test_an_interruption_drops_what_has_not_been_heard_and_nothing_old_comes_beh
     assert behind == "aaaaa>."
 
 
+def test_a_frame_that_waited_behind_an_interruption_is_dropped() -> None:
+    class Slow(FrameProcessor):
+        """Holds up whoever pushes, so that the next frame is always due."""
+
+        async def process_frame(self, frame: Frame, direction: FrameDirection) -> None:
+            await super().process_frame(frame, direction)
+            if isinstance(frame, OutputImageRawFrame):
+                await asyncio.sleep(0.1)
+            await self.push_frame(frame, direction)
+
+    async def scene(stage: Scene) -> None:
+        await stage.send(voice(5.0), TTSStoppedFrame())
+        await stage.down.wait_for(TTSAudioRawFrame, 5)
+        await stage.send(InterruptionFrame())
+        await stage.down.wait_for(InterruptionFrame)
+        await asyncio.sleep(0.3)
+
+    _, _, behind = names(run(scene, Slow(enable_direct_mode=True))).partition("!")
+    assert "v" in behind
+    assert "a" not in behind
+
+
 def test_the_end_waits_for_what_is_being_said() -> None:
     async def scene(stage: Scene) -> None:
         await stage.send(voice(0.4))
