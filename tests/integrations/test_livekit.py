@@ -17,6 +17,7 @@ pytest.importorskip("livekit.agents", reason="livekit-agents is not installed")
 
 from helpers.frameworks.rooms import Linked, mock_room
 from livekit import rtc
+from livekit.agents import Agent, AgentSession
 from livekit.agents.voice.avatar import (
     AudioSegmentEnd,
     AvatarRunner,
@@ -278,3 +279,27 @@ def test_the_program_of_the_page_says_what_its_file_says(program, monkeypatch) -
     asyncio.run(asyncio.wait_for(main(), 30))
     assert heard >= RATE
     assert room.local_participant.publish_track.await_count == 2
+
+
+def test_an_agent_session_interrupts_its_face() -> None:
+    async def words():
+        for _ in range(50):
+            yield sound(0.1)
+
+    async def scene(output, shown, events) -> None:
+        session = AgentSession()
+        session.output.audio = output
+        await session.start(Agent(instructions="You are a face."), room=mock_room())
+        speech = session.say("A long answer.", audio=words())
+        while ("started",) not in events:
+            await asyncio.sleep(0.02)
+        await asyncio.sleep(0.2)
+        await asyncio.wait_for(session.interrupt(), 5)
+        await speech
+        played = shown.heard().size
+        assert speech.interrupted
+        assert played < 2 * RATE
+        assert events == [("started",), ("finished", round(played / RATE, 2), True)]
+        await session.aclose()
+
+    in_one_process(scene)
