@@ -6,10 +6,14 @@ import asyncio
 import socket
 import subprocess
 import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import pytest
+from helpers.bundles.tiny import TINY
 from helpers.bundles.tiny_bundle import write_tiny_bundle
 from helpers.places import ROOT
 
@@ -17,6 +21,7 @@ pytest.importorskip("pipecat", reason="pipecat-ai is not installed")
 pytest.importorskip("espeakng_loader", reason="espeakng-loader is not installed")
 
 from helpers.frameworks.agent_visitor import RATE, Visitor, visitor
+from helpers.serving.browser import CHROMIUM, open_page
 
 from rap_edge.runtime import read_audio, to_mono
 
@@ -41,27 +46,46 @@ async def visit(guest: Visitor) -> None:
     assert len(guest.pictures) > shown
 
 
-@pytest.mark.slow
-def test_the_agent_answers_and_stops_when_its_visitor_speaks(tmp_path: Path) -> None:
-    bundle = write_tiny_bundle(tmp_path / "bundle")
+@contextmanager
+def agent(folder: Path) -> Iterator[str]:
+    """The agent's address, while it runs."""
+    bundle = write_tiny_bundle(folder / "bundle")
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     command = [sys.executable, ROOT / "examples" / "voice_agent.py", bundle, "--port", str(port)]
-    with (tmp_path / "log").open("w") as log, subprocess.Popen(command, stdout=log, stderr=log) as process:
+    with (folder / "log").open("w") as log, subprocess.Popen(command, stdout=log, stderr=log) as process:
         try:
-            asyncio.run(asyncio.wait_for(meet(f"http://127.0.0.1:{port}", process), 90))
+            end = time.monotonic() + 60
+            while "Running on" not in (folder / "log").read_text():
+                assert process.poll() is None
+                assert time.monotonic() < end
+                time.sleep(0.1)
+            yield f"http://127.0.0.1:{port}"
         finally:
             process.terminate()
-    assert "Traceback" not in (tmp_path / "log").read_text()
+    assert "Traceback" not in (folder / "log").read_text()
 
 
-async def meet(url: str, process: subprocess.Popen) -> None:
-    for _ in range(300):
-        assert process.poll() is None
-        with socket.socket() as probe:
-            if probe.connect_ex(("127.0.0.1", int(url.rpartition(":")[2]))) == 0:
-                break
-        await asyncio.sleep(0.1)
-    async with visitor(url) as guest:
-        await visit(guest)
+@pytest.mark.slow
+def test_the_agent_answers_and_stops_when_its_visitor_speaks(tmp_path: Path) -> None:
+    async def meet(url: str) -> None:
+        async with visitor(url) as guest:
+            await visit(guest)
+
+    with agent(tmp_path) as url:
+        asyncio.run(asyncio.wait_for(meet(url), 90))
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed")
+def test_its_page_shows_the_face(tmp_path: Path) -> None:
+    async def look(url: str) -> None:
+        async with open_page(url, tmp_path / "profile", "chromium") as page:
+            await page.js("document.querySelector('button').click()")
+            await page.until("document.querySelector('video').currentTime > 1.0")
+            assert await page.js("document.querySelector('video').videoWidth") == TINY.image_size
+            assert await page.js("document.querySelector('button')") is None
+
+    with agent(tmp_path) as url:
+        asyncio.run(asyncio.wait_for(look(f"{url}/"), 90))
