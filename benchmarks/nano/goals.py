@@ -138,9 +138,9 @@ def run_model(folder: Path) -> Model:
     trained = collect(folder)
 
     def talk(portrait: Bytes, waveform: Floats, seed: int) -> Bytes:
-        return motion_talk(trained.autoencoder, trained.dit, trained.audio_encoder, portrait, waveform, seed)
+        return motion_talk(trained.decoder, trained.dit, trained.audio_encoder, portrait, waveform, seed)
 
-    group = trained.autoencoder.config.temporal_compression
+    group = trained.decoder.config.temporal_compression
     return Model(folder.name, talk, FRAME_RATE // group * group, group, True)
 
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from rap_edge.models.causal_audio_encoder import CausalAudioEncoder
 from rap_edge.models.causal_dit import CausalDiT
-from rap_edge.models.motion_autoencoder import Autoencoder
+from rap_edge.models.motion_decoder import MotionDecoder
 
 from .train_audio import LOOK_AHEAD, SAMPLES, silent_features
 
@@ -25,7 +25,7 @@ class Stream:
     """One viewer's state. The networks are shared.
 
     Args:
-        autoencoder, dit, encoder: trained; the autoencoder's config has the statistics of the latents.
+        decoder, dit, encoder: trained; the decoder's config has the statistics of the latents.
         portrait: uint8 [H, W, 3].
         seed: of everything that the sound does not say.
         levels: noise levels from 1 to 0, one step between each two.
@@ -33,21 +33,21 @@ class Stream:
 
     def __init__(
         self,
-        autoencoder: Autoencoder,
+        decoder: MotionDecoder,
         dit: CausalDiT,
         encoder: CausalAudioEncoder,
         portrait: Bytes,
         seed: int,
         levels: tuple[float, ...] = LEVELS,
     ) -> None:
-        self._autoencoder, self._dit, self._encoder, self._levels = autoencoder, dit, encoder, levels
+        self._decoder, self._dit, self._encoder, self._levels = decoder, dit, encoder, levels
         self._generator = torch.Generator().manual_seed(seed)
-        self._group = autoencoder.config.temporal_compression
+        self._group = decoder.config.temporal_compression
         with torch.no_grad():
             picture = torch.from_numpy(portrait.copy()).permute(2, 0, 1)[None].float() / 127.5 - 1.0
-            self._reference = autoencoder.reference(picture.contiguous(memory_format=torch.channels_last))
-            self._static = autoencoder.static(self._reference)
-            self._frames_state = autoencoder.first_state(self._static)
+            self._reference = decoder.reference(picture.contiguous(memory_format=torch.channels_last))
+            self._static = decoder.static()
+            self._frames_state = decoder.first_state()
             self._sound_state = encoder.silent_state()
             still = silent_features(encoder, self._group + 2 * LOOK_AHEAD)
             self._features = still[:LOOK_AHEAD]
@@ -66,7 +66,7 @@ class Stream:
         while len(self._features) >= self._group + 2 * LOOK_AHEAD:
             shown.append(self._latent(self._features[: self._group + 2 * LOOK_AHEAD]))
             self._features = self._features[self._group :]
-        size = self._autoencoder.config.image_size
+        size = self._decoder.config.image_size
         return np.concatenate(shown) if shown else np.zeros((0, size, size, 3), np.uint8)
 
     def _latent(self, features: Tensor) -> Bytes:
@@ -77,17 +77,17 @@ class Stream:
             velocity, _ = self._dit.denoise(latent, self._static, timestep, state, self._past)
             latent = latent + (lower - level) * velocity
         _, self._past = self._dit.denoise(latent, self._static, torch.zeros(1), state, self._past)
-        frames, self._frames_state = self._autoencoder.decode(latent, self._frames_state, self._reference)
+        frames, self._frames_state = self._decoder.decode(latent, self._frames_state, self._reference)
         pixels = ((frames[0].clamp(-1, 1) + 1) * 127.5).round().byte()
         return np.asarray(pixels.permute(1, 2, 3, 0).numpy())
 
 
 def talk(
-    autoencoder: Autoencoder, dit: CausalDiT, encoder: CausalAudioEncoder, portrait: Bytes, waveform: Floats, seed: int
+    decoder: MotionDecoder, dit: CausalDiT, encoder: CausalAudioEncoder, portrait: Bytes, waveform: Floats, seed: int
 ) -> Bytes:
     """The frames of a whole sound, uint8 [samples / 640, H, W, 3]; after its end comes silence."""
-    stream = Stream(autoencoder, dit, encoder, portrait, seed)
+    stream = Stream(decoder, dit, encoder, portrait, seed)
     frames = len(waveform) // SAMPLES
-    padded = np.zeros((frames + LOOK_AHEAD + autoencoder.config.temporal_compression) * SAMPLES, np.float32)
+    padded = np.zeros((frames + LOOK_AHEAD + decoder.config.temporal_compression) * SAMPLES, np.float32)
     padded[: frames * SAMPLES] = waveform[: frames * SAMPLES]
     return stream.push(padded)[:frames]

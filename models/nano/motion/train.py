@@ -22,10 +22,9 @@ with program_needs_extra("train", __name__):
 
     from rap_edge.models.causal_audio_encoder import CausalAudioConfig, CausalAudioEncoder
     from rap_edge.models.causal_dit import CausalDiT, CausalDiTConfig
-    from rap_edge.models.motion_autoencoder import Autoencoder, AutoencoderConfig
+    from rap_edge.models.motion_decoder import MotionDecoder, MotionDecoderConfig
 
-    from ...memory import channels_last
-    from . import moves, train_audio, train_autoencoder, train_dit
+    from . import train_audio, train_decoder, train_dit
     from .errors import TrainingError
     from .state import load_average
 
@@ -36,9 +35,21 @@ _STEPS = Whole(0, 10_000_000, "steps")
 class Trained:
     """The networks of a run, with averaged weights, as far as it has come."""
 
-    autoencoder: Autoencoder
+    decoder: MotionDecoder
     dit: CausalDiT
     audio_encoder: CausalAudioEncoder
+
+
+def trained_decoder(out: Path, config: MotionDecoderConfig) -> train_decoder.Trainee:
+    """The averaged decoder of a run, with its reader of motion.
+
+    Raises:
+        TrainingError: that stage has not begun.
+    """
+    trainee = train_decoder.Trainee(config)
+    if not load_average(out / "decoder", trainee):
+        raise TrainingError(f"{out} holds no decoder; run the stage decoder first.")
+    return trainee.requires_grad_(False).eval()
 
 
 def trained_audio(out: Path) -> CausalAudioEncoder:
@@ -59,19 +70,21 @@ def collect(out: Path) -> Trained:
     Raises:
         TrainingError: a stage has not begun.
     """
-    found = moves.trained_autoencoder(out, AutoencoderConfig())
-    if found is None or not (out / "moves" / "statistics.json").exists():
-        raise TrainingError(f"{out} holds no finished autoencoder; run the stages autoencoder and dit first.")
-    model, reader = found
-    _, mean, std = moves.load(out, model.config)
-    config = dataclasses.replace(model.config, latents_mean=tuple(mean.tolist()), latents_std=tuple(std.tolist()))
-    autoencoder = Autoencoder(config)
-    autoencoder.load_state_dict(model.state_dict())
-    trainee = train_dit.DiTTrainee(CausalDiTConfig(), reader, mean, std)
+    trained = trained_decoder(out, MotionDecoderConfig())
+    known = train_dit.known_statistics(out)
+    if known is None:
+        raise TrainingError(f"{out} holds no DiT; run the stage dit first.")
+    mean, std = known
+    trainee = train_dit.DiTTrainee(CausalDiTConfig(), trained.reader, mean, std)
     if not load_average(out / "dit", trainee):
         raise TrainingError(f"{out} holds no DiT; run the stage dit first.")
-    channels_last(autoencoder).requires_grad_(False).eval()
-    return Trained(autoencoder, trainee.dit.requires_grad_(False).eval(), trained_audio(out))
+    measured = dataclasses.replace(
+        MotionDecoderConfig(), latents_mean=tuple(mean.tolist()), latents_std=tuple(std.tolist())
+    )
+    decoder = MotionDecoder(measured)
+    decoder.load_state_dict(trained.model.state_dict())
+    decoder.to(memory_format=torch.channels_last).requires_grad_(False).eval()
+    return Trained(decoder, trainee.dit.requires_grad_(False).eval(), trained_audio(out))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -83,31 +96,29 @@ def _run(arguments: Sequence[str] | None) -> int:
     parser = argparse.ArgumentParser(prog="python -m rap_edge.models.nano.motion.train", description=__doc__)
     parser.add_argument("--data", type=Path, required=True, help="folder with train/ and heldout/")
     parser.add_argument("--out", type=Path, required=True, help="folder of states, log, pictures and weights")
-    parser.add_argument("--stage", choices=("autoencoder", "audio", "dit", "all"), default="all")
-    parser.add_argument("--autoencoder-steps", type=argument(_STEPS), default=30_000)
+    parser.add_argument("--stage", choices=("decoder", "audio", "dit", "all"), default="all")
+    parser.add_argument("--decoder-steps", type=argument(_STEPS), default=30_000)
     parser.add_argument("--audio-steps", type=argument(_STEPS), default=8_000)
     parser.add_argument("--dit-steps", type=argument(_STEPS), default=12_000)
+    parser.add_argument("--no-compile", action="store_true", help="begin at once, but make slower steps")
     parser.add_argument("--threads", type=argument(THREADS), default=2)
     options = parser.parse_args(arguments)
     torch.set_num_threads(options.threads)
-    if options.stage in ("autoencoder", "all"):
-        train_autoencoder.train(options.data, options.out, options.autoencoder_steps, AutoencoderConfig())
+    if options.stage in ("decoder", "all"):
+        config, steps = MotionDecoderConfig(), options.decoder_steps
+        train_decoder.train(options.data, options.out, steps, config, compiled=not options.no_compile)
     if options.stage in ("audio", "all"):
         train_audio.train(options.data, options.out, options.audio_steps, CausalAudioConfig())
     if options.stage in ("dit", "all"):
-        found = moves.trained_autoencoder(options.out, AutoencoderConfig())
-        if found is None:
-            raise TrainingError(f"{options.out} holds no autoencoder; run the stage autoencoder first.")
-        model, reader = found
-        moves.fit(options.out, options.data, model)
+        trained = trained_decoder(options.out, MotionDecoderConfig())
         train_dit.train(
             options.data,
             options.out,
             options.dit_steps,
             CausalDiTConfig(),
             trained_audio(options.out),
-            reader,
-            moves.load(options.out, model.config),
+            trained.reader,
+            trained.model.motion_encoder,
         )
     return 0
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import time
 from pathlib import Path
@@ -12,20 +13,19 @@ from torch import Tensor, nn
 
 from rap_edge.models.causal_audio_encoder import CausalAudioEncoder
 from rap_edge.models.causal_dit import CausalDiT, CausalDiTConfig
+from rap_edge.models.motion_decoder import MotionEncoder
 
 from ..data.life import life
 from ..data.renderer import MOTION_COLUMNS, MOUTH_COLUMNS
 from ..training.optim import Muon
 from ..training.stage import Journal, prefetch
 from .errors import TrainingError
-from .moves import MotionMap
 from .state import Average, Schedule, load_state, save_state
 from .train_audio import LOOK_AHEAD, Sounds, features_of, silent_features
-from .train_autoencoder import COLUMNS
 
 FRAMES = 240
 GROUP = 4
-BLINK = MOTION_COLUMNS.index("blink")
+COLUMNS = len(MOTION_COLUMNS)
 CONTEXT_NOISE = 0.25  # at most this share of noise is in the past, as generated latents are not exact either
 
 
@@ -45,18 +45,24 @@ class Clips:
         motion = np.zeros((GROUP + FRAMES, COLUMNS), np.float32)
         motion[GROUP:, :MOUTH_COLUMNS] = mouth
         motion[GROUP:, MOUTH_COLUMNS:] = life(rng, FRAMES)
-        motion[:GROUP, BLINK + 1 :] = rng.normal(0, 0.12, 2)
         return self.sounds.heard(rng, wave), motion
 
     def batch(self, rng: np.random.Generator, size: int) -> dict[str, Tensor]:
-        """`size` clips: `waveform` [B, FRAMES * 640] and `motion` [B, 1 + FRAMES / 4, 4 * 13]."""
+        """`size` clips: `waveform` [B, FRAMES * 640] and `motion` [B, GROUP + FRAMES, 13]."""
         waves, motions = zip(*(self.one(rng) for _ in range(size)), strict=True)
-        groups = np.stack(motions).reshape(size, -1, GROUP * COLUMNS)
-        return {"waveform": torch.from_numpy(np.stack(waves)), "motion": torch.from_numpy(groups)}
+        return {"waveform": torch.from_numpy(np.stack(waves)), "motion": torch.from_numpy(np.stack(motions))}
+
+
+@torch.no_grad()
+def statistics(encoder: MotionEncoder, sounds: Sounds, clips: int = 64) -> tuple[Tensor, Tensor]:
+    """Mean and deviation [C] of the raw latents of `clips` clips."""
+    motion = Clips(sounds).batch(np.random.default_rng(5), clips)["motion"]
+    raw = encoder(motion).flatten(0, 1)
+    return raw.mean(0), raw.std(0).clamp_min(1e-2)
 
 
 class DiTTrainee(nn.Module):
-    """The DiT with the frozen reader of motion that the autoencoder was trained with."""
+    """The DiT with the frozen reader of motion that the decoder was trained with."""
 
     mean: Tensor
     std: Tensor
@@ -91,12 +97,27 @@ class DiTTrainee(nn.Module):
         return (velocity - (noise - clean)).square(), motion[..., :MOUTH_COLUMNS]
 
 
+def known_statistics(out: Path) -> tuple[Tensor, Tensor] | None:
+    """What `keep_statistics` wrote, None if it did not."""
+    file = out / "latents.json"
+    if not file.exists():
+        return None
+    found = json.loads(file.read_text(encoding="utf-8"))
+    return torch.tensor(found["mean"]), torch.tensor(found["std"])
+
+
+def keep_statistics(out: Path, mean: Tensor, std: Tensor) -> None:
+    """Write mean and deviation of the raw latents, which the DiT's latents are counted in."""
+    text = json.dumps({"mean": mean.tolist(), "std": std.tolist()})
+    (out / "latents.json").write_text(text, encoding="utf-8")
+
+
 @torch.no_grad()
 def prepared(
-    example: dict[str, Tensor], encoder: CausalAudioEncoder, moves: MotionMap, mean: Tensor, std: Tensor
+    example: dict[str, Tensor], encoder: CausalAudioEncoder, motion: MotionEncoder, mean: Tensor, std: Tensor
 ) -> tuple[Tensor, Tensor]:
     """Normalised latents [B, 1 + k, C] and features [B, 1 + k, 10, width] of a batch of `Clips`."""
-    latents = (moves(example["motion"]) - mean) / std
+    latents = (motion(example["motion"]) - mean) / std
     heard = features_of(encoder, example["waveform"])
     still = silent_features(encoder, GROUP + 2 * LOOK_AHEAD)
     return latents, torch.cat((still.expand(len(heard), 1, -1, -1), heard), dim=1)
@@ -109,12 +130,19 @@ def train(
     config: CausalDiTConfig,
     encoder: CausalAudioEncoder,
     reader: nn.Linear,
-    moves: tuple[MotionMap, Tensor, Tensor],
+    motion: MotionEncoder,
     *,
     batch: int = 12,
 ) -> None:
-    """Train to `steps` steps, all runs together; state and log go to `out`."""
-    network, mean, std = moves
+    """Train to `steps` steps, all runs together; state, log and the latents' statistics go to `out`.
+
+    Args:
+        encoder: of the sound, final.
+        reader, motion: of the motion, final.
+    """
+    sounds = Sounds(data / "speech")
+    mean, std = known_statistics(out) or statistics(motion, sounds)
+    keep_statistics(out, mean, std)
     torch.manual_seed(2)
     model = DiTTrainee(config, reader, mean, std)
     names = ("modulation", "patch_embedding", "head.weight", "time_embedding")
@@ -125,21 +153,21 @@ def train(
     if step >= steps:
         return
     journal = Journal(out / "log.jsonl", "dit")
-    clips = Clips(Sounds(data / "speech"))
+    clips = Clips(sounds)
     generator = torch.Generator().manual_seed(step)
     running: dict[str, float] = {}
     started, first = time.monotonic(), step
     batches = prefetch(lambda rng: clips.batch(rng, batch), seed=step)
     while step < steps:
         example = dict(next(batches))
-        clean, features = prepared(example, encoder, network, mean, std)
+        clean, features = prepared(example, encoder, motion, mean, std)
         noise, other = (torch.randn(clean.shape, generator=generator) for _ in range(2))
         level = torch.rand(clean.shape[:2], generator=generator)
         bell = torch.sigmoid(torch.randn(clean.shape[:2], generator=generator))
         level = torch.where(torch.rand(clean.shape[:2], generator=generator) < 0.5, level, bell)
         inexact = CONTEXT_NOISE * torch.rand(batch, 1, 1, generator=generator) ** 2
         error, mouth = model(clean, clean + inexact * other, noise, level, features)
-        truth = example["motion"].unflatten(-1, (GROUP, COLUMNS))[..., :MOUTH_COLUMNS]
+        truth = example["motion"].unflatten(1, (-1, GROUP))[..., :MOUTH_COLUMNS]
         lips = ((mouth - truth).abs().mean((-1, -2)) * (1 - level))[:, 1:].mean()
         flow = error[:, 1:].mean()
         loss = flow + 0.5 * lips

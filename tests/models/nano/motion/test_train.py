@@ -9,16 +9,16 @@ import torch
 
 from rap_edge.models.causal_audio_encoder import CausalAudioConfig, CausalAudioEncoder
 from rap_edge.models.causal_dit import CausalDiT, CausalDiTConfig
-from rap_edge.models.motion_autoencoder import Autoencoder, AutoencoderConfig
+from rap_edge.models.motion_decoder import MotionDecoder, MotionDecoderConfig
 from rap_edge.models.nano.data import banks, pairs
 from rap_edge.models.nano.data.speech import Phoneme, Utterance
 from rap_edge.models.nano.data.voices import utterance
-from rap_edge.models.nano.motion import moves, train_audio, train_autoencoder, train_dit
+from rap_edge.models.nano.motion import train_audio, train_decoder, train_dit
 from rap_edge.models.nano.motion.state import Average, Schedule, load_average, load_state, save_state
 from rap_edge.models.nano.motion.stream import LOOK_AHEAD, Stream, talk
 from rap_edge.models.nano.training.optim import Muon
 
-PICTURES = AutoencoderConfig(latent_channels=6, widths=(8, 8, 12), deep_width=16, code_width=8, state_width=12, heads=4)
+PICTURES = MotionDecoderConfig(latent_channels=6, widths=(8, 8, 12), deep_width=16, code_width=8, state_width=12)
 EARS = CausalAudioConfig(bands=16, stem=(12, 12), width=16, dilations=(1, 2))
 MIND = CausalDiTConfig(
     channels=6, dim=24, ffn_dim=32, freq_dim=16, num_heads=2, num_layers=2, past=5, audio_width=16, audio_tokens=2,
@@ -51,7 +51,7 @@ def test_a_clip_is_the_same_whoever_draws_it(data: Path) -> None:
     first, second = (pairs.make_clip(7, "train", 1) for _ in range(2))
     assert first.identity == second.identity
     assert np.array_equal(first.motion, second.motion)
-    clips = train_autoencoder.Clips.open(data / "train")
+    clips = train_decoder.Clips.open(data / "train")
     assert np.array_equal(clips.motion[1], first.motion)
     assert clips.portrait[0].std() > 5
     x0, y0, x1, y1 = clips.mouth_box[0, 0]
@@ -60,32 +60,28 @@ def test_a_clip_is_the_same_whoever_draws_it(data: Path) -> None:
 
 
 def test_every_stage_steps_and_the_whole_talks(data: Path, tmp_path: Path) -> None:
-    train_autoencoder.train(data, tmp_path, 2, PICTURES, batch=2, compiled=False)
-    train_autoencoder.train(data, tmp_path, 3, PICTURES, batch=2, compiled=False)
+    train_decoder.train(data, tmp_path, 2, PICTURES, batch=2, compiled=False)
+    train_decoder.train(data, tmp_path, 3, PICTURES, batch=2, compiled=False)
     train_audio.train(data, tmp_path, 2, EARS, batch=2)
-    found = moves.trained_autoencoder(tmp_path, PICTURES)
-    assert found is not None
-    model, reader = found
-    moves.fit(tmp_path, data, model, steps=3)
+    found = train_decoder.Trainee(PICTURES)
+    assert load_average(tmp_path / "decoder", found)
     trainee = train_audio.AudioTrainee(EARS)
     assert load_average(tmp_path / "audio", trainee)
-    train_dit.train(
-        data, tmp_path, 2, MIND, trainee.encoder, reader, moves.load(tmp_path, PICTURES), batch=2
-    )  # fmt: skip
+    train_dit.train(data, tmp_path, 2, MIND, trainee.encoder, found.reader, found.model.motion_encoder, batch=2)
     log = (tmp_path / "log.jsonl").read_text()
     assert '"held_out"' in log
-    assert '"explained"' in log
-    assert (tmp_path / "autoencoder.png").exists()
+    assert train_dit.known_statistics(tmp_path) is not None
+    assert (tmp_path / "decoder.png").exists()
     dit = CausalDiT(MIND).eval()
-    portrait = np.asarray(train_autoencoder.Clips.open(data / "heldout").portrait[0])
-    frames = talk(model.eval(), dit, trainee.encoder.eval(), portrait, np.zeros(640 * 9, np.float32), 0)
+    portrait = np.asarray(train_decoder.Clips.open(data / "heldout").portrait[0])
+    frames = talk(found.model.eval(), dit, trainee.encoder.eval(), portrait, np.zeros(640 * 9, np.float32), 0)
     assert frames.shape == (9, 256, 256, 3)
 
 
-def networks() -> tuple[Autoencoder, CausalDiT, CausalAudioEncoder]:
+def networks() -> tuple[MotionDecoder, CausalDiT, CausalAudioEncoder]:
     torch.manual_seed(0)
     small = dataclasses.replace(PICTURES, image_size=64)
-    return Autoencoder(small).eval(), CausalDiT(MIND).eval(), CausalAudioEncoder(EARS).eval()
+    return MotionDecoder(small).eval(), CausalDiT(MIND).eval(), CausalAudioEncoder(EARS).eval()
 
 
 def test_frames_do_not_depend_on_how_the_sound_came() -> None:

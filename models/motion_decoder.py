@@ -1,9 +1,9 @@
-"""The autoencoder of nano 2: a latent says how four frames move, and the portrait says everything else.
+"""A decoder of motion: a latent says how some frames move, and the portrait says everything else.
 
-The reference encoder reads the portrait once per session. The motion encoder compares frames with the portrait and
-gives one vector per `temporal_compression` frames; it is needed for training and for the portrait's own latent. The
-decoder bends the portrait with a smooth flow, as the vector tells it, and paints only what no bending can show: the
-inside of the mouth, lids and irises. Warping a portrait by motion latents is the way of LIA (arXiv 2203.09043).
+The reference encoder reads the portrait once per session. The decoder bends the portrait with a smooth flow, as the
+latent tells it, and paints only what no bending can show: the inside of the mouth, lids and irises. Warping a portrait
+by motion latents is the way of LIA (arXiv 2203.09043). A latent is learned from the motion that the drawn training data
+knows of its frames, counted from the portrait, so the portrait's own latent is that of no motion.
 
 The decoder is causal: the frames of a latent depend on it and on the state that the latent before it left behind, an
 explicit input and output. What is computed per frame depends on the frame's code and the portrait alone.
@@ -31,8 +31,8 @@ _WIDTHS = Whole(1, 1024)
 
 
 @dataclass(frozen=True, kw_only=True)
-class AutoencoderConfig:
-    """Sizes and latent statistics of the autoencoder.
+class MotionDecoderConfig:
+    """Sizes and latent statistics of a motion decoder.
 
     Attributes:
         latent_channels: numbers in a latent.
@@ -43,7 +43,7 @@ class AutoencoderConfig:
         deep_width: channels at 1/32, where the portrait is seen as a whole.
         code_width: numbers that tell the decoder how one frame moves.
         state_width: numbers that a latent leaves to the next one.
-        heads: places that the motion encoder looks at, each with `code_width / 4` values.
+        motion_columns: numbers that say how one frame moves, as the training data tells it.
         reach: the flow that the value 1 stands for, in sides of the picture.
         latents_mean: per channel, the mean of the raw latents over the training set; empty before it is measured.
         latents_std: per channel, their deviation.
@@ -56,32 +56,31 @@ class AutoencoderConfig:
     patch: Annotated[int, Whole(1, 64)] = 4
     widths: Annotated[tuple[Annotated[int, _WIDTHS], ...], Count(3)] = (48, 64, 128)
     deep_width: Annotated[int, _WIDTHS] = 160
-    code_width: Annotated[int, Whole(4, 1024)] = 96
+    code_width: Annotated[int, _WIDTHS] = 96
     state_width: Annotated[int, _WIDTHS] = 128
-    heads: Annotated[int, Whole(1, 256)] = 16
+    motion_columns: Annotated[int, Whole(1, 1024)] = 13
     reach: Annotated[float, Real(1e-4, 1.0)] = 0.05
     latents_mean: Annotated[tuple[Annotated[float, Real(-1e6, 1e6)], ...], Count(1024)] = ()
     latents_std: Annotated[tuple[Annotated[float, Real(0.0, 1e6)], ...], Count(1024)] = ()
     eps: Annotated[float, Real(0.0, 1.0)] = 1e-4
 
-    def validate(self) -> AutoencoderConfig:
+    def validate(self) -> MotionDecoderConfig:
         """Return self if the network can be built.
 
         Raises:
             CheckpointError: names the first value that cannot work.
         """
-        check_config(self, "nano autoencoder")
+        check_config(self, "motion decoder")
         for rule, sentence in (
             (len(self.widths) == 3, "widths needs three entries"),
             (self.image_size % (8 * self.patch) == 0, "image_size must be a multiple of 8 patches"),
-            (self.code_width % 4 == 0, "code_width must be a multiple of 4"),
             (
                 len(self.latents_mean) == len(self.latents_std) and len(self.latents_mean) in (0, self.latent_channels),
                 "latents_mean and latents_std need one value per latent channel",
             ),
         ):
             if not rule:
-                raise CheckpointError(f"The nano autoencoder's config cannot work: {sentence}; correct it.")
+                raise CheckpointError(f"The motion decoder's config cannot work: {sentence}; correct it.")
         return self
 
 
@@ -115,8 +114,7 @@ class Block(nn.Module):
         if self.style is not None and code is not None:
             scale, shift = self.style(code).unsqueeze(-1).unsqueeze(-1).chunk(2, dim=1)
             y = y * (1 + scale) + shift
-        result: Tensor = x + self.conv2(F.silu(y))
-        return result
+        return x + self.conv2(F.silu(y))
 
 
 class Finer(nn.Module):
@@ -134,7 +132,7 @@ class Finer(nn.Module):
 class ReferenceEncoder(nn.Module):
     """A portrait to feature maps that know what lies where: down to 1/32 of its side and up again."""
 
-    def __init__(self, config: AutoencoderConfig) -> None:
+    def __init__(self, config: MotionDecoderConfig) -> None:
         super().__init__()
         self.patch = config.patch
         fine, middle, coarse = config.widths
@@ -163,55 +161,29 @@ class ReferenceEncoder(nn.Module):
 
 
 class MotionEncoder(nn.Module):
-    """Groups of frames, each seen beside the portrait, to the latents of their motion."""
+    """The known motion of groups of frames to their latents."""
 
-    def __init__(self, config: AutoencoderConfig) -> None:
+    def __init__(self, config: MotionDecoderConfig) -> None:
         super().__init__()
-        self.patch, self.compression, self.heads = config.patch, config.temporal_compression, config.heads
-        _, middle, coarse = config.widths
-        deep, eps, values = config.deep_width, config.eps, config.code_width // 4
-        self.inlet = nn.Conv2d(6 * config.patch**2, middle, 3, stride=2, padding=1)
-        self.coarse = nn.Conv2d(middle, coarse, 3, stride=2, padding=1)
-        self.known = nn.Conv2d(coarse, coarse, 1)
-        self.deep = nn.Sequential(
-            Block(coarse, eps),
-            nn.Conv2d(coarse, deep, 3, stride=2, padding=1),
-            Block(deep, eps),
-            ChannelNorm(deep, eps),
-        )
-        self.where = nn.Conv2d(deep, config.heads, 1)
-        self.what = nn.Conv2d(deep, config.heads * values, 1)
-        self.code = nn.Linear(config.heads * values, config.code_width)
+        self.compression = config.temporal_compression
+        width = 2 * config.state_width
         self.group = nn.Sequential(
-            nn.Linear(config.temporal_compression * config.code_width, 2 * config.state_width),
+            nn.Linear(config.temporal_compression * config.motion_columns, width),
             nn.SiLU(),
-            nn.Linear(2 * config.state_width, config.latent_channels),
+            nn.Linear(width, width),
+            nn.SiLU(),
+            nn.Linear(width, config.latent_channels),
         )
 
-    def codes(self, frames: Tensor, reference: Reference) -> Tensor:
-        """Frames [B * T, 3, H, W] and the references of B clips -> codes [B, T, code_width]."""
-        portrait, _, _, known = reference
-        batch = portrait.shape[0]
-        count = frames.shape[0] // batch
-        pairs = torch.cat((frames, portrait.repeat_interleave(count, 0)), dim=1)
-        x = self.coarse(F.silu(self.inlet(F.pixel_unshuffle(pairs, self.patch))))
-        x = self.deep(x + self.known(known).repeat_interleave(count, 0))
-        where = self.where(x).flatten(2).softmax(-1).unsqueeze(2)
-        what = self.what(x).flatten(2).unflatten(1, (self.heads, -1))
-        result: Tensor = self.code((where * what).sum(-1).flatten(1)).unflatten(0, (batch, count))
-        return result
-
-    def forward(self, frames: Tensor, reference: Reference) -> Tensor:
-        """Frames [B * k * temporal_compression, 3, H, W] in -1..1 -> raw latents [B, k, C]."""
-        codes = self.codes(frames, reference)
-        result: Tensor = self.group(F.silu(codes).unflatten(1, (-1, self.compression)).flatten(2))
-        return result
+    def forward(self, motion: Tensor) -> Tensor:
+        """Motion [B, temporal_compression * k, columns], counted from the portrait's -> raw latents [B, k, C]."""
+        return self.group(motion.unflatten(1, (-1, self.compression)).flatten(2))
 
 
 class CodeDecoder(nn.Module):
     """Latents to the codes of their frames; what a latent leaves to the next one is its state."""
 
-    def __init__(self, config: AutoencoderConfig) -> None:
+    def __init__(self, config: MotionDecoderConfig) -> None:
         super().__init__()
         self.compression = config.temporal_compression
         width = config.state_width
@@ -233,7 +205,7 @@ class CodeDecoder(nn.Module):
 class FrameDecoder(nn.Module):
     """A frame from its code and the portrait: bends the portrait and paints over it where a mask says so."""
 
-    def __init__(self, config: AutoencoderConfig) -> None:
+    def __init__(self, config: MotionDecoderConfig) -> None:
         super().__init__()
         self.patch, self.reach = config.patch, config.reach
         fine, middle, coarse = config.widths
@@ -243,14 +215,13 @@ class FrameDecoder(nn.Module):
         self.middle = Block(middle, eps, code)
         self.flow = nn.Conv2d(middle, 2, 3, padding=1)
         nn.init.normal_(self.flow.weight, std=1e-3)
-        nn.init.zeros_(self.flow.bias)  # type: ignore[arg-type]  # there is one
+        nn.init.zeros_(self.flow.bias)
         self.to_fine = Finer(middle, fine)
         self.fine = Block(fine, eps, code)
-        pixels = nn.Conv2d(fine, 4 * config.patch**2, 3, padding=1)
-        self.out = nn.Sequential(ChannelNorm(fine, eps), nn.SiLU(), pixels)
+        self.out = nn.Sequential(ChannelNorm(fine, eps), nn.SiLU(), nn.Conv2d(fine, 4 * config.patch**2, 3, padding=1))
         with torch.no_grad():
             # Channels of the mask follow those of the colours.
-            pixels.bias[3 * config.patch**2 :] = -2.0  # type: ignore[index]  # there is one
+            self.out[2].bias[3 * config.patch**2 :] = -2.0
 
     def forward(self, codes: Tensor, reference: Reference) -> tuple[Tensor, Tensor, Tensor]:
         """Codes [B * T, code_width] and the references of B clips.
@@ -288,8 +259,8 @@ def bend(image: Tensor, flow: Tensor) -> Tensor:
     return F.grid_sample(image, grid, mode="bilinear", padding_mode="border", align_corners=False)
 
 
-class Autoencoder(nn.Module):
-    """Between frames and normalised latents, given a portrait.
+class MotionDecoder(nn.Module):
+    """Frames from normalised latents and a portrait.
 
     Latents are [B, C, k, 1, 1] of about unit variance: a latent has no places, the portrait has them. Latent 0 is one
     frame, the portrait; every later latent is `temporal_compression` frames.
@@ -298,7 +269,7 @@ class Autoencoder(nn.Module):
     latents_mean: Tensor
     latents_std: Tensor
 
-    def __init__(self, config: AutoencoderConfig) -> None:
+    def __init__(self, config: MotionDecoderConfig) -> None:
         super().__init__()
         self.config = config.validate()
         self.reference_encoder = ReferenceEncoder(config)
@@ -318,20 +289,19 @@ class Autoencoder(nn.Module):
         """Everything that a session keeps of a portrait [B, 3, H, W] in -1..1."""
         return (portrait, *self.reference_encoder(portrait))
 
-    def encode(self, groups: Tensor, reference: Reference) -> Tensor:
-        """Whole groups [B, 3, temporal_compression * k, H, W] in -1..1 -> normalised latents [B, C, k, 1, 1]."""
-        raw = self.motion_encoder(groups.transpose(1, 2).flatten(0, 1), reference)
-        return self._normalised(raw)
+    def encode(self, motion: Tensor) -> Tensor:
+        """Motion [B, temporal_compression * k, columns] -> normalised latents [B, C, k, 1, 1]."""
+        latents = (self.motion_encoder(motion) - self.latents_mean) / self.latents_std
+        return latents.transpose(1, 2).unsqueeze(-1).unsqueeze(-1)
 
-    def static(self, reference: Reference) -> Tensor:
-        """The portrait's own latent [B, C, 1, 1, 1]: a group in which nothing moves."""
-        group = reference[0].repeat_interleave(self.config.temporal_compression, 0)
-        return self._normalised(self.motion_encoder(group, reference))
+    def static(self, batch: int = 1) -> Tensor:
+        """The latent of a portrait that does not move, [B, C, 1, 1, 1]; the same for all portraits."""
+        still = torch.zeros(batch, self.config.temporal_compression, self.config.motion_columns)
+        return self.encode(still.to(self.latents_mean))
 
-    def first_state(self, static: Tensor) -> Tensor:
-        """The decoder's state [B, 1, width] before the first frames: what the portrait's latent leaves behind."""
-        result: Tensor = self.code_decoder.inlet(self._raw(static))
-        return result
+    def first_state(self, batch: int = 1) -> Tensor:
+        """The state [B, 1, width] before the first frames: what the portrait's latent leaves behind."""
+        return self.code_decoder.inlet(self._raw(self.static(batch)))
 
     def decode(self, latents: Tensor, state: Tensor, reference: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
         """New frames and the state after them; any split of the latents into calls gives the same frames.
@@ -348,10 +318,6 @@ class Autoencoder(nn.Module):
         kept = (reference[0], reference[1], reference[2], reference[3])
         frames, _, _ = self.frame_decoder(codes.flatten(0, 1), kept)
         return frames.unflatten(0, codes.shape[:2]).transpose(1, 2), state
-
-    def _normalised(self, raw: Tensor) -> Tensor:
-        latents = (raw - self.latents_mean) / self.latents_std
-        return latents.transpose(1, 2).unsqueeze(-1).unsqueeze(-1)
 
     def _raw(self, latents: Tensor) -> Tensor:
         return latents.flatten(2).transpose(1, 2) * self.latents_std + self.latents_mean

@@ -1,4 +1,4 @@
-"""Trains the autoencoder of nano 2: frames from a portrait and the latents of their motion."""
+"""Trains the motion decoder: frames from a portrait and the latents of their motion."""
 
 from __future__ import annotations
 
@@ -15,9 +15,8 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
-from rap_edge.models.motion_autoencoder import Autoencoder, AutoencoderConfig
+from rap_edge.models.motion_decoder import MotionDecoder, MotionDecoderConfig
 
-from ...memory import channels_last
 from ..data.pairs import make_clip
 from ..data.renderer import mouth_box
 from ..errors import MeasureError
@@ -27,9 +26,7 @@ from ..training.stage import Journal, prefetch
 from .errors import TrainingError
 from .state import Average, Schedule, load_state, save_state
 
-COLUMNS = 13
-POSE = slice(5, 10)
-LATENTS = 3  # encoded per window; the last one and the frame before it are decoded
+LATENTS = 3  # per window; the last one and the frame before it are decoded
 STATIC_SHARE = 0.15
 NOISE = 0.12  # deviation that latents are given: what follows them need not hit them better than that
 
@@ -53,28 +50,21 @@ class Clips:
         return cls(*(np.load(folder / f"{name}.npy", mmap_mode="r") for name in names))
 
 
-def relative(motion: np.ndarray, pose: np.ndarray) -> np.ndarray:
-    """Motion [T, 13] as a latent knows it: the head's pose is counted from the portrait's, the rest is absolute."""
-    found = motion.copy()
-    found[:, POSE] -= pose[POSE]
-    return found
-
-
 def window(clips: Clips, rng: np.random.Generator, index: int, compression: int) -> dict[str, np.ndarray]:
-    """Consecutive frames of one clip with its portrait; some begin with the portrait itself, unmoved."""
+    """Consecutive frames of one clip with its portrait; some follow on the portrait itself, unmoved."""
     frames, shown = LATENTS * compression, compression + 1
     start = int(rng.integers(0, clips.video.shape[1] - frames + 1))
-    rows = slice(start, start + frames)
-    group, motion = np.array(clips.video[index, rows]), relative(clips.motion[index, rows], clips.pose[index])
-    if rng.random() < STATIC_SHARE:
-        group[:compression] = clips.portrait[index]
-        motion[:compression] = relative(clips.pose[index][None], clips.pose[index])
-    masks = np.zeros((2, shown, *group.shape[1:3]), np.float32)
+    last = slice(start + frames - shown, start + frames)
+    motion = clips.motion[index, start : start + frames] - clips.pose[index]
+    target, flow = np.array(clips.video[index, last]), np.array(clips.flow[index, last], np.float32)
+    masks = np.zeros((2, shown, *target.shape[1:3]), np.float32)
     for mask, boxes in zip(masks, (clips.mouth_box, clips.eye_box), strict=True):
-        for frame, (x0, y0, x1, y1) in zip(mask, boxes[index, rows][-shown:], strict=True):
+        for frame, (x0, y0, x1, y1) in zip(mask, boxes[index, last], strict=True):
             frame[y0:y1, x0:x1] = 1
-    flow = np.array(clips.flow[index, rows][-shown:], np.float32)
-    return {"portrait": clips.portrait[index], "group": group, "motion": motion, "masks": masks, "flow": flow}
+    if rng.random() < STATIC_SHARE:
+        motion[:-compression] = 0
+        target[0], flow[0] = clips.portrait[index], 0
+    return {"portrait": clips.portrait[index], "target": target, "motion": motion, "masks": masks, "flow": flow}
 
 
 def make_batch(clips: Clips, rng: np.random.Generator, size: int, compression: int) -> dict[str, Tensor]:
@@ -89,28 +79,30 @@ def as_input(pictures: Tensor) -> Tensor:
 
 
 class Trainee(nn.Module):
-    """The autoencoder with a linear reader of the motion, as one training step sees it."""
+    """The decoder with a linear reader of the motion and a finder of mouth and eyes, as one training step sees it."""
 
-    def __init__(self, config: AutoencoderConfig) -> None:
+    def __init__(self, config: MotionDecoderConfig) -> None:
         super().__init__()
-        self.model = Autoencoder(config)
-        self.reader = nn.Linear(config.latent_channels, config.temporal_compression * COLUMNS)
+        self.model = MotionDecoder(config)
+        self.reader = nn.Linear(config.latent_channels, config.temporal_compression * config.motion_columns)
+        self.finder = nn.Conv2d(config.widths[1], 2, 1)
 
-    def forward(self, portrait: Tensor, group: Tensor, noise: Tensor) -> tuple[Tensor, ...]:
-        """Portraits [B, 3, H, W], frames [B * 3c, 3, H, W] and noise [B, 3, C].
+    def forward(self, portrait: Tensor, motion: Tensor, noise: Tensor) -> tuple[Tensor, ...]:
+        """Portraits [B, 3, H, W], motion [B, 3c, columns] and noise [B, 3, C].
 
         Returns:
-            The last c + 1 frames [B * (c + 1), 3, H, W], their flow and masks, motion [B, 3c, 13], raw latents.
+            The last c + 1 frames [B * (c + 1), 3, H, W], their flow, motion [B, 3c, columns], raw latents, and where
+            the portrait's mouth and eyes are, as logits [B, 2, H / 8, W / 8].
         """
         reference = self.model.reference(portrait)
-        raw = self.model.motion_encoder(group, reference)
+        raw = self.model.motion_encoder(motion)
         noisy = raw + NOISE * noise
         state = self.model.code_decoder.inlet(noisy[:, :1])
         codes, _ = self.model.code_decoder(noisy[:, 1:], state)
         compression = self.model.config.temporal_compression
-        shown = codes[:, compression - 1 :].flatten(0, 1)
-        frames, flow, mask = self.model.frame_decoder(shown, reference)
-        return frames, flow, mask, self.reader(noisy).unflatten(-1, (compression, -1)).flatten(1, 2), raw
+        frames, flow, _ = self.model.frame_decoder(codes[:, compression - 1 :].flatten(0, 1), reference)
+        read = self.reader(noisy).unflatten(-1, (compression, -1)).flatten(1, 2)
+        return frames, flow, read, raw, self.finder(reference[2])
 
 
 def edges(picture: Tensor) -> tuple[Tensor, Tensor]:
@@ -120,10 +112,10 @@ def edges(picture: Tensor) -> tuple[Tensor, Tensor]:
     return down, across
 
 
-def losses(
-    frames: Tensor, flow: Tensor, motion: Tensor, raw: Tensor, target: Tensor, batch: Mapping[str, Tensor]
-) -> dict[str, Tensor]:
-    """The terms of the loss, each a mean; `mouth` and `eyes` are those of the boxes alone."""
+def losses(output: tuple[Tensor, ...], batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The terms of the loss from `Trainee.forward`, each a mean; `mouth` and `eyes` are those of the boxes alone."""
+    frames, flow, motion, raw, found = output
+    target = as_input(batch["target"])
     error = frames - target
     count = batch["masks"].shape[0]
     pixel = error.abs().mean(1)
@@ -131,6 +123,7 @@ def losses(
     steps = error.unflatten(0, (count, -1))
     moved = (steps[:, 1:] - steps[:, :-1]).abs().mean(2)
     mouth, eyes = (batch["masks"][:, part].flatten(0, 1) for part in (0, 1))
+    places = F.adaptive_avg_pool2d(batch["masks"].mean(2), found.shape[-1])
     late_mouth, late_eyes = (batch["masks"][:, part, 1:] for part in (0, 1))
 
     def within(values: Tensor, mask: Tensor) -> Tensor:
@@ -150,6 +143,7 @@ def losses(
         "flow": (flow - batch["flow"].flatten(0, 1)).abs().mean() * 128.0,
         "motion": (motion - batch["motion"]).abs().mean(),
         "size": raw.square().mean(),
+        "parts": F.binary_cross_entropy_with_logits(found, places),
     }
 
 
@@ -165,25 +159,24 @@ WEIGHTS: Mapping[str, float] = {
     "moved_mouth": 0.8,
     "moved_eyes": 0.4,
     "flow": 0.03,
-    "motion": 0.4,
+    "motion": 0.3,
     "size": 1e-3,
+    "parts": 0.2,
 }
 
 
 @torch.no_grad()
-def reconstruct(model: Autoencoder, portrait: np.ndarray, video: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """One clip uint8 [T, H, W, 3] through the autoencoder: frames like it, and masks [T, H, W] in 0..1."""
+def reconstruct(model: MotionDecoder, portrait: np.ndarray, motion: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The frames uint8 [T, H, W, 3] of a motion [T, columns] counted from the portrait's, and masks [T, H, W]."""
     reference = model.reference(as_input(torch.from_numpy(np.array(portrait))[None]))
-    raw = model.motion_encoder(as_input(torch.from_numpy(np.array(video))), reference)
-    still = reference[0].repeat_interleave(model.config.temporal_compression, 0)
-    state = model.code_decoder.inlet(model.motion_encoder(still, reference))
-    codes, _ = model.code_decoder(raw, state)
+    raw = model.motion_encoder(torch.from_numpy(np.array(motion))[None])
+    codes, _ = model.code_decoder(raw, model.first_state())
     frames, _, masks = model.frame_decoder(codes.flatten(0, 1), reference)
     pixels = ((frames.clamp(-1, 1) + 1) * 127.5).round().byte().permute(0, 2, 3, 1).numpy()
     return pixels, masks[:, 0].numpy()
 
 
-def evaluate(model: Autoencoder, clips: Clips, seed: int, picture: Path, count: int = 48) -> dict[str, float]:
+def evaluate(model: MotionDecoder, clips: Clips, seed: int, picture: Path, count: int = 48) -> dict[str, float]:
     """PSNR whole, in the mouth and in the eyes, and the mouth's correlation with the truth, on held-out clips.
 
     Args:
@@ -191,11 +184,10 @@ def evaluate(model: Autoencoder, clips: Clips, seed: int, picture: Path, count: 
         picture: PNG of portraits, truth, result and mask.
     """
     squares: dict[str, list[float]] = {"psnr": [], "psnr_mouth": [], "psnr_eyes": []}
-    found, truth = [], []
-    rows: list[np.ndarray] = []
+    found, truth, rows = [], [], []
     for index in range(min(count, len(clips.video))):
         portrait, video = np.array(clips.portrait[index]), np.array(clips.video[index])
-        result, masks = reconstruct(model, portrait, video)
+        result, masks = reconstruct(model, portrait, clips.motion[index] - clips.pose[index])
         error = np.square(result.astype(np.float32) - video).mean(-1)
         squares["psnr"].append(float(error.mean()))
         for name, boxes in (("psnr_mouth", clips.mouth_box), ("psnr_eyes", clips.eye_box)):
@@ -229,7 +221,7 @@ def evaluate(model: Autoencoder, clips: Clips, seed: int, picture: Path, count: 
 
 
 def train(
-    data: Path, out: Path, steps: int, config: AutoencoderConfig, *, batch: int = 4, compiled: bool = True
+    data: Path, out: Path, steps: int, config: MotionDecoderConfig, *, batch: int = 6, compiled: bool = True
 ) -> None:
     """Train to `steps` steps, all runs together, on `data`/train; state, log and pictures go to `out`.
 
@@ -238,14 +230,14 @@ def train(
     torch.manual_seed(0)
     clips, held_out = Clips.open(data / "train"), Clips.open(data / "heldout")
     seed = json.loads((data / "heldout" / "dataset.json").read_text(encoding="utf-8"))["seed"]
-    trainee = channels_last(Trainee(config))
-    optimiser = Muon(trainee, lr=0.015, adam_lr=1.5e-3, adam_names=("reader", "flow.weight"))
+    trainee = Trainee(config).to(memory_format=torch.channels_last)
+    optimiser = Muon(trainee, lr=0.01, adam_lr=1e-3, adam_names=("reader", "finder", "flow.weight"))
     average = Average(trainee)
-    folder, schedule = out / "autoencoder", Schedule(steps)
+    folder, schedule = out / "decoder", Schedule(steps)
     step = load_state(folder, trainee, average, optimiser)
     if step >= steps:
         return
-    journal = Journal(out / "log.jsonl", "autoencoder")
+    journal = Journal(out / "log.jsonl", "decoder")
     run = torch.compile(trainee, dynamic=False) if compiled else trainee
     loss_of = torch.compile(losses, dynamic=False) if compiled else losses
     running: dict[str, float] = {}
@@ -254,11 +246,8 @@ def train(
     batches = prefetch(lambda rng: make_batch(clips, rng, batch, compression), seed=step)
     while step < steps:
         example = next(batches)
-        portrait, group = as_input(example["portrait"].unsqueeze(1)), as_input(example["group"])
         noise = torch.randn(batch, LATENTS, config.latent_channels)
-        frames, flow, _, motion, raw = run(portrait, group, noise)
-        target = group.unflatten(0, (batch, -1))[:, -compression - 1 :].flatten(0, 1)
-        terms = loss_of(frames, flow, motion, raw, target, example)
+        terms = loss_of(run(as_input(example["portrait"].unsqueeze(1)), example["motion"], noise), example)
         loss = sum((WEIGHTS[name] * term for name, term in terms.items()), torch.zeros(()))
         if not math.isfinite(loss.item()):
             raise TrainingError(f"The loss is not finite at step {step}; lower the step size and go on.")
@@ -275,5 +264,5 @@ def train(
             save_state(folder, trainee, average, optimiser)
         if step % 500 == 0 or step in (100, 250, steps):
             own = average.into(trainee)
-            journal.write(step=step, held_out=evaluate(trainee.model, held_out, seed, out / "autoencoder.png"))
+            journal.write(step=step, held_out=evaluate(trainee.model, held_out, seed, out / "decoder.png"))
             trainee.load_state_dict(own)

@@ -1,4 +1,4 @@
-"""The autoencoder of nano 2: what a split into calls must not change, and what the portrait carries."""
+"""The motion decoder: what a split into calls must not change, and what the portrait carries."""
 
 import dataclasses
 
@@ -6,17 +6,17 @@ import pytest
 import torch
 from torch import Tensor
 
-from rap_edge.models.motion_autoencoder import Autoencoder, AutoencoderConfig, bend
+from rap_edge.models.motion_decoder import MotionDecoder, MotionDecoderConfig, bend
 from rap_edge.runtime.errors import CheckpointError
 
-SMALL = AutoencoderConfig(
-    latent_channels=6, image_size=64, widths=(8, 8, 12), deep_width=16, code_width=8, state_width=12, heads=4
+SMALL = MotionDecoderConfig(
+    latent_channels=6, image_size=64, widths=(8, 8, 12), deep_width=16, code_width=8, state_width=12
 )
 
 
-def network() -> Autoencoder:
+def network() -> MotionDecoder:
     torch.manual_seed(0)
-    return Autoencoder(SMALL).eval()
+    return MotionDecoder(SMALL).eval()
 
 
 def picture(seed: int, count: int = 1) -> Tensor:
@@ -32,7 +32,7 @@ def latents(count: int) -> Tensor:
 def test_frames_do_not_depend_on_how_the_latents_were_split(split: tuple[int, ...]) -> None:
     model = network()
     reference = model.reference(picture(1))
-    state = model.first_state(model.static(reference))
+    state = model.first_state()
     whole, last = model.decode(latents(5), state, reference)
     parts, given = [], state
     for part in latents(5).split(split, dim=2):
@@ -46,7 +46,7 @@ def test_frames_do_not_depend_on_how_the_latents_were_split(split: tuple[int, ..
 def test_a_frame_does_not_see_later_latents() -> None:
     model = network()
     reference = model.reference(picture(1))
-    state = model.first_state(model.static(reference))
+    state = model.first_state()
     first, _ = model.decode(latents(3), state, reference)
     other = latents(3)
     other[:, :, 2] += 1.0
@@ -59,18 +59,18 @@ def test_a_frame_does_not_see_later_latents() -> None:
 def test_a_group_is_encoded_without_its_neighbours_and_normalised() -> None:
     model = network()
     reference = model.reference(picture(1))
-    groups = picture(2, 8).transpose(0, 1).unsqueeze(0)
-    whole = model.encode(groups, reference)
+    motion = torch.randn(1, 8, 13, generator=torch.Generator().manual_seed(2))
+    whole = model.encode(motion)
     assert whole.shape == (1, 6, 2, 1, 1)
-    torch.testing.assert_close(model.encode(groups[:, :, 4:], reference), whole[:, :, 1:], atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(model.encode(motion[:, 4:]), whole[:, :, 1:])
+    torch.testing.assert_close(model.static(), model.encode(torch.zeros(1, 4, 13)))
     config = dataclasses.replace(SMALL, latents_mean=(0.5,) * 6, latents_std=(2.0,) * 6)
-    measured = Autoencoder(config)
+    measured = MotionDecoder(config)
     measured.load_state_dict(model.state_dict())
-    torch.testing.assert_close(measured.encode(groups, reference), (whole - 0.5) / 2.0)
-    torch.testing.assert_close(
-        measured.decode(measured.encode(groups, reference), torch.zeros(1, 1, 12), reference),
-        model.decode(whole, torch.zeros(1, 1, 12), reference),
-    )
+    torch.testing.assert_close(measured.encode(motion), (whole - 0.5) / 2.0)
+    torch.testing.assert_close(measured.first_state(), model.first_state())
+    frames = [each.decode(each.encode(motion), each.first_state(), reference)[0] for each in (model, measured)]
+    torch.testing.assert_close(*frames, atol=1e-5, rtol=1e-5)
 
 
 @torch.no_grad()
@@ -91,8 +91,8 @@ def test_no_flow_leaves_an_image_as_it_is_and_a_flow_fetches_from_there() -> Non
 
 @pytest.mark.parametrize(
     ("change", "named"),
-    [({"image_size": 100}, "image_size"), ({"code_width": 10}, "code_width"), ({"latents_mean": (0.0,)}, "latents_")],
+    [({"image_size": 100}, "image_size"), ({"latents_mean": (0.0,)}, "latents_")],
 )
 def test_sizes_that_cannot_work_are_named(change: dict[str, object], named: str) -> None:
     with pytest.raises(CheckpointError, match=named):
-        Autoencoder(dataclasses.replace(SMALL, **change))  # type: ignore[arg-type]
+        MotionDecoder(dataclasses.replace(SMALL, **change))  # type: ignore[arg-type]
