@@ -1,4 +1,4 @@
-"""Builds the pictures that nano 2's autoencoder learns from: portraits and short clips of the same face in motion.
+"""Builds the pictures that the motion decoder learns from: portraits and short clips of the same face in motion.
 
 Every clip is a function of (seed, split, index), has a face of its own, and is framed and lit in its own way. The
 splits share no face.
@@ -151,7 +151,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(arguments: Sequence[str] | None) -> int:
-    parser = argparse.ArgumentParser(description="Draw the training or held-out clips of nano 2's autoencoder.")
+    parser = argparse.ArgumentParser(description="Draw the training or held-out clips of the motion decoder.")
     parser.add_argument("--out", type=Path, required=True, help="folder to create")
     parser.add_argument("--clips", type=argument(Whole(1, 1_000_000)), required=True)
     parser.add_argument("--seed", type=argument(SEEDS), default=0)
