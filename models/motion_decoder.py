@@ -114,7 +114,8 @@ class Block(nn.Module):
         if self.style is not None and code is not None:
             scale, shift = self.style(code).unsqueeze(-1).unsqueeze(-1).chunk(2, dim=1)
             y = y * (1 + scale) + shift
-        return x + self.conv2(F.silu(y))
+        result: Tensor = x + self.conv2(F.silu(y))
+        return result
 
 
 class Finer(nn.Module):
@@ -177,7 +178,8 @@ class MotionEncoder(nn.Module):
 
     def forward(self, motion: Tensor) -> Tensor:
         """Motion [B, temporal_compression * k, columns], counted from the portrait's -> raw latents [B, k, C]."""
-        return self.group(motion.unflatten(1, (-1, self.compression)).flatten(2))
+        result: Tensor = self.group(motion.unflatten(1, (-1, self.compression)).flatten(2))
+        return result
 
 
 class CodeDecoder(nn.Module):
@@ -215,13 +217,14 @@ class FrameDecoder(nn.Module):
         self.middle = Block(middle, eps, code)
         self.flow = nn.Conv2d(middle, 2, 3, padding=1)
         nn.init.normal_(self.flow.weight, std=1e-3)
-        nn.init.zeros_(self.flow.bias)
+        nn.init.zeros_(self.flow.bias)  # type: ignore[arg-type]  # there is one
         self.to_fine = Finer(middle, fine)
         self.fine = Block(fine, eps, code)
-        self.out = nn.Sequential(ChannelNorm(fine, eps), nn.SiLU(), nn.Conv2d(fine, 4 * config.patch**2, 3, padding=1))
+        pixels = nn.Conv2d(fine, 4 * config.patch**2, 3, padding=1)
+        self.out = nn.Sequential(ChannelNorm(fine, eps), nn.SiLU(), pixels)
         with torch.no_grad():
             # Channels of the mask follow those of the colours.
-            self.out[2].bias[3 * config.patch**2 :] = -2.0
+            pixels.bias[3 * config.patch**2 :] = -2.0  # type: ignore[index]  # there is one
 
     def forward(self, codes: Tensor, reference: Reference) -> tuple[Tensor, Tensor, Tensor]:
         """Codes [B * T, code_width] and the references of B clips.
@@ -291,7 +294,7 @@ class MotionDecoder(nn.Module):
 
     def encode(self, motion: Tensor) -> Tensor:
         """Motion [B, temporal_compression * k, columns] -> normalised latents [B, C, k, 1, 1]."""
-        latents = (self.motion_encoder(motion) - self.latents_mean) / self.latents_std
+        latents: Tensor = (self.motion_encoder(motion) - self.latents_mean) / self.latents_std
         return latents.transpose(1, 2).unsqueeze(-1).unsqueeze(-1)
 
     def static(self, batch: int = 1) -> Tensor:
@@ -301,7 +304,8 @@ class MotionDecoder(nn.Module):
 
     def first_state(self, batch: int = 1) -> Tensor:
         """The state [B, 1, width] before the first frames: what the portrait's latent leaves behind."""
-        return self.code_decoder.inlet(self._raw(self.static(batch)))
+        state: Tensor = self.code_decoder.inlet(self._raw(self.static(batch)))
+        return state
 
     def decode(self, latents: Tensor, state: Tensor, reference: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
         """New frames and the state after them; any split of the latents into calls gives the same frames.

@@ -22,6 +22,7 @@ with program_needs_extra("train", __name__):
 
     from rap_edge.models.causal_audio_encoder import CausalAudioConfig, CausalAudioEncoder
     from rap_edge.models.causal_dit import CausalDiT, CausalDiTConfig
+    from rap_edge.models.memory import channels_last
     from rap_edge.models.motion_decoder import MotionDecoder, MotionDecoderConfig
 
     from . import train_audio, train_decoder, train_dit
@@ -83,8 +84,11 @@ def collect(out: Path) -> Trained:
     )
     decoder = MotionDecoder(measured)
     decoder.load_state_dict(trained.model.state_dict())
-    decoder.to(memory_format=torch.channels_last).requires_grad_(False).eval()
-    return Trained(decoder, trainee.dit.requires_grad_(False).eval(), trained_audio(out))
+    return Trained(
+        channels_last(decoder).requires_grad_(False).eval(),
+        trainee.dit.requires_grad_(False).eval(),
+        trained_audio(out),
+    )
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
+from rap_edge.models.memory import channels_last
 from rap_edge.models.motion_decoder import MotionDecoder, MotionDecoderConfig
 
 from ..data.pairs import make_clip
@@ -184,7 +185,8 @@ def evaluate(model: MotionDecoder, clips: Clips, seed: int, picture: Path, count
         picture: PNG of portraits, truth, result and mask.
     """
     squares: dict[str, list[float]] = {"psnr": [], "psnr_mouth": [], "psnr_eyes": []}
-    found, truth, rows = [], [], []
+    found, truth = [], []
+    rows: list[np.ndarray] = []
     for index in range(min(count, len(clips.video))):
         portrait, video = np.array(clips.portrait[index]), np.array(clips.video[index])
         result, masks = reconstruct(model, portrait, clips.motion[index] - clips.pose[index])
@@ -230,7 +232,7 @@ def train(
     torch.manual_seed(0)
     clips, held_out = Clips.open(data / "train"), Clips.open(data / "heldout")
     seed = json.loads((data / "heldout" / "dataset.json").read_text(encoding="utf-8"))["seed"]
-    trainee = Trainee(config).to(memory_format=torch.channels_last)
+    trainee = channels_last(Trainee(config))
     optimiser = Muon(trainee, lr=0.01, adam_lr=1e-3, adam_names=("reader", "finder", "flow.weight"))
     average = Average(trainee)
     folder, schedule = out / "decoder", Schedule(steps)
