@@ -10,6 +10,7 @@ import pytest
 from aiohttp import ClientWebSocketResponse, web
 from helpers.bundles.tiny import TINY
 from helpers.bundles.tiny_bundle import write_tiny_bundle
+from helpers.places import ROOT
 from helpers.serving.kiosk_client import listen, run, served, start
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -19,7 +20,7 @@ from rap_edge.runtime.outputs.mp4_muxer import STREAM
 from rap_edge.runtime.serve.transports import websocket
 from rap_edge.runtime.serve.transports.protocol import FORMATS, MAX_BINARY, decode_pcm, parse_start
 from rap_edge.runtime.serve.visits import visit
-from rap_edge.runtime.session.session import Session
+from rap_edge.runtime.session.chunk_renderer import ChunkRenderer
 
 FINISH = '{"type": "finish"}'
 
@@ -179,10 +180,10 @@ def test_a_client_that_never_starts_is_sent_away(bundle: Path, monkeypatch: pyte
 
 
 def test_a_failing_engine_ends_the_session_with_its_sentence(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(self: Session, *_: object) -> None:
+    def fail(self: ChunkRenderer, *_: object) -> None:
         raise NumericalError("Stage 'dit' produced NaN or Inf; export the bundle again.")
 
-    monkeypatch.setattr(Session, "_render", fail)
+    monkeypatch.setattr(ChunkRenderer, "render", fail)
 
     async def scenario() -> None:
         async with served(bundle) as (client, _), client.ws_connect("/api/stream") as socket:
@@ -383,5 +384,5 @@ def test_any_bytes_are_finite_samples_or_a_sentence(data: bytes, form: str) -> N
 
 
 def test_the_page_knows_how_far_apart_keyframes_are_since_browsers_cut_at_those_only() -> None:
-    page = (Path(websocket.__file__).parent / "page" / "websocket.js").read_text()
+    page = (ROOT / "runtime" / "serve" / "page" / "websocket.js").read_text()
     assert f"const GROUP_SECONDS = {STREAM.group_seconds};" in page
