@@ -123,12 +123,12 @@ def test_other_faults_of_the_system_are_not_taken_for_bad_input(tmp_path: Path) 
 @pytest.mark.parametrize(
     "module",
     [
-        "runtime.cli",
-        "runtime.selftest_cli",
-        "runtime.doctor_cli",
+        "runtime.cli.run",
+        "runtime.cli.selftest",
+        "runtime.cli.doctor",
         "runtime.serve.cli",
         "export.cli",
-        "export.bench_cli",
+        "export.bench.cli",
         "calibration.cli",
         "models.nano.assets",
     ],

@@ -9,7 +9,7 @@ from helpers.media.sound_files import write_sound
 from helpers.places import DATA
 
 from rap_edge.runtime.errors import AudioError
-from rap_edge.runtime.inputs.audio_file import read_audio
+from rap_edge.runtime.inputs.audio_file import AudioFile, read_audio
 from rap_edge.runtime.inputs.sound_container import BUNDLE_CONTAINERS, CONTAINERS
 
 TONE = (0.5 * np.sin(np.arange(4800) / 10)).astype(np.float32)[:, None]
@@ -46,7 +46,7 @@ def wave(path: Path) -> Path:
 
 
 def refused(path: Path, match: str, containers: tuple[str, ...] = CONTAINERS) -> None:
-    with pytest.raises(AudioError, match=match) as caught, read_audio(path, containers) as file:
+    with pytest.raises(AudioError, match=match) as caught, AudioFile(path, containers) as file:
         list(file)
     assert "\n" not in str(caught.value)
 
@@ -106,7 +106,7 @@ def test_a_cut_file_is_refused_in_a_sentence(tmp_path: Path) -> None:
 def test_what_a_bundle_brings_is_wav_or_flac(tmp_path: Path) -> None:
     flac = write_sound(tmp_path / "a.flac", TONE, 16000, "flac", "s16")
     for path in (wave(tmp_path / "a.wav"), flac):
-        with read_audio(path, BUNDLE_CONTAINERS) as file:
+        with AudioFile(path, BUNDLE_CONTAINERS) as file:
             assert sum(map(len, file)) == 4800
     mp3 = write_sound(tmp_path / "a.mp3", TONE, 16000, "libmp3lame", "fltp")
     refused(mp3, r"pass a sound file \(flac, wav\)", BUNDLE_CONTAINERS)
