@@ -18,9 +18,9 @@ from rap_edge.runtime.cli.exit_status import exit_status
 from rap_edge.runtime.cli.extras import needs_extra
 from rap_edge.runtime.cli.progress import say
 from rap_edge.runtime.cli.table import columns
-from rap_edge.runtime.engines.registry import RUN_PLANS
 from rap_edge.runtime.errors import ExportError
 from rap_edge.runtime.machine.available import available_cores
+from rap_edge.runtime.machine.tensorrt_modules import PLAN_BACKENDS
 
 if TYPE_CHECKING:
     from .exporter import ExportReport
@@ -66,7 +66,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--spec", metavar="NAME|FILE", help=f"{', '.join(PRESETS)}, or a JSON file")
     parser.add_argument("--precision", choices=PRECISIONS, help="of the graphs (default fp32)")
     parser.add_argument(
-        "--engine", choices=RUN_PLANS, help="build a plan of every graph too; tensorrt-rtx needs no GPU"
+        "--engine", choices=PLAN_BACKENDS, help="build a plan of every graph too; tensorrt-rtx needs no GPU"
     )
     parser.add_argument(
         "--target", metavar="SM[,SM]", help="tensorrt-rtx: compute capabilities or current (default 86,89,120,121)"
@@ -123,7 +123,7 @@ def _run(arguments: argparse.Namespace) -> ExportReport | PlansReport:
 
 def _add_engines(arguments: argparse.Namespace) -> PlansReport:
     if arguments.engine is None:
-        raise ExportError(f"--bundle adds engines; say which with --engine {' or '.join(RUN_PLANS)}.")
+        raise ExportError(f"--bundle adds engines; say which with --engine {' or '.join(PLAN_BACKENDS)}.")
     for option in ("spec", "precision", "output"):
         if getattr(arguments, option) is not None:
             raise ExportError(f"--bundle keeps the graphs of the bundle; leave --{option} out.")

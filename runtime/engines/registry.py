@@ -17,4 +17,3 @@ BACKENDS: Mapping[str, Backend] = MappingProxyType(
         "tensorrt": tensorrt_engine,
     }
 )
-RUN_PLANS = tuple(name for name, backend in BACKENDS.items() if not backend.RUNS_GRAPHS)

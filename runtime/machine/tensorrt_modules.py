@@ -40,6 +40,7 @@ class TensorRtModule:
 RTX = TensorRtModule("tensorrt_rtx", "tensorrt-rtx", "tensorrt-rtx")
 TENSORRT = TensorRtModule("tensorrt", "tensorrt", "tensorrt")
 LEAN = TensorRtModule("tensorrt_lean", "tensorrt", "tensorrt-lean")
+PLAN_BACKENDS = (RTX.backend, TENSORRT.backend)
 # What TensorRT-RTX 1.7 can build for.
 RTX_CAPABILITIES = ("7.5", "8.0", "8.6", "8.9", "12.0", "12.1")
 
