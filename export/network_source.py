@@ -43,6 +43,7 @@ class NetworkSource:
 
         Raises:
             CheckpointError: the checkpoint cannot be read or does not fit the spec.
+            ExportError: there is no spec to draw random weights for.
         """
         from rap_edge.models import load_networks, random_networks
 

@@ -54,7 +54,11 @@ def rounded(module: torch.nn.Module) -> torch.nn.Module:
 
 
 def trained_vae(out: Path, data: Path) -> tuple[NanoVAE, train_vae.MotionHead]:
-    """The trained autoencoder with fp16-rounded weights and measured latent statistics, and its motion head."""
+    """The trained autoencoder with fp16-rounded weights and measured latent statistics, and its motion head.
+
+    Raises:
+        OutputError: `out` holds none.
+    """
     trainee = train_vae.VAETrainee(NanoVAEConfig())
     if not load_trained(out / "decoder", trainee) and not load_trained(out / "vae", trainee):
         raise OutputError(f"{out} holds no trained autoencoder; run the stage vae first.")
@@ -64,7 +68,7 @@ def trained_vae(out: Path, data: Path) -> tuple[NanoVAE, train_vae.MotionHead]:
 
 
 def trained_audio(out: Path) -> AudioEncoder:
-    """The trained audio encoder with fp16-rounded weights."""
+    """The trained audio encoder with fp16-rounded weights; raises `OutputError` if `out` holds none."""
     trainee = train_audio.AudioTrainee(train_audio.NANO_AUDIO)
     if not load_trained(out / "audio", trainee):
         raise OutputError(f"{out} holds no trained audio encoder; run the stage audio first.")

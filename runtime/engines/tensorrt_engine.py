@@ -244,7 +244,11 @@ class TensorRtEngine:
                 self._cache_file.save(self._cache)
 
     def new_context(self, activations: DeviceMemory) -> TensorRtContext:
-        """An execution context with the shared runtime cache that works in `activations` of `activation_bytes`."""
+        """An execution context with the shared runtime cache that works in `activations` of `activation_bytes`.
+
+        Raises:
+            EngineError: the GPU has no room for it.
+        """
         strategy = self._module.ExecutionContextAllocationStrategy.USER_MANAGED
         config = self._runtime_config(strategy)
         with self._lock:

@@ -123,7 +123,7 @@ def find_input(name: str | None) -> InputDevice:
     Of a device that several sound systems offer the first one's is taken.
 
     Raises:
-        AudioError: there is none, several have it in their names, or several have this name.
+        AudioError: there is none, several have it in their names, or, as a `TwinInputsError`, several have this name.
     """
     devices = input_devices()
     if not devices:

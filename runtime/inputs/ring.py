@@ -16,7 +16,7 @@ class SampleRing:
     """
 
     def __init__(self, capacity: int, channels: int) -> None:
-        """Hold at most `capacity` samples of every channel; both at least 1."""
+        """Hold at most `capacity` samples of every channel; raises `ValueError` where either is less than 1."""
         if capacity < 1 or channels < 1:
             raise ValueError(f"a ring needs room for a sample and a channel, not {capacity} x {channels}")
         self._samples = np.zeros((capacity, channels), np.float32)

@@ -53,6 +53,7 @@ class Sounds:
     """
 
     def __init__(self, folder: Path, seed: int = 0) -> None:
+        """Draw from the tracks in `folder`; raises `TrainingError` if there are none."""
         names = sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith(HELD_OUT))
         self.banks = [Bank.open(path) for path in names if path.suffix != ".part"]
         if not self.banks:
@@ -164,7 +165,11 @@ def evaluate(model: AudioTrainee, folder: Path, count: int = 24) -> dict[str, fl
 
 
 def train(data: Path, out: Path, steps: int, config: CausalAudioConfig, *, batch: int = 16) -> None:
-    """Train to `steps` steps, all runs together, on the banks of `data`/speech; state and log go to `out`."""
+    """Train to `steps` steps, all runs together, on the banks of `data`/speech; state and log go to `out`.
+
+    Raises:
+        TrainingError: there are no tracks, or the loss is not finite.
+    """
     model = AudioTrainee(config)
     optimiser = Muon(model, lr=0.02, adam_lr=2e-3, adam_names=("reader",))
     average = Average(model)

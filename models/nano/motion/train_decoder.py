@@ -228,6 +228,9 @@ def train(
     """Train to `steps` steps, all runs together, on `data`/train; state, log and pictures go to `out`.
 
     Compiling takes minutes and pays over hours.
+
+    Raises:
+        TrainingError: the loss is not finite.
     """
     torch.manual_seed(0)
     clips, held_out = Clips.open(data / "train"), Clips.open(data / "heldout")

@@ -139,6 +139,9 @@ def train(
     Args:
         encoder: of the sound, final.
         reader, motion: of the motion, final.
+
+    Raises:
+        TrainingError: there are no tracks, or the loss is not finite.
     """
     sounds = Sounds(data / "speech")
     mean, std = known_statistics(out) or statistics(motion, sounds)

@@ -141,6 +141,9 @@ def train(
 
     Returns:
         The DiT with the exponential average of its weights.
+
+    Raises:
+        FloatingPointError: the loss is no longer finite.
     """
     torch.manual_seed(2)
     windows = Windows(

@@ -236,7 +236,11 @@ def train(data: Path, out: Path, minutes: float, config: NanoVAEConfig, mix: Mix
 
 
 def refine(data: Path, out: Path, minutes: float, config: NanoVAEConfig, mix: Mix | None = None) -> None:
-    """Go on training the decoder alone, so that latents (and a DiT trained on them) stay as they are."""
+    """Go on training the decoder alone, so that latents (and a DiT trained on them) stay as they are.
+
+    Raises:
+        OutputError: `out` holds no trained autoencoder.
+    """
     torch.manual_seed(3)
     model = channels_last(VAETrainee(config))
     if not load_trained(out / "vae", model):

@@ -114,7 +114,11 @@ class HttpConnection(web.RequestHandler):
         exc: BaseException | None = None,
         message: str | None = None,
     ) -> web.StreamResponse:
-        """The answer to what is no HTTP, or to a request whose handler failed; neither is quoted anywhere."""
+        """The answer to what is no HTTP, or to a request whose handler failed; neither is quoted anywhere.
+
+        Raises:
+            ConnectionError: nobody can read an answer any more.
+        """
         # aiohttp tells whoever reads from a closed connection by a RuntimeError.
         gone = isinstance(exc, ConnectionError) or (isinstance(exc, RuntimeError) and self.transport is None)
         if gone:

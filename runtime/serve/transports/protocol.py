@@ -59,7 +59,7 @@ def parse_start(text: str) -> Start:
 
 
 def parse_portrait(message: dict[str, Any]) -> str | None:
-    """The portrait's id in a message, if any."""
+    """The portrait's id in a message, if any; raises `ServeError` for what is no id."""
     portrait = message.get("portrait")
     if portrait is not None and (not isinstance(portrait, str) or len(portrait) > _LONGEST_ID):
         raise ServeError("The portrait must be an id from the list of portraits; choose one.")

@@ -41,7 +41,12 @@ _FAILED = End("failed", "The kiosk could not go on; start again.", 1011)
 
 
 async def offer(request: web.Request) -> web.Response:
-    """Answer an offer `{"sdp": ..., "portrait": ...}` with `{"sdp": ..., "session": ...}`."""
+    """Answer an offer `{"sdp": ..., "portrait": ...}` with `{"sdp": ..., "session": ...}`.
+
+    Raises:
+        ServeError: the offer or its portrait cannot be used.
+        KioskFullError: there is no place.
+    """
     kiosk = request.app[KIOSK]
     message = parse_object(await read_body(request, MAX_OFFER), MAX_OFFER)
     sdp = message.get("sdp")

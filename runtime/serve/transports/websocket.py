@@ -26,7 +26,7 @@ _LEAD_SECONDS = 2.0
 
 
 async def websocket(request: web.Request) -> web.WebSocketResponse:
-    """One client from its start message to its close code."""
+    """One client from its start message to its close code; raises `ServeError` for what is no handshake."""
     kiosk = request.app[KIOSK]
     # aiohttp refuses a message that is as long as its limit.
     socket = web.WebSocketResponse(max_msg_size=MAX_BINARY + 1, compress=False, heartbeat=20.0)
