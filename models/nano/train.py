@@ -19,16 +19,16 @@ from rap_edge.runtime.errors import OutputError
 from rap_edge.runtime.machine.available import THREADS
 from rap_edge.runtime.spec import ModelSpec
 
-from ..audio_encoder import AudioEncoder
-from ..memory import channels_last
 from ..presets import NANO
 
 with program_needs_extra("train", __name__):
     import torch
     from safetensors.torch import load_file
 
+    from ..audio_encoder import AudioEncoder
     from ..checkpoints.own import save_networks
     from ..dit import DiT
+    from ..memory import channels_last
     from ..nano_vae import NanoVAE, NanoVAEConfig
     from ..networks import Networks, dit_config
     from .training import train_audio, train_dit, train_vae
