@@ -34,7 +34,8 @@ def test_clip_on_disk_is_a_function_of_seed_split_and_index(folder: Path) -> Non
     motion = np.load(folder / "motion.npy")[2]
     assert np.array_equal(motion[:, 5:], clip.motion[:, 5:])
     # The length of every sound depends by up to 10 ms on what espeak-ng said before.
-    assert np.corrcoef(motion[:, 0], clip.motion[:, 0])[0, 1] > 0.8
+    shifted = [np.corrcoef(motion[1 + lag : 40 + lag, 0], clip.motion[1:40, 0])[0, 1] for lag in (-1, 0, 1)]
+    assert max(shifted) > 0.9
     assert np.array_equal(np.load(folder / "video.npy")[2, 7], render(clip.identity, motion[7]))
     assert tuple(np.load(folder / "mouth_box.npy")[2, 7]) == mouth_box(clip.identity, motion[7])
 
