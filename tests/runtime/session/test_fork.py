@@ -26,6 +26,8 @@ def avatar(tmp_path: Path) -> Avatar:
 
 def in_child(work: Callable[[], object]) -> int:
     """The exit status of a child that does `work`: 0 unless it raises; negative if it hangs."""
+    # What other tests have left behind has threads of its own, which no child could end.
+    gc.collect()
     pid = os.fork()
     if pid == 0:
         signal.alarm(20)
