@@ -146,7 +146,9 @@ class StreamCore:
         self._job: Job | None = None
         self._last = reel.frame(0)
         self._dissolve = self._fading = 0
+        # Samples of the utterances that have begun, and the number behind the last one that is over.
         self._played: dict[int, int] = {}
+        self._over = 0
         self._events: list[StreamEvent] = []
         self._policy, self._ladder = policy, overload.rungs(spec.steps)
         self._load = overload.start(policy)
@@ -173,18 +175,17 @@ class StreamCore:
     def interrupt(self) -> float:
         """Forget everything that has not been shown; returns how many milliseconds of the current utterance were."""
         stretch, self._stretch = self._stretch, None
-        lost = dict.fromkeys(span.utterance for piece in (stretch.pieces if stretch else ()) for span in piece.spans)
-        lost |= dict.fromkeys(self._speech.clear())
-        cut = [number for number in lost if number in self._played or number not in self._done(stretch)]
-        played = {number: self._milliseconds(self._played.pop(number, 0)) for number in cut}
-        self._events += [Interrupted(number, milliseconds) for number, milliseconds in played.items()]
+        pieces = () if stretch is None else stretch.pieces
+        lost = {*self._speech.clear(), *(span.utterance for piece in pieces for span in piece.spans)}
+        cut = [Interrupted(number, self._end(number)) for number in sorted(lost) if number >= self._over]
+        self._events += cut
         if stretch is not None and stretch.shown is not None:
             self._idle.jump_near(self._last)
         else:
             self._idle.wander()
         # The mouth closes with the next frame.
         self._dissolve = 0
-        return max(played.values(), default=0.0)
+        return max((event.played_ms for event in cut), default=0.0)
 
     def next_job(self) -> Job | None:
         """What is to be rendered now; None if nothing is, or something is being rendered."""
@@ -193,7 +194,7 @@ class StreamCore:
         self._compose()
         spec, stretch = self._spec, self._stretch
         if stretch is not None:
-            piece = next((p for p in stretch.pieces if p.frames is None and not self._is_over(p)), None)
+            piece = next((piece for piece in stretch.pieces if piece.frames is None), None)
             if piece is not None:
                 self._job = Job(stretch.state, piece.waveform, self._ladder[self._load.level], piece)
         elif (state := self._reel.wants) is not None:
@@ -208,8 +209,8 @@ class StreamCore:
             self._reel.add(job.state, frames, after)
             return None
         decision = self._learn(job.piece, seconds)
-        if self._stretch is not None and job.piece in self._stretch.pieces:
-            self._stretch.state = after
+        if (stretch := self._stretch_of(job.piece)) is not None:
+            stretch.state = after
             job.piece.frames = frames.repeat(job.rung.frame_step, axis=0)[: self._spec.new_frames]
             job.piece.frames.flags.writeable = False
             job.piece.mark = Mark.GOOD if job.rung == self._ladder[0] else Mark.REDUCED
@@ -219,14 +220,14 @@ class StreamCore:
         """A job gave nothing; returns whether the policy forgives it. Its sound is heard with the last picture."""
         self._job = None
         self.failures += 1
-        if job.piece is not None and self._stretch is not None and job.piece in self._stretch.pieces:
+        if job.piece is not None and (stretch := self._stretch_of(job.piece)) is not None:
             job.piece.frames = np.empty((0, *self._last.shape), np.uint8)
-            self._stretch.state = LoopState(job.state.index + 1)
+            stretch.state = LoopState(job.state.index + 1)
         return self.failures <= self._policy.failures
 
     def unwanted(self, job: Job) -> bool:
         """Whether nobody waits for a job any more; one that has not begun need not begin."""
-        return job.piece is not None and (self._stretch is None or job.piece not in self._stretch.pieces)
+        return job.piece is not None and self._stretch_of(job.piece) is None
 
     def withdraw(self, job: Job) -> None:
         """A job has not been done and is wanted no more."""
@@ -256,9 +257,8 @@ class StreamCore:
         """The next frame of a stretch that is being shown; idle motion where it is over."""
         index = stretch.shown
         assert index is not None
-        piece = next((p for p in stretch.pieces if p.first <= index < p.first + self._spec.new_frames), None)
-        silence = np.zeros(samples, np.float32)
-        if piece is None:
+        if not stretch.pieces:
+            silence = np.zeros(samples, np.float32)
             stretch.waited += 1
             if self._speech.numbers and stretch.waited <= _PATIENCE_FRAMES:
                 return self._last, silence, None, Mark.HELD
@@ -268,14 +268,16 @@ class StreamCore:
             return self._blended(self._idle.next()), silence, None, Mark.GOOD
         stretch.waited = 0
         stretch.shown = index + 1
+        piece = stretch.pieces[0]
         offset = index - piece.first
         start, stop = (self._boundary(i) - self._boundary(piece.first) for i in (index, index + 1))
         utterance = self._tell(piece, start, stop)
-        has_picture = piece.frames is not None and offset < len(piece.frames)
-        picture = self._blended(piece.frames[offset]) if has_picture and piece.frames is not None else self._last
+        picture, mark = self._last, Mark.HELD
+        if piece.frames is not None and offset < len(piece.frames):
+            picture, mark = self._blended(piece.frames[offset]), piece.mark
         if offset == self._spec.new_frames - 1:
             stretch.pieces.popleft()
-        return picture, piece.sound[start:stop], utterance, piece.mark if has_picture else Mark.HELD
+        return picture, piece.sound[start:stop], utterance, mark
 
     def _blended(self, picture: Frames) -> Frames:
         """The picture, dissolved with the last one for some frames behind a change between speech and idle motion."""
@@ -301,8 +303,13 @@ class StreamCore:
                 self._events.append(Started(span.utterance))
             self._played[span.utterance] += max(heard, 0)
             if span.last and span.stop <= stop:
-                self._events.append(Ended(span.utterance, self._milliseconds(self._played.pop(span.utterance))))
+                self._events.append(Ended(span.utterance, self._end(span.utterance)))
         return speaking
+
+    def _end(self, utterance: int) -> float:
+        """Note that an utterance is over; returns the milliseconds of it that were played."""
+        self._over = utterance + 1
+        return 1000.0 * self._played.pop(utterance, 0) / self._rate
 
     def _compose(self) -> None:
         """Cut the next pieces of what is to be said, as far as there is sound and somebody will soon see them."""
@@ -332,7 +339,7 @@ class StreamCore:
                 end = piece.sound.size - 1
                 piece.spans = (*piece.spans, Span(empty, end, end, last=True))
             else:
-                self._events += [Started(empty), Ended(empty, 0.0)]
+                self._events += [Started(empty), Ended(empty, self._end(empty))]
 
     def _may_begin(self, stretch: _Stretch) -> bool:
         if stretch.pieces[0].frames is None:
@@ -346,39 +353,24 @@ class StreamCore:
 
     def _learn(self, piece: _Piece, seconds: float) -> Decision | None:
         stretch, spec = self._stretch, self._spec
-        shown = 0 if stretch is None or stretch.shown is None else stretch.shown
-        begun = stretch is not None and stretch.shown is not None
+        late_by = seconds - spec.chunk_seconds
+        if stretch is not None and stretch.shown is not None:
+            late_by = (stretch.shown - piece.first) / spec.fps
         self._load, decision = overload.after_chunk(
             self._policy,
             self._ladder,
             self._load,
             pts=self._frames / spec.fps,
-            late_by=(shown - piece.first) / spec.fps if begun else seconds - spec.chunk_seconds,
+            late_by=late_by,
             render_seconds=seconds,
             chunk_seconds=spec.chunk_seconds,
         )
         return decision
 
-    def _is_over(self, piece: _Piece) -> bool:
-        """Whether the time of a piece has passed before it was rendered."""
-        shown = None if self._stretch is None else self._stretch.shown
-        return shown is not None and piece.first + self._spec.new_frames <= shown
-
-    def _done(self, stretch: _Stretch | None) -> set[int]:
-        """Utterances of a stretch that have been heard to their end."""
-        if stretch is None or stretch.shown is None:
-            return set()
-        shown = self._boundary(stretch.shown)
-        return {
-            span.utterance
-            for piece in stretch.pieces
-            for span in piece.spans
-            if span.last and self._boundary(piece.first) + span.stop <= shown and span.utterance not in self._played
-        }
+    def _stretch_of(self, piece: _Piece) -> _Stretch | None:
+        """The stretch that waits for a piece; None where it has been cut off, or its time has passed."""
+        return self._stretch if self._stretch is not None and piece in self._stretch.pieces else None
 
     def _boundary(self, frame: int) -> int:
         """The first sample of a frame time, at the rate that is heard."""
         return round(frame * self._rate / self._spec.fps)
-
-    def _milliseconds(self, samples: int) -> float:
-        return 1000.0 * samples / self._rate
