@@ -22,7 +22,7 @@ from rap_edge.runtime.checks.bounds import Count, Real, Whole, shown
 from rap_edge.runtime.errors import AudioError, CheckpointError
 
 from .attention import attention
-from .config import check_config, config_from_dict, known_fields
+from .config import check_config, check_rules, config_from_dict, known_fields
 from .fresh import draw_uniform
 from .norms import LayerNorm32
 
@@ -88,7 +88,8 @@ class AudioEncoderConfig:
         """
         check_config(self, "audio encoder")
         groups = self.num_conv_pos_embedding_groups
-        for rule, sentence in (
+        check_rules(
+            "audio encoder",
             (
                 len(self.conv_dim) == len(self.conv_kernel) == len(self.conv_stride) >= 1,
                 "conv_dim, conv_kernel and conv_stride must have the same length",
@@ -98,9 +99,7 @@ class AudioEncoderConfig:
                 f"hidden_size {self.hidden_size} must split into {self.num_attention_heads} heads",
             ),
             (self.hidden_size % groups == 0, f"hidden_size {self.hidden_size} must split into {groups} groups"),
-        ):
-            if not rule:
-                raise CheckpointError(f"The audio encoder's config cannot work: {sentence}; correct it.")
+        )
         return self
 
 

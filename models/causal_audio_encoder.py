@@ -18,9 +18,8 @@ import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
 from rap_edge.runtime.checks.bounds import Count, Real, Whole
-from rap_edge.runtime.errors import CheckpointError
 
-from .config import check_config
+from .config import check_config, check_rules
 
 _WIDTH = Whole(1, 8192)
 
@@ -70,14 +69,13 @@ class CausalAudioConfig:
             CheckpointError: names the first value that cannot work.
         """
         check_config(self, "causal audio encoder")
-        for rule, sentence in (
+        check_rules(
+            "causal audio encoder",
             (self.samples_per_frame % 4 == 0, "samples_per_frame must be a multiple of 4"),
             (self.window >= self.hop, "window must be at least a quarter of samples_per_frame"),
             (len(self.stem) == 2, "stem needs two entries"),
             (self.lowest < self.highest <= self.sample_rate / 2, "highest must lie between lowest and half the rate"),
-        ):
-            if not rule:
-                raise CheckpointError(f"The causal audio encoder's config cannot work: {sentence}; correct it.")
+        )
         return self
 
 

@@ -18,10 +18,9 @@ import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
 from rap_edge.runtime.checks.bounds import Real, Whole
-from rap_edge.runtime.errors import CheckpointError
 
 from .attention import AudioAttention, apply_rotary, rotary_table
-from .config import check_config
+from .config import check_config, check_rules
 from .dit import timestep_sinusoid
 from .fresh import draw_uniform
 from .norms import LayerNorm32, RMSNorm32
@@ -66,15 +65,14 @@ class CausalDiTConfig:
             CheckpointError: names the first value that cannot work.
         """
         check_config(self, "causal DiT")
-        for rule, sentence in (
+        check_rules(
+            "causal DiT",
             (
                 self.dim % (2 * self.num_heads) == 0,
                 f"dim {self.dim} must split into {self.num_heads} heads of even width",
             ),
             (self.freq_dim % 2 == 0, f"freq_dim {self.freq_dim} must be even"),
-        ):
-            if not rule:
-                raise CheckpointError(f"The causal DiT's config cannot work: {sentence}; correct it.")
+        )
         return self
 
 

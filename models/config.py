@@ -71,6 +71,21 @@ def check_config(config: DataclassInstance, network: str) -> None:
         raise CheckpointError(f"The {network}'s config cannot work: {error}; correct it.") from None
 
 
+def check_rules(network: str, *rules: tuple[bool, str]) -> None:
+    """Hold a configuration to what its fields must be together.
+
+    Args:
+        network: its name in errors.
+        rules: whether each holds, and the clause that says what must hold.
+
+    Raises:
+        CheckpointError: names the first that does not hold.
+    """
+    for holds, clause in rules:
+        if not holds:
+            raise CheckpointError(f"The {network}'s config cannot work: {clause}; correct it.")
+
+
 def known_fields(cls: type[C], data: Mapping[str, Any]) -> dict[str, Any]:
     """The entries of `data` that name a field of `cls`: what a published config says beyond that is not ours."""
     names = {field.name for field in dataclasses.fields(cls)}

@@ -16,10 +16,9 @@ import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
 from rap_edge.runtime.checks.bounds import Count, Real, Whole
-from rap_edge.runtime.errors import CheckpointError
 
 from .attention import AudioAttention, SelfAttention, rotary_table
-from .config import check_config
+from .config import check_config, check_rules
 from .fresh import draw_uniform
 from .norms import LayerNorm32
 
@@ -71,7 +70,8 @@ class DiTConfig:
             CheckpointError: names the first value that cannot work.
         """
         check_config(self, "DiT")
-        for rule, sentence in (
+        check_rules(
+            "DiT",
             (
                 self.dim % (2 * self.num_heads) == 0,
                 f"dim {self.dim} must split into {self.num_heads} heads of even width",
@@ -82,9 +82,7 @@ class DiTConfig:
                 len(self.alpha) == self.num_layers,
                 f"alpha needs one value for each of the {self.num_layers} layers",
             ),
-        ):
-            if not rule:
-                raise CheckpointError(f"The DiT's config cannot work: {sentence}; correct it.")
+        )
         return self
 
 

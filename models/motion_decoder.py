@@ -20,9 +20,9 @@ import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
 from rap_edge.runtime.checks.bounds import Count, Real, Whole
-from rap_edge.runtime.errors import CheckpointError
 
-from .config import check_config
+from .config import check_config, check_rules
+from .norms import ChannelNorm
 
 Reference = tuple[Tensor, Tensor, Tensor, Tensor]
 """A portrait [B, 3, H, W] in -1..1 and its features at 1/4, 1/8 and 1/16 of its side."""
@@ -71,30 +71,16 @@ class MotionDecoderConfig:
             CheckpointError: names the first value that cannot work.
         """
         check_config(self, "motion decoder")
-        for rule, sentence in (
+        check_rules(
+            "motion decoder",
             (len(self.widths) == 3, "widths needs three entries"),
             (self.image_size % (8 * self.patch) == 0, "image_size must be a multiple of 8 patches"),
             (
                 len(self.latents_mean) == len(self.latents_std) and len(self.latents_mean) in (0, self.latent_channels),
                 "latents_mean and latents_std need one value per latent channel",
             ),
-        ):
-            if not rule:
-                raise CheckpointError(f"The motion decoder's config cannot work: {sentence}; correct it.")
+        )
         return self
-
-
-class ChannelNorm(nn.Module):
-    """Divides each pixel by the root mean square of its channels, with a gain per channel (PixelNorm)."""
-
-    def __init__(self, width: int, eps: float) -> None:
-        super().__init__()
-        self.eps = eps
-        self.gain = nn.Parameter(torch.ones(1, width, 1, 1))
-
-    def forward(self, x: Tensor) -> Tensor:
-        """[B, C, H, W] -> [B, C, H, W]."""
-        return x * (torch.rsqrt(x.square().mean(1, keepdim=True) + self.eps) * self.gain)
 
 
 class Block(nn.Module):

@@ -16,9 +16,9 @@ import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
 from rap_edge.runtime.checks.bounds import Count, Real, Whole
-from rap_edge.runtime.errors import CheckpointError
 
-from .config import check_config
+from .config import check_config, check_rules
+from .norms import ChannelNorm
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,7 +65,8 @@ class NanoVAEConfig:
             CheckpointError: names the first value that cannot work.
         """
         check_config(self, "nano VAE")
-        for rule, sentence in (
+        check_rules(
+            "nano VAE",
             (
                 len(self.decoder_widths) == len(self.encoder_widths) + 1,
                 "decoder_widths must have one entry more than encoder_widths",
@@ -74,23 +75,8 @@ class NanoVAEConfig:
                 len(self.latents_mean) == len(self.latents_std) and len(self.latents_mean) in (0, self.latent_channels),
                 "latents_mean and latents_std need one value per latent channel",
             ),
-        ):
-            if not rule:
-                raise CheckpointError(f"The nano VAE's config cannot work: {sentence}; correct it.")
+        )
         return self
-
-
-class ChannelNorm(nn.Module):
-    """Divides each pixel by the root mean square of its channels, with a gain per channel (PixelNorm)."""
-
-    def __init__(self, width: int, eps: float) -> None:
-        super().__init__()
-        self.eps = eps
-        self.gain = nn.Parameter(torch.ones(1, width, 1, 1))
-
-    def forward(self, x: Tensor) -> Tensor:
-        """[B, C, H, W] -> [B, C, H, W]."""
-        return x * (torch.rsqrt(x.square().mean(1, keepdim=True) + self.eps) * self.gain)
 
 
 class Block(nn.Module):

@@ -1,4 +1,4 @@
-"""Normalisations that compute in fp32 whatever the dtype of their input, so that fp16 sums cannot overflow."""
+"""Normalisations. Those that end in 32 compute in fp32 whatever the dtype of their input, or fp16 sums would overflow."""
 
 from __future__ import annotations
 
@@ -28,3 +28,16 @@ class RMSNorm32(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """[..., dim] -> the same shape and dtype."""
         return F.rms_norm(x.float(), (x.shape[-1],), self.weight.float(), self.eps).to(x.dtype)
+
+
+class ChannelNorm(nn.Module):
+    """Divides each pixel by the root mean square of its channels, with a gain per channel (PixelNorm)."""
+
+    def __init__(self, width: int, eps: float) -> None:
+        super().__init__()
+        self.eps = eps
+        self.gain = nn.Parameter(torch.ones(1, width, 1, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[B, C, H, W] -> [B, C, H, W]."""
+        return x * (torch.rsqrt(x.square().mean(1, keepdim=True) + self.eps) * self.gain)

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from rap_edge.runtime.checks.bounds import Count, Real, Whole, shown
 from rap_edge.runtime.errors import CheckpointError
 
-from .config import check_config, config_from_dict, known_fields
+from .config import check_config, check_rules, config_from_dict, known_fields
 from .fresh import draw_uniform
 from .norms import LayerNorm32
 
@@ -126,7 +126,8 @@ class LtxVaeConfig:
             self.decoder_layers_per_block,
             self.decoder_spatio_temporal_scaling,
         )
-        for rule, sentence in (
+        check_rules(
+            "LTX VAE",
             (
                 all(len(widths) + 1 == len(layers) == len(scale) + 1 for widths, layers, scale in (encoder, decoder)),
                 "the lists of layers must be one longer than those of widths and scaling",
@@ -135,9 +136,7 @@ class LtxVaeConfig:
                 sum(encoder[2]) == sum(decoder[2]),
                 "the decoder must double as often as the encoder halves",
             ),
-        ):
-            if not rule:
-                raise CheckpointError(f"The LTX VAE's config cannot work: {sentence}; correct it.")
+        )
         return self
 
 

@@ -6,7 +6,8 @@ from helpers.bundles.graph_runs import assert_same, count, lifted
 from torch import nn
 
 from rap_edge.export.passes.channels_last_norm import channels_last_norm
-from rap_edge.models.nano_vae import Block, ChannelNorm
+from rap_edge.models.nano_vae import Block
+from rap_edge.models.norms import ChannelNorm
 from rap_edge.models.vae import PixelNorm
 
 
