@@ -1,4 +1,4 @@
-"""Normalisations. Those that end in 32 compute in fp32 whatever the dtype of their input, or fp16 sums would overflow."""
+"""Normalisations. Those that end in 32 compute in fp32 whatever their input, or sums in fp16 would overflow."""
 
 from __future__ import annotations
 

@@ -8,19 +8,14 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
-from .toolbox import Rewriter, only_reader, remove_unused, reshaped, static_shape
+from .toolbox import Rewriter, only_reader, reshaped, rewrite_each, static_shape
 
 _HEADS_FIRST = (0, 2, 1, 3)
 
 
 def attention_layout(model: ir.Model) -> int:
     """Attention whose heads were moved in front takes and gives tokens, in place; returns how many."""
-    count = 0
-    for node in list(model.graph):
-        if node.op_type == "Attention" and node.domain == "" and _rewrite_attention(model.graph, node):
-            count += 1
-    remove_unused(model)
-    return count
+    return rewrite_each(model, "Attention", _rewrite_attention)
 
 
 def _rewrite_attention(graph: ir.Graph, attention: ir.Node) -> bool:

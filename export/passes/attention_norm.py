@@ -15,7 +15,7 @@ import math
 import numpy as np
 import onnx_ir as ir
 
-from .toolbox import Rewriter, remove_unused, static_shape
+from .toolbox import Rewriter, rewrite_each, static_shape
 
 # Of a multiple of their input they give the same multiple of their output.
 _MOVEMENT = frozenset(("Reshape", "Transpose", "Squeeze", "Unsqueeze", "Gather", "Concat"))
@@ -27,12 +27,7 @@ Reader = tuple[ir.Node, int]
 
 def attention_norm(model: ir.Model) -> int:
     """Rewrite every `RMSNormalization` of a biased sum that only attentions read, in place; returns how many."""
-    count = 0
-    for node in list(model.graph):
-        if node.op_type == "RMSNormalization" and _rewrite(model.graph, node):
-            count += 1
-    remove_unused(model)
-    return count
+    return rewrite_each(model, "RMSNormalization", _rewrite)
 
 
 def _rewrite(graph: ir.Graph, norm: ir.Node) -> bool:

@@ -8,17 +8,12 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
-from .toolbox import TO_FIRST, TO_LAST, Rewriter, only_reader, remove_unused, static_shape, transposed
+from .toolbox import TO_FIRST, TO_LAST, Rewriter, only_reader, rewrite_each, static_shape, transposed
 
 
 def channels_last_shuffle(model: ir.Model) -> int:
     """Pixel shuffles directly behind a convolution, on the last axis; returns how many."""
-    count = 0
-    for node in list(model.graph):
-        if node.op_type == "DepthToSpace" and _rewrite_shuffle(model.graph, node):
-            count += 1
-    remove_unused(model)
-    return count
+    return rewrite_each(model, "DepthToSpace", _rewrite_shuffle)
 
 
 def _rewrite_shuffle(graph: ir.Graph, shuffle: ir.Node) -> bool:

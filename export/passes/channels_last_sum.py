@@ -7,17 +7,12 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
-from .toolbox import TO_FIRST, TO_LAST, Rewriter, remove_unused, static_shape, transposed
+from .toolbox import TO_FIRST, TO_LAST, Rewriter, rewrite_each, static_shape, transposed
 
 
 def channels_last_sum(model: ir.Model) -> int:
     """Sums of a picture that was laid out channels last and another one, on the last axis; returns how many."""
-    count = 0
-    for node in list(model.graph):
-        if node.op_type == "Add" and _rewrite_sum(model.graph, node):
-            count += 1
-    remove_unused(model)
-    return count
+    return rewrite_each(model, "Add", _rewrite_sum)
 
 
 def _rewrite_sum(graph: ir.Graph, addition: ir.Node) -> bool:

@@ -9,17 +9,12 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
-from .toolbox import Rewriter, only_reader, remove_unused, reshaped, static_shape
+from .toolbox import Rewriter, only_reader, reshaped, rewrite_each, static_shape
 
 
 def modulated_norm(model: ir.Model) -> int:
     """Rewrite every plain layer normalisation that is scaled and shifted, in place; returns how many."""
-    count = 0
-    for node in list(model.graph):
-        if node.op_type == "LayerNormalization" and _is_plain(node) and _rewrite(model.graph, node):
-            count += 1
-    remove_unused(model)
-    return count
+    return rewrite_each(model, "LayerNormalization", _rewrite)
 
 
 def _is_plain(norm: ir.Node) -> bool:
@@ -34,6 +29,8 @@ def _is_plain(norm: ir.Node) -> bool:
 
 
 def _rewrite(graph: ir.Graph, norm: ir.Node) -> bool:
+    if not _is_plain(norm):
+        return False
     product = only_reader(norm.outputs[0], "Mul")
     total = None if product is None else only_reader(product.outputs[0], "Add")
     shape = static_shape(norm.outputs[0])

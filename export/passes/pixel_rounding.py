@@ -9,19 +9,14 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
-from .toolbox import Rewriter, only_reader, remove_unused, scalar
+from .toolbox import Rewriter, only_reader, rewrite_each, scalar
 
 _MOVEMENT = frozenset(("Reshape", "Transpose", "Squeeze", "Unsqueeze"))
 
 
 def pixel_rounding(model: ir.Model) -> int:
     """Rewrite every `Round`, `Clip` to 0..255 and `Cast` to uint8, also with movement between, in place; how many."""
-    count = 0
-    for node in list(model.graph):
-        if node.op_type == "Round" and _rewrite(model.graph, node):
-            count += 1
-    remove_unused(model)
-    return count
+    return rewrite_each(model, "Round", _rewrite)
 
 
 def _rewrite(graph: ir.Graph, rounding: ir.Node) -> bool:

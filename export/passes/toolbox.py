@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import onnx_ir as ir
@@ -125,6 +125,23 @@ def reshaped(rewriter: Rewriter, value: ir.Value, shape: Sequence[int]) -> ir.Va
     result = rewriter.add("Reshape", [value, rewriter.constant(np.array(shape, np.int64))])
     result.shape = ir.Shape(shape)
     return result
+
+
+def rewrite_each(model: ir.Model, op_type: str, rewrite: Callable[[ir.Graph, ir.Node], bool]) -> int:
+    """Offer every node of ONNX's own operator `op_type` to `rewrite`, then drop what is not read any more.
+
+    Args:
+        model: changed in place.
+        op_type: of the nodes.
+        rewrite: changes the graph around a node, or leaves it and returns False.
+
+    Returns:
+        How many nodes were rewritten.
+    """
+    nodes = [node for node in model.graph if node.op_type == op_type and node.domain == ""]
+    count = sum(rewrite(model.graph, node) for node in nodes)
+    remove_unused(model)
+    return count
 
 
 def remove_unused(model: ir.Model) -> None:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
-from .toolbox import Rewriter, only_reader, remove_unused, static_shape
+from .toolbox import Rewriter, only_reader, rewrite_each, static_shape
 
 _HEADS_FIRST = (0, 2, 1, 3)
 _VALUE = 2
@@ -19,12 +19,7 @@ _VALUE = 2
 
 def value_bias(model: ir.Model) -> int:
     """Move the bias of values behind attentions that a linear layer with a bias follows, in place; returns how many."""
-    count = 0
-    for node in list(model.graph):
-        if node.op_type == "Attention" and node.domain == "" and _rewrite(model.graph, node):
-            count += 1
-    remove_unused(model)
-    return count
+    return rewrite_each(model, "Attention", _rewrite)
 
 
 def _rewrite(graph: ir.Graph, attention: ir.Node) -> bool:
