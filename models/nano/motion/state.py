@@ -1,10 +1,14 @@
-"""What nano 2's training stages keep between runs: weights, their running average and the optimiser, in one file.
+"""A training stage of nano 2 on its way, and what it keeps between runs: weights, their average and the optimiser.
 
 The step counts, not the time: a stage that is paused, killed or slowed down goes on as if nothing had happened.
 """
 
 from __future__ import annotations
 
+import math
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +17,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from ..training.optim import Muon
+from ..training.stage import Journal
+from .errors import TrainingError
 
 
 @dataclass(frozen=True)
@@ -96,3 +102,79 @@ def load_average(folder: Path, model: nn.Module) -> bool:
     prefix = "average/"
     model.load_state_dict({k.removeprefix(prefix): v for k, v in load_file(file).items() if k.startswith(prefix)})
     return True
+
+
+class Course:
+    """A stage on its way through its steps, all runs together.
+
+    Attributes:
+        journal: the stage's records.
+        step: steps made so far.
+    """
+
+    def __init__(
+        self,
+        out: Path,
+        stage: str,
+        model: nn.Module,
+        optimiser: Muon,
+        schedule: Schedule,
+        *,
+        decay: float = 0.998,
+        smoothing: float = 0.97,
+        told: int = 50,
+        saved: int = 100,
+    ) -> None:
+        """Go on where the state in `out`/`stage` ends.
+
+        Args:
+            out: where state and log are kept.
+            stage: its name.
+            model: that is trained.
+            optimiser: of its weights.
+            schedule: of the step size.
+            decay: of the average, see `Average`.
+            smoothing: share of a told figure that stays at every step.
+            told: steps between two records.
+            saved: steps between two states.
+        """
+        self._folder, self._model, self._optimiser, self._schedule = out / stage, model, optimiser, schedule
+        self._average = Average(model, decay)
+        self._smoothing, self._told, self._saved = smoothing, told, saved
+        self._running: dict[str, float] = {}
+        self.step = self._first = load_state(self._folder, model, self._average, optimiser)
+        self._started = time.monotonic()
+        self.journal = Journal(out / "log.jsonl", stage)
+
+    @property
+    def over(self) -> bool:
+        """Whether all steps are made."""
+        return self.step >= self._schedule.steps
+
+    def learn(self, loss: Tensor, terms: Mapping[str, Tensor]) -> None:
+        """Make one step down `loss`; `terms` are told, smoothed, and the state is saved, every so many steps.
+
+        Raises:
+            TrainingError: the loss is not finite.
+        """
+        if not math.isfinite(loss.item()):
+            raise TrainingError(f"The loss is not finite at step {self.step}; lower the step size and go on.")
+        loss.backward()
+        self._optimiser.step(self._schedule.factor(self.step))
+        self.step += 1
+        self._average.take(self._model, self.step)
+        for name, term in terms.items():
+            before = self._running.get(name, term.item())
+            self._running[name] = self._smoothing * before + (1 - self._smoothing) * term.item()
+        if self.step % self._told == 0:
+            pace = (time.monotonic() - self._started) / (self.step - self._first)
+            self.journal.write(step=self.step, pace=pace, factor=self._schedule.factor(self.step), **self._running)
+        if self.step % self._saved == 0 or self.over:
+            save_state(self._folder, self._model, self._average, self._optimiser)
+
+    @contextmanager
+    def averaged(self) -> Iterator[None]:
+        """The model has its averaged weights within the block, to be measured."""
+        own = self._average.into(self._model)
+        yield
+        self._model.load_state_dict(own)

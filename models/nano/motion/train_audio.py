@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,9 +17,9 @@ from ..data.dataset import noise
 from ..data.effects import beside, music, no_voice, spoil, telephone
 from ..measure.mouth import CLOSED, correlation
 from ..training.optim import Muon
-from ..training.stage import Journal, prefetch
+from ..training.stage import prefetch
 from .errors import TrainingError
-from .state import Average, Schedule, load_state, save_state
+from .state import Course, Schedule
 
 MOUTH = 5
 SAMPLES = 640
@@ -172,37 +171,18 @@ def train(data: Path, out: Path, steps: int, config: CausalAudioConfig, *, batch
     """
     model = AudioTrainee(config)
     optimiser = Muon(model, lr=0.02, adam_lr=2e-3, adam_names=("reader",))
-    average = Average(model)
-    folder, schedule = out / "audio", Schedule(steps, fall=0.5)
-    step = load_state(folder, model, average, optimiser)
-    if step >= steps:
+    course = Course(out, "audio", model, optimiser, Schedule(steps, fall=0.5))
+    if course.over:
         return
-    journal = Journal(out / "log.jsonl", "audio")
     sounds = Sounds(data / "speech")
-    running: dict[str, float] = {}
-    started, first = time.monotonic(), step
-    batches = prefetch(lambda rng: sounds.batch(rng, batch), seed=step)
-    while step < steps:
+    batches = prefetch(lambda rng: sounds.batch(rng, batch), seed=course.step)
+    while not course.over:
         example = next(batches)
         terms = loss_of(model(example["waveform"]), example["mouth"])
-        loss = 10.0 * terms["mouth"] + terms["moved"] + 0.1 * terms["voice"]
-        if not math.isfinite(loss.item()):
-            raise TrainingError(f"The loss is not finite at step {step}; lower the step size and go on.")
-        loss.backward()
-        optimiser.step(schedule.factor(step))
-        step += 1
-        average.take(model, step)
-        for name, term in terms.items():
-            running[name] = 0.97 * running.get(name, term.item()) + 0.03 * term.item()
-        if step % 50 == 0:
-            pace = (time.monotonic() - started) / (step - first)
-            journal.write(step=step, pace=pace, factor=schedule.factor(step), **running)
-        if step % 100 == 0 or step == steps:
-            save_state(folder, model, average, optimiser)
-        if step % 500 == 0 or step == steps:
-            own = average.into(model)
-            journal.write(step=step, held_out=evaluate(model, data / "speech"))
-            model.load_state_dict(own)
+        course.learn(10.0 * terms["mouth"] + terms["moved"] + 0.1 * terms["voice"], terms)
+        if course.step % 500 == 0 or course.over:
+            with course.averaged():
+                course.journal.write(step=course.step, held_out=evaluate(model, data / "speech"))
 
 
 def features_of(encoder: CausalAudioEncoder, waveforms: Tensor) -> Tensor:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,9 +21,8 @@ from ..data.renderer import mouth_box
 from ..errors import MeasureError
 from ..measure.mouth import MouthGauge, correlation, within_latent_correlation
 from ..training.optim import Muon
-from ..training.stage import Journal, prefetch
-from .errors import TrainingError
-from .state import Average, Schedule, load_state, save_state
+from ..training.stage import prefetch
+from .state import Course, Schedule
 
 LATENTS = 3  # per window; the last one and the frame before it are decoded
 STATIC_SHARE = 0.15
@@ -237,37 +234,19 @@ def train(
     seed = json.loads((data / "heldout" / "dataset.json").read_text(encoding="utf-8"))["seed"]
     trainee = channels_last(Trainee(config))
     optimiser = Muon(trainee, lr=0.01, adam_lr=1e-3, adam_names=("reader", "finder", "flow.weight"))
-    average = Average(trainee)
-    folder, schedule = out / "decoder", Schedule(steps)
-    step = load_state(folder, trainee, average, optimiser)
-    if step >= steps:
+    course = Course(out, "decoder", trainee, optimiser, Schedule(steps), told=20, saved=50)
+    if course.over:
         return
-    journal = Journal(out / "log.jsonl", "decoder")
     run = torch.compile(trainee, dynamic=False) if compiled else trainee
     loss_of = torch.compile(losses, dynamic=False) if compiled else losses
-    running: dict[str, float] = {}
-    started, first = time.monotonic(), step
     compression = config.temporal_compression
-    batches = prefetch(lambda rng: make_batch(clips, rng, batch, compression), seed=step)
-    while step < steps:
+    batches = prefetch(lambda rng: make_batch(clips, rng, batch, compression), seed=course.step)
+    while not course.over:
         example = next(batches)
         noise = torch.randn(batch, LATENTS, config.latent_channels)
         terms = loss_of(run(as_input(example["portrait"].unsqueeze(1)), example["motion"], noise), example)
-        loss = sum((WEIGHTS[name] * term for name, term in terms.items()), torch.zeros(()))
-        if not math.isfinite(loss.item()):
-            raise TrainingError(f"The loss is not finite at step {step}; lower the step size and go on.")
-        loss.backward()
-        optimiser.step(schedule.factor(step))
-        step += 1
-        average.take(trainee, step)
-        for name, term in terms.items():
-            running[name] = 0.97 * running.get(name, term.item()) + 0.03 * term.item()
-        if step % 20 == 0:
-            pace = (time.monotonic() - started) / (step - first)
-            journal.write(step=step, pace=pace, factor=schedule.factor(step), **running)
-        if step % 50 == 0 or step == steps:
-            save_state(folder, trainee, average, optimiser)
-        if step % 500 == 0 or step in (100, 250, steps):
-            own = average.into(trainee)
-            journal.write(step=step, held_out=evaluate(trainee.model, held_out, seed, out / "decoder.png"))
-            trainee.load_state_dict(own)
+        course.learn(sum((WEIGHTS[name] * term for name, term in terms.items()), torch.zeros(())), terms)
+        if course.step % 500 == 0 or course.step in (100, 250) or course.over:
+            with course.averaged():
+                figures = evaluate(trainee.model, held_out, seed, out / "decoder.png")
+                course.journal.write(step=course.step, held_out=figures)

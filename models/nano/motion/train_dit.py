@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
-import time
 from pathlib import Path
 
 import numpy as np
@@ -18,9 +16,8 @@ from rap_edge.models.motion_decoder import MotionEncoder
 from ..data.life import life
 from ..data.renderer import MOTION_COLUMNS, MOUTH_COLUMNS
 from ..training.optim import Muon
-from ..training.stage import Journal, prefetch
-from .errors import TrainingError
-from .state import Average, Schedule, load_state, save_state
+from ..training.stage import prefetch
+from .state import Course, Schedule
 from .train_audio import LOOK_AHEAD, Sounds, features_of, silent_features
 
 FRAMES = 240
@@ -150,18 +147,13 @@ def train(
     model = DiTTrainee(config, reader, mean, std)
     names = ("modulation", "patch_embedding", "head.weight", "time_embedding")
     optimiser = Muon(model, lr=0.01, adam_lr=1e-3, adam_names=names)
-    average = Average(model, 0.999)
-    folder, schedule = out / "dit", Schedule(steps, fall=0.5)
-    step = load_state(folder, model, average, optimiser)
-    if step >= steps:
+    course = Course(out, "dit", model, optimiser, Schedule(steps, fall=0.5), decay=0.999, smoothing=0.98)
+    if course.over:
         return
-    journal = Journal(out / "log.jsonl", "dit")
     clips = Clips(sounds)
-    generator = torch.Generator().manual_seed(step)
-    running: dict[str, float] = {}
-    started, first = time.monotonic(), step
-    batches = prefetch(lambda rng: clips.batch(rng, batch), seed=step)
-    while step < steps:
+    generator = torch.Generator().manual_seed(course.step)
+    batches = prefetch(lambda rng: clips.batch(rng, batch), seed=course.step)
+    while not course.over:
         example = dict(next(batches))
         clean, features = prepared(example, encoder, motion, mean, std)
         noise, other = (torch.randn(clean.shape, generator=generator) for _ in range(2))
@@ -173,17 +165,4 @@ def train(
         truth = example["motion"].unflatten(1, (-1, GROUP))[..., :MOUTH_COLUMNS]
         lips = ((mouth - truth).abs().mean((-1, -2)) * (1 - level))[:, 1:].mean()
         flow = error[:, 1:].mean()
-        loss = flow + 0.5 * lips
-        if not math.isfinite(loss.item()):
-            raise TrainingError(f"The loss is not finite at step {step}; lower the step size and go on.")
-        loss.backward()
-        optimiser.step(schedule.factor(step))
-        step += 1
-        average.take(model, step)
-        for name, term in (("flow", flow), ("lips", lips)):
-            running[name] = 0.98 * running.get(name, term.item()) + 0.02 * term.item()
-        if step % 50 == 0:
-            pace = (time.monotonic() - started) / (step - first)
-            journal.write(step=step, pace=pace, factor=schedule.factor(step), **running)
-        if step % 100 == 0 or step == steps:
-            save_state(folder, model, average, optimiser)
+        course.learn(flow + 0.5 * lips, {"flow": flow, "lips": lips})
