@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from rap_edge.models.nano import SHIPPED
-from rap_edge.models.nano.measure.held_out import FRAME_SAMPLES, LEAD_FRAMES, Bytes, Floats, Subject
+from rap_edge.models.nano.measure.held_out import LEAD_FRAMES, Bytes, Floats, Subject
 from rap_edge.runtime.avatar import Avatar
 from rap_edge.runtime.checks.bounds import Real, Whole, argument
 from rap_edge.runtime.cli.exit_status import exit_status
@@ -28,7 +28,7 @@ with program_needs_extra("train", __name__):
     import cv2
 
     from rap_edge.models.checkpoints.load import load_networks
-    from rap_edge.models.nano.data.speech import FRAME_RATE
+    from rap_edge.models.nano.data.speech import FRAME_RATE, FRAME_SAMPLES
     from rap_edge.models.nano.measure.mouth import (
         best_lag,
         closedness,

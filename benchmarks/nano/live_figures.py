@@ -30,9 +30,9 @@ with program_needs_extra("train", __name__):
 
     from rap_edge.models.nano.data.dataset import noise
     from rap_edge.models.nano.data.identity import Identity
-    from rap_edge.models.nano.data.speech import FRAME_RATE
+    from rap_edge.models.nano.data.speech import FRAME_RATE, FRAME_SAMPLES
     from rap_edge.models.nano.measure.blink import BlinkGauge, count_blinks
-    from rap_edge.models.nano.measure.held_out import FRAME_SAMPLES, SEED, Subject
+    from rap_edge.models.nano.measure.held_out import SEED, Subject
     from rap_edge.models.nano.measure.mouth import closedness
 
 

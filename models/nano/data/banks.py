@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import argparse
 import multiprocessing
-import os
-import shutil
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -18,21 +16,19 @@ from pathlib import Path
 
 import numpy as np
 
-from rap_edge.runtime.checks.bounds import SEEDS, Whole, argument
 from rap_edge.runtime.cli.exit_status import exit_status
 from rap_edge.runtime.cli.extras import program_needs_extra
-from rap_edge.runtime.errors import OutputError
 
 with program_needs_extra("train", __name__):
     from .effects import loudness
+    from .folder import add_arguments, new_folder
     from .sentences import SPLITS, sample_text, sample_voice
-    from .speech import FRAME_RATE, SAMPLE_RATE, Floats, Utterance, Voice, synthesize
+    from .speech import FRAME_SAMPLES, SAMPLE_RATE, Floats, Utterance, Voice, synthesize
     from .speech_bank import invented_text
     from .voices import FESTIVAL_VOICES, FLITE_VOICES, festival, flite, utterance
 
 
 FRAMES = 300
-FRAME_SAMPLES = SAMPLE_RATE // FRAME_RATE
 _MOUTH = 5
 _LANGUAGES = ("de", "fr", "es", "it", "pt-br", "pl", "nl", "sv", "fi", "ro", "tr", "cs")
 _ITALIAN_SYLLABLES = ("ba", "ca", "da", "fi", "gio", "le", "ma", "mo", "no", "pa", "pe", "ro", "sa", "ti", "vo", "zu")
@@ -123,22 +119,17 @@ def build(out: Path, speak: Speaker | str, tracks: int, seed: int, split: str, p
         OutputError: the folder exists.
         SpeechError: the synthesizer does not work.
     """
-    if out.exists():
-        raise OutputError(f"'{out}' exists already; remove it or name another folder.")
-    part = out.with_name(out.name + ".part")
-    shutil.rmtree(part, ignore_errors=True)
-    part.mkdir(parents=True)
-    tasks = [(speak, seed, split, index) for index in range(tracks)]
-    waveforms = np.zeros((tracks, FRAMES * FRAME_SAMPLES), np.float16)
-    mouths = np.zeros((tracks, FRAMES, _MOUTH), np.float16)
-    if isinstance(speak, str):
-        with multiprocessing.get_context("spawn").Pool(processes) as pool:
-            _gather(pool.imap(_track, tasks, chunksize=4), waveforms, mouths)
-    else:
-        _gather(map(_track, tasks), waveforms, mouths)
-    np.save(part / "waveform.npy", waveforms)
-    np.save(part / "mouth.npy", mouths)
-    os.replace(part, out)
+    with new_folder(out) as part:
+        tasks = [(speak, seed, split, index) for index in range(tracks)]
+        waveforms = np.zeros((tracks, FRAMES * FRAME_SAMPLES), np.float16)
+        mouths = np.zeros((tracks, FRAMES, _MOUTH), np.float16)
+        if isinstance(speak, str):
+            with multiprocessing.get_context("spawn").Pool(processes) as pool:
+                _gather(pool.imap(_track, tasks, chunksize=4), waveforms, mouths)
+        else:
+            _gather(map(_track, tasks), waveforms, mouths)
+        np.save(part / "waveform.npy", waveforms)
+        np.save(part / "mouth.npy", mouths)
 
 
 def _gather(made: Iterable[Track], waveforms: np.ndarray, mouths: np.ndarray) -> None:
@@ -162,12 +153,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _run(arguments: Sequence[str] | None) -> int:
     parser = argparse.ArgumentParser(description="Speak long sound tracks with their mouths.")
-    parser.add_argument("--out", type=Path, required=True, help="folder to create")
+    add_arguments(parser, "tracks")
     parser.add_argument("--synthesizer", choices=tuple(SPEAKERS), default="espeak")
-    parser.add_argument("--tracks", type=argument(Whole(1, 1_000_000)), required=True)
-    parser.add_argument("--seed", type=argument(SEEDS), default=0)
-    parser.add_argument("--split", choices=SPLITS, default="train")
-    parser.add_argument("--processes", type=argument(Whole(1, 1024)), default=os.cpu_count() or 1)
     options = parser.parse_args(arguments)
     build(options.out, options.synthesizer, options.tracks, options.seed, options.split, options.processes)
     return 0

@@ -10,8 +10,6 @@ from __future__ import annotations
 import argparse
 import json
 import multiprocessing
-import os
-import shutil
 import sys
 import time
 from collections.abc import Sequence
@@ -21,29 +19,29 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from rap_edge.runtime.checks.bounds import SEEDS, Whole, argument
 from rap_edge.runtime.cli.exit_status import exit_status
 from rap_edge.runtime.cli.extras import program_needs_extra
-from rap_edge.runtime.errors import OutputError
 
 from ..errors import DatasetError
 
 with program_needs_extra("train", __name__):
     import cv2
 
+    from .folder import add_arguments, new_arrays, new_folder
     from .identity import Identity
     from .renderer import MOTION_COLUMNS, MOUTH_COLUMNS, mouth_box, render
     from .sentences import SPLITS, sample_text, sample_voice
-    from .speech import FRAME_RATE, SAMPLE_RATE, synthesize
+    from .speech import FRAME_RATE, FRAME_SAMPLES, SAMPLE_RATE, synthesize
 
 
 Floats = npt.NDArray[np.float32]
 
 FRAMES = 41
 PAST_FRAMES = 50
-FRAME_SAMPLES = SAMPLE_RATE // FRAME_RATE
 SIZE = 256
 SILENT_SHARE = 0.12
+# How far the lids are closed in the frames of a blink.
+CLOSING = (0.45, 0.95, 1.0, 0.8, 0.4, 0.1)
 
 
 @dataclass(frozen=True)
@@ -107,12 +105,11 @@ def head_motion(rng: np.random.Generator, frames: int) -> Floats:
             motion[:, column] += amplitude * np.sin(
                 2 * np.pi * (frequency * time_axis * rng.uniform(0.7, 1.3) + rng.random())
             )
-    closing = np.array([0.45, 0.95, 1.0, 0.8, 0.4, 0.1])
     start = int(rng.integers(-6, 70))
     while start < frames:
-        first, last = max(start, 0), min(start + len(closing), frames)
+        first, last = max(start, 0), min(start + len(CLOSING), frames)
         if last > first:
-            motion[first:last, 5] = closing[first - start : last - start]
+            motion[first:last, 5] = CLOSING[first - start : last - start]
         start += int(rng.integers(45, 120))
     start = 0
     gaze = rng.normal(0, 0.25, 2)
@@ -159,29 +156,22 @@ def build(out: Path, clips: int, seed: int, split: str, processes: int = 1) -> N
         raise DatasetError(
             f"Cannot build {clips} clips of split '{split}'; use a positive number and one of {', '.join(SPLITS)}."
         )
-    if out.exists():
-        raise OutputError(f"'{out}' exists already; remove it or name another folder.")
-    part = out.with_name(out.name + ".part")
-    if part.exists():
-        shutil.rmtree(part)
-    part.mkdir(parents=True)
-    for name, (dtype, shape) in _arrays(clips).items():
-        np.lib.format.open_memmap(part / f"{name}.npy", mode="w+", dtype=dtype, shape=shape).flush()
-    tasks = [(part, seed, split, index) for index in range(clips)]
-    started = time.monotonic()
-    with multiprocessing.get_context("spawn").Pool(processes, initializer=cv2.setNumThreads, initargs=(1,)) as pool:
-        for done, _ in enumerate(pool.imap_unordered(_write_clip, tasks, chunksize=4), 1):
-            _progress(done, clips, time.monotonic() - started)
-    description = {
-        "clips": clips,
-        "seed": seed,
-        "split": split,
-        "frames": FRAMES,
-        "size": SIZE,
-        "columns": MOTION_COLUMNS,
-    }
-    (part / "dataset.json").write_text(json.dumps(description, indent=1) + "\n")
-    os.replace(part, out)
+    with new_folder(out) as part:
+        new_arrays(part, _arrays(clips))
+        tasks = [(part, seed, split, index) for index in range(clips)]
+        started = time.monotonic()
+        with multiprocessing.get_context("spawn").Pool(processes, initializer=cv2.setNumThreads, initargs=(1,)) as pool:
+            for done, _ in enumerate(pool.imap_unordered(_write_clip, tasks, chunksize=4), 1):
+                _progress(done, clips, time.monotonic() - started)
+        description = {
+            "clips": clips,
+            "seed": seed,
+            "split": split,
+            "frames": FRAMES,
+            "size": SIZE,
+            "columns": MOTION_COLUMNS,
+        }
+        (part / "dataset.json").write_text(json.dumps(description, indent=1) + "\n")
 
 
 def _arrays(clips: int) -> dict[str, tuple[type[np.generic], tuple[int, ...]]]:
@@ -242,11 +232,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _run(arguments: Sequence[str] | None) -> int:
     parser = argparse.ArgumentParser(description="Render nano's training or held-out clips.")
-    parser.add_argument("--out", type=Path, required=True, help="folder to create")
-    parser.add_argument("--clips", type=argument(Whole(1, 1_000_000)), required=True)
-    parser.add_argument("--seed", type=argument(SEEDS), default=0)
-    parser.add_argument("--split", choices=SPLITS, default="train")
-    parser.add_argument("--processes", type=argument(Whole(1, 1024)), default=os.cpu_count() or 1)
+    add_arguments(parser, "clips")
     options = parser.parse_args(arguments)
     build(options.out, options.clips, options.seed, options.split, options.processes)
     return 0

@@ -9,8 +9,6 @@ from __future__ import annotations
 import argparse
 import json
 import multiprocessing
-import os
-import shutil
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,16 +17,15 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from rap_edge.runtime.checks.bounds import SEEDS, Whole, argument
 from rap_edge.runtime.cli.exit_status import exit_status
 from rap_edge.runtime.cli.extras import program_needs_extra
-from rap_edge.runtime.errors import OutputError
 
 with program_needs_extra("train", __name__):
     import cv2
 
-    from .dataset import head_motion
+    from .dataset import CLOSING, head_motion
     from .drawing import Floats
+    from .folder import add_arguments, new_arrays, new_folder
     from .identity import Identity
     from .renderer import MOTION_COLUMNS, MOUTH_COLUMNS, eye_box, flow_between, mouth_box, neutral_motion, render
     from .sentences import SPLITS, sample_text, sample_voice
@@ -40,7 +37,6 @@ FRAMES = 24
 SIZE = 256
 FLOW_SIDE = 32
 _BLINK = MOTION_COLUMNS.index("blink")
-_CLOSING = (0.45, 0.95, 1.0, 0.8, 0.4, 0.1)
 
 
 @dataclass(frozen=True)
@@ -70,8 +66,8 @@ def make_clip(seed: int, split: str, index: int, frames: int = FRAMES) -> Clip:
     motion = np.zeros((frames, len(MOTION_COLUMNS)), np.float32)
     motion[:, MOUTH_COLUMNS:] = head_motion(rng, frames)
     if rng.random() < 0.6:
-        first = int(rng.integers(0, frames - len(_CLOSING) + 1))
-        motion[first : first + len(_CLOSING), _BLINK] = _CLOSING
+        first = int(rng.integers(0, frames - len(CLOSING) + 1))
+        motion[first : first + len(CLOSING), _BLINK] = CLOSING
     motion[:, :MOUTH_COLUMNS] = spoken(rng, split, frames) if rng.random() < 0.75 else mouthed(rng, frames)
     return Clip(identity, view, portrait, motion)
 
@@ -111,21 +107,15 @@ def build(out: Path, clips: int, seed: int, split: str, processes: int = 1) -> N
     Raises:
         OutputError: the folder exists.
     """
-    if out.exists():
-        raise OutputError(f"'{out}' exists already; remove it or name another folder.")
-    part = out.with_name(out.name + ".part")
-    shutil.rmtree(part, ignore_errors=True)
-    part.mkdir(parents=True)
-    for name, (dtype, shape) in arrays(clips).items():
-        np.lib.format.open_memmap(part / f"{name}.npy", mode="w+", dtype=dtype, shape=shape).flush()
-    tasks = [(part, seed, split, index) for index in range(clips)]
-    with multiprocessing.get_context("spawn").Pool(processes, initializer=cv2.setNumThreads, initargs=(1,)) as pool:
-        for done, _ in enumerate(pool.imap_unordered(write_clip, tasks, chunksize=4), 1):
-            if done % 100 == 0:
-                print(f"clips {done}/{clips}", file=sys.stderr, flush=True)
-    description = {"clips": clips, "seed": seed, "split": split, "frames": FRAMES, "size": SIZE}
-    (part / "dataset.json").write_text(json.dumps(description, indent=1) + "\n", encoding="utf-8")
-    os.replace(part, out)
+    with new_folder(out) as part:
+        new_arrays(part, arrays(clips))
+        tasks = [(part, seed, split, index) for index in range(clips)]
+        with multiprocessing.get_context("spawn").Pool(processes, initializer=cv2.setNumThreads, initargs=(1,)) as pool:
+            for done, _ in enumerate(pool.imap_unordered(write_clip, tasks, chunksize=4), 1):
+                if done % 100 == 0:
+                    print(f"clips {done}/{clips}", file=sys.stderr, flush=True)
+        description = {"clips": clips, "seed": seed, "split": split, "frames": FRAMES, "size": SIZE}
+        (part / "dataset.json").write_text(json.dumps(description, indent=1) + "\n", encoding="utf-8")
 
 
 def write_clip(task: tuple[Path, int, str, int]) -> int:
@@ -152,11 +142,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _run(arguments: Sequence[str] | None) -> int:
     parser = argparse.ArgumentParser(description="Draw the training or held-out clips of the motion decoder.")
-    parser.add_argument("--out", type=Path, required=True, help="folder to create")
-    parser.add_argument("--clips", type=argument(Whole(1, 1_000_000)), required=True)
-    parser.add_argument("--seed", type=argument(SEEDS), default=0)
-    parser.add_argument("--split", choices=SPLITS, default="train")
-    parser.add_argument("--processes", type=argument(Whole(1, 1024)), default=os.cpu_count() or 1)
+    add_arguments(parser, "clips")
     options = parser.parse_args(arguments)
     build(options.out, options.clips, options.seed, options.split, options.processes)
     return 0

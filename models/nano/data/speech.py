@@ -23,6 +23,7 @@ Floats = npt.NDArray[np.float32]
 
 SAMPLE_RATE = 16000
 FRAME_RATE = 25
+FRAME_SAMPLES = SAMPLE_RATE // FRAME_RATE
 _FINE_RATE = 500  # trajectories are built at this rate, then sampled at the frames' centres
 _SMOOTHING = 0.043  # seconds, standard deviation
 _LEAD = 0.015  # seconds by which the mouth precedes the sound

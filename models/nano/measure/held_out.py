@@ -11,12 +11,11 @@ from ..data.dataset import noise
 from ..data.identity import Identity
 from ..data.renderer import mouth_box, neutral_motion, render
 from ..data.sentences import sample_text, sample_voice
-from ..data.speech import FRAME_RATE, SAMPLE_RATE, synthesize
+from ..data.speech import FRAME_RATE, FRAME_SAMPLES, synthesize
 from .mouth import MouthGauge
 
 Bytes = npt.NDArray[np.uint8]
 Floats = npt.NDArray[np.float32]
-FRAME_SAMPLES = SAMPLE_RATE // FRAME_RATE
 LEAD_FRAMES = 12
 SEED = 20_000
 
