@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from rap_edge.runtime import Avatar, AvatarStream, ModelSpec, StreamFrame, read_audio, to_mono
+from rap_edge.runtime import Avatar, AvatarStream, Bundle, StreamFrame, read_audio, to_mono
 
 LATENCIES = (0.32, 0.64, 0.96)
 
@@ -106,11 +106,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     chosen = parser.parse_args(arguments)
     with read_audio("examples/assets/speech.wav") as file:
         speech, rate = np.concatenate([to_mono(block) for block in file]), file.rate
+    bundle = Bundle.open(chosen.bundle)
     print("| latency | chunk's cost | first frame | stops | again | into speech | cut | out of speech |")
     print("|--:|--:|--:|--:|--:|--:|--:|--:|")
     for latency in LATENCIES:
-        new_latents = latents(chosen.bundle, latency)
-        with Avatar.open(chosen.bundle, new_latents=new_latents, threads=chosen.threads) as avatar:
+        new_latents = bundle.manifest.spec.with_latency(latency).new_latents
+        with Avatar.open(bundle, new_latents=new_latents, threads=chosen.threads) as avatar:
             cost = avatar.chunk_cost()
             with avatar.stream() as stream:
                 figures = rounds(stream, speech, rate, chosen.rounds)
@@ -119,13 +120,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
             cells = [f"{avatar.spec.chunk_seconds:.2f} s", f"{1000 * cost:.0f} ms", *times, *ratios]
             print("|", " | ".join(cells), "|", flush=True)
     return 0
-
-
-def latents(bundle: str, latency: float) -> int:
-    """The latents of the longest chunk within `latency` seconds."""
-    with Avatar.open(bundle) as avatar:
-        spec: ModelSpec = avatar.spec.with_latency(latency)
-    return spec.new_latents
 
 
 def _spread(values: Sequence[float], scale: float, unit: str) -> str:

@@ -214,7 +214,6 @@ class Avatar:
         """Sessions that may render at the same time."""
         return self._turns.at_once
 
-    @property
     def shared_cost(self) -> float:
         """Seconds of the machine that a chunk takes among those of other viewers, as far as opening measured them.
 

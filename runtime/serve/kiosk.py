@@ -58,7 +58,7 @@ class Kiosk:
             engine=settings.engine,
             fallback=settings.fallback,
         )
-        rtf = avatar.shared_cost / avatar.spec.chunk_seconds
+        rtf = avatar.shared_cost() / avatar.spec.chunk_seconds
         kiosk = cls(settings, Portraits(avatar, sources), rtf, avatar.at_once)
         kiosk.notes = avatar.notes
         return kiosk

@@ -34,12 +34,13 @@ ROOMS = {
     "calibration": "record observe quantize judge choose steps write",
 }
 # What networks and readers may know of the runtime, and what nano's programs may besides.
-FOR_MODELS = ("rap_edge.runtime.spec", "rap_edge.runtime.errors", "rap_edge.runtime.checks.")
+FOR_MODELS = ("rap_edge.runtime.spec.", "rap_edge.runtime.errors.", "rap_edge.runtime.checks.")
 FOR_NANO = (
     *FOR_MODELS,
-    "rap_edge.runtime.cli.e",
-    "rap_edge.runtime.machine.available",
-    "rap_edge.runtime.outputs.wave_file",
+    "rap_edge.runtime.cli.exit_status.",
+    "rap_edge.runtime.cli.extras.",
+    "rap_edge.runtime.machine.available.",
+    "rap_edge.runtime.outputs.wave_file.",
 )
 MOST_ENTRIES = 18
 

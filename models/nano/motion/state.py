@@ -13,11 +13,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from ..training.optim import Muon
-from ..training.stage import Journal
+from ..training.stage import Journal, save_tensors
 from .errors import TrainingError
 
 
@@ -69,13 +69,10 @@ class Average:
 
 def save_state(folder: Path, model: nn.Module, average: Average, optimiser: Muon) -> None:
     """Write a stage's state into `folder`; a run that is killed meanwhile leaves the state before."""
-    folder.mkdir(parents=True, exist_ok=True)
     state = {f"model/{name}": value for name, value in model.state_dict().items()}
     state |= {f"average/{name}": value for name, value in average.weights.items()}
     state |= {f"optim/{name}": value for name, value in optimiser.tensors().items()}
-    temporary = folder / "state.tmp"
-    save_file({name: value.contiguous().clone() for name, value in state.items()}, temporary)
-    temporary.replace(folder / "state.safetensors")
+    save_tensors(folder, state)
 
 
 def load_state(folder: Path, model: nn.Module, average: Average, optimiser: Muon) -> int:

@@ -69,14 +69,19 @@ class Journal:
         print(" ".join(f"{k}={v}" for k, v in line.items()), flush=True)
 
 
+def save_tensors(folder: Path, tensors: Mapping[str, Tensor], metadata: dict[str, str] | None = None) -> None:
+    """Write `state.safetensors` into `folder`; who is killed meanwhile leaves the one before."""
+    folder.mkdir(parents=True, exist_ok=True)
+    temporary = folder / "state.tmp"
+    save_file({name: value.contiguous().clone() for name, value in tensors.items()}, temporary, metadata=metadata)
+    temporary.replace(folder / "state.safetensors")
+
+
 def save_checkpoint(folder: Path, model: nn.Module, optimiser: Muon, elapsed: float) -> None:
     """Write the training state of a stage into `folder`, so that `load_checkpoint` can go on from it."""
-    folder.mkdir(parents=True, exist_ok=True)
     state = {f"model/{k}": v for k, v in model.state_dict().items()}
     state.update({f"optim/{k}": v for k, v in optimiser.tensors().items()})
-    temporary = folder / "state.tmp"
-    save_file({k: v.contiguous().clone() for k, v in state.items()}, temporary, metadata={"elapsed": str(elapsed)})
-    temporary.replace(folder / "state.safetensors")
+    save_tensors(folder, state, {"elapsed": str(elapsed)})
     (folder / "elapsed.json").write_text(json.dumps({"elapsed": elapsed}), encoding="utf-8")
 
 
