@@ -18,7 +18,7 @@ from rap_edge.models.nano.data.identity import Identity
 from rap_edge.models.nano.data.life import life
 from rap_edge.models.nano.data.renderer import mouth_box, neutral_motion, render
 from rap_edge.models.nano.data.sentences import sample_text, sample_voice
-from rap_edge.models.nano.data.speech import FRAME_RATE, SAMPLE_RATE, Utterance, Voice, synthesize
+from rap_edge.models.nano.data.speech import FRAME_RATE, FRAME_SAMPLES, SAMPLE_RATE, Utterance, Voice, synthesize
 from rap_edge.models.nano.data.view import LIGHTS, View
 from rap_edge.models.nano.data.voices import FLITE_VOICES, flite, utterance
 from rap_edge.models.nano.errors import MeasureError
@@ -33,7 +33,6 @@ Talker = Callable[[Bytes, Floats, int], Bytes]
 Speaker = Callable[[np.random.Generator], Utterance]
 
 SIZE = 256
-SAMPLES = SAMPLE_RATE // FRAME_RATE
 LEAD = 12  # frames of silence before the first sentence
 SEED = 30_000
 _GERMAN = (
@@ -137,14 +136,14 @@ def german(rng: np.random.Generator) -> Utterance:
 
 def track(speak: Speaker | None, rng: np.random.Generator, frames: int) -> tuple[Floats, Floats]:
     """Sound [frames * 640] and opening [frames] of sentences with short pauses; None is silence."""
-    waveform, opening = np.zeros(frames * SAMPLES, np.float32), np.zeros(frames, np.float32)
+    waveform, opening = np.zeros(frames * FRAME_SAMPLES, np.float32), np.zeros(frames, np.float32)
     filled = LEAD
     while speak is not None and filled < frames - 10:
         said = speak(rng)
         length = min(len(said.mouth), frames - filled)
-        sound = said.waveform[: length * SAMPLES]
+        sound = said.waveform[: length * FRAME_SAMPLES]
         level = rng.uniform(0.04, 0.12) / max(float(np.sqrt(np.mean(sound**2))), 1e-6)
-        waveform[filled * SAMPLES : filled * SAMPLES + len(sound)] = sound * np.float32(level)
+        waveform[filled * FRAME_SAMPLES : filled * FRAME_SAMPLES + len(sound)] = sound * np.float32(level)
         opening[filled : filled + length] = said.mouth[:length, 0]
         filled += length + int(rng.integers(3, 12))
     return np.clip(waveform, -1, 1), opening
@@ -246,7 +245,7 @@ def voice_figures(talk: Talker, faces: int, frames: int) -> dict[str, float]:
         shares = []
         for index in range(faces):
             face, rng = Face.sample(200 + index), np.random.default_rng([SEED, 4, index])
-            sound = np.zeros(frames * SAMPLES, np.float32)
+            sound = np.zeros(frames * FRAME_SAMPLES, np.float32)
             if make is not None:
                 sound = make(rng, len(sound)) * np.float32(10 ** rng.uniform(-2.2, -1))
             shares.append(closedness(face.opening(talk(face.portrait, sound, index)), np.zeros(frames)))

@@ -25,7 +25,6 @@ from rap_edge.runtime.cli.extras import program_needs_extra
 with program_needs_extra("train", __name__):
     import torch
     from goal_figures import (
-        SAMPLES,
         SEED,
         VIEWS,
         Bytes,
@@ -41,7 +40,7 @@ with program_needs_extra("train", __name__):
     from torch.utils.flop_counter import FlopCounterMode
 
     from rap_edge.models.checkpoints.load import load_networks
-    from rap_edge.models.nano.data.speech import FRAME_RATE
+    from rap_edge.models.nano.data.speech import FRAME_RATE, FRAME_SAMPLES
     from rap_edge.models.nano.motion.stream import talk as motion_talk
     from rap_edge.models.nano.motion.train import collect
     from rap_edge.models.nano.training.rollout import roll_out
@@ -128,7 +127,9 @@ def checkpoint_model(folder: Path) -> Model:
 
     def talk(portrait: Bytes, waveform: Floats, seed: int) -> Bytes:
         chunks = -(-len(waveform) // spec.chunk_samples)
-        return roll_out(networks, portrait[None], waveform[None], chunks, seed=seed)[0][: len(waveform) // SAMPLES]
+        return roll_out(networks, portrait[None], waveform[None], chunks, seed=seed)[0][
+            : len(waveform) // FRAME_SAMPLES
+        ]
 
     return Model(folder.name, talk, spec.new_frames, spec.temporal_compression, True)
 
@@ -151,7 +152,7 @@ def bundle_model(folder: Path) -> Model:
         with Avatar.open(folder, portrait) as avatar, avatar.session(seed=seed) as session:
             session.push(waveform)
             session.finish()
-            return np.concatenate([chunk.frames for chunk in session.chunks()])[: len(waveform) // SAMPLES]
+            return np.concatenate([chunk.frames for chunk in session.chunks()])[: len(waveform) // FRAME_SAMPLES]
 
     with Avatar.open(folder, Face.sample(0).portrait) as avatar:
         spec = avatar.spec
@@ -163,7 +164,7 @@ def operations(model: Model) -> float:
     portrait, counted = Face.sample(0).portrait, []
     for chunks in (2, 6):
         with FlopCounterMode(display=False) as counter:
-            model.talk(portrait, np.zeros(chunks * 24 * SAMPLES, np.float32), 0)
+            model.talk(portrait, np.zeros(chunks * 24 * FRAME_SAMPLES, np.float32), 0)
         counted.append(counter.get_total_flops() / 1e9)
     return (counted[1] - counted[0]) / 4
 

@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
-from .toolbox import Rewriter, only_reader, reshaped, rewrite_each, static_shape
-
-_HEADS_FIRST = (0, 2, 1, 3)
+from .toolbox import Rewriter, moves_heads, only_reader, reshaped, rewrite_each, static_shape
 
 
 def attention_layout(model: ir.Model) -> int:
@@ -21,14 +19,14 @@ def attention_layout(model: ir.Model) -> int:
 def _rewrite_attention(graph: ir.Graph, attention: ir.Node) -> bool:
     after = only_reader(attention.outputs[0], "Transpose")
     shapes = [static_shape(value) for value in attention.inputs]
-    if len(shapes) != 3 or len(attention.outputs) != 1 or after is None or not _moves_heads(after):
+    if len(shapes) != 3 or len(attention.outputs) != 1 or after is None or not moves_heads(after):
         return False
     before = [value.producer() if value is not None else None for value in attention.inputs]
     if any(shape is None or len(shape) != 4 for shape in shapes):
         return False
     rewriter, tokens = Rewriter(graph, attention), []
     for node, shape in zip(before, shapes, strict=True):
-        if node is None or not _moves_heads(node) or node.inputs[0] is None or shape is None:
+        if node is None or not moves_heads(node) or node.inputs[0] is None or shape is None:
             return False
         batch, heads, length, width = shape
         tokens.append((node.inputs[0], (batch, length, heads * width), heads))
@@ -41,7 +39,3 @@ def _rewrite_attention(graph: ir.Graph, attention: ir.Node) -> bool:
     assert result is not None
     rewriter.replace(after.outputs[0], reshaped(rewriter, output, result))
     return True
-
-
-def _moves_heads(node: ir.Node) -> bool:
-    return node.op_type == "Transpose" and tuple(node.attributes.get_ints("perm", [])) == _HEADS_FIRST

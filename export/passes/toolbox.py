@@ -95,6 +95,11 @@ def only_reader(value: ir.Value, op_type: str) -> ir.Node | None:
     return readers[0]
 
 
+def moves_heads(node: ir.Node) -> bool:
+    """Whether it is a transposition that brings an attention's heads before its tokens, or back."""
+    return node.op_type == "Transpose" and tuple(node.attributes.get_ints("perm", [])) == (0, 2, 1, 3)
+
+
 def transposed(rewriter: Rewriter, value: ir.Value, perm: Sequence[int]) -> ir.Value:
     """`value` transposed; undoes the transposition that made it, and reuses one that exists already."""
     producer = value.producer()

@@ -11,9 +11,8 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
-from .toolbox import Rewriter, only_reader, rewrite_each, static_shape
+from .toolbox import Rewriter, moves_heads, only_reader, rewrite_each, static_shape
 
-_HEADS_FIRST = (0, 2, 1, 3)
 _VALUE = 2
 
 
@@ -53,7 +52,7 @@ def _tokens_before(attention: ir.Node) -> ir.Value | None:
             return None
         if len(shape) == 3:
             return value
-        if node is None or node.op_type != op_type or (op_type == "Transpose" and not _moves_heads(node)):
+        if node is None or node.op_type != op_type or (op_type == "Transpose" and not moves_heads(node)):
             return None
         value = node.inputs[0]
     return value if value is not None and len(value.uses()) == 1 and not value.is_graph_output() else None
@@ -64,15 +63,11 @@ def _product_behind(attention: ir.Node) -> ir.Node | None:
     result = attention.outputs[0]
     while (product := only_reader(result, "MatMul")) is None:
         node = only_reader(result, "Transpose") or only_reader(result, "Reshape")
-        if node is None or (node.op_type == "Transpose" and not _moves_heads(node)):
+        if node is None or (node.op_type == "Transpose" and not moves_heads(node)):
             return None
         result = node.outputs[0]
     weight = product.inputs[1]
     return product if weight is not None and weight.const_value is not None and product.inputs[0] is result else None
-
-
-def _moves_heads(node: ir.Node) -> bool:
-    return tuple(node.attributes.get_ints("perm", [])) == _HEADS_FIRST
 
 
 def _sum_with_bias(value: ir.Value | None) -> tuple[ir.Value, np.ndarray] | None:

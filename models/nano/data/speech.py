@@ -200,7 +200,7 @@ def synthesize(text: str, voice: Voice) -> Utterance:
     samples, events = engine.speak(text, voice)
     waveform = resample((samples / 32768).astype(np.float32), engine.sample_rate, SAMPLE_RATE)
     frames = -(-len(waveform) * FRAME_RATE // SAMPLE_RATE)
-    padded = np.zeros(frames * SAMPLE_RATE // FRAME_RATE, np.float32)
+    padded = np.zeros(frames * FRAME_SAMPLES, np.float32)
     padded[: len(waveform)] = np.clip(waveform, -1, 1)
     ends = [sample for sample, _ in events[1:]] + [len(samples)]
     phonemes = tuple(

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from .sentences import sample_text, sample_voice
-from .speech import FRAME_RATE, SAMPLE_RATE, synthesize
+from .speech import FRAME_SAMPLES, synthesize
 
 FRAMES = 176
 _ONSETS = [
@@ -109,12 +109,12 @@ def _utterance(index: int) -> tuple[np.ndarray, np.ndarray]:
     rng = np.random.default_rng([77, index])
     text = sample_text(rng, "train") if index % 2 else invented_text(rng)
     spoken = synthesize(text, sample_voice(rng, "train"))
-    waveform = np.zeros(FRAMES * SAMPLE_RATE // FRAME_RATE, np.float16)
+    waveform = np.zeros(FRAMES * FRAME_SAMPLES, np.float16)
     mouth = np.zeros((FRAMES, spoken.mouth.shape[1]), np.float32)
     quiet = int(rng.integers(0, 12))
     frames = min(FRAMES - quiet, len(spoken.mouth))
-    first = quiet * SAMPLE_RATE // FRAME_RATE
-    sound = spoken.waveform[: frames * SAMPLE_RATE // FRAME_RATE]
+    first = quiet * FRAME_SAMPLES
+    sound = spoken.waveform[: frames * FRAME_SAMPLES]
     loudness = float(np.sqrt(np.mean(sound**2))) + 1e-6
     waveform[first : first + len(sound)] = sound * (rng.uniform(0.03, 0.14) / loudness)
     mouth[quiet : quiet + frames] = spoken.mouth[:frames]

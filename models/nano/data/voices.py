@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import SpeechError
-from .speech import FRAME_RATE, SAMPLE_RATE, Floats, Phoneme, Utterance, has_shape, mouth_track, resample
+from .speech import FRAME_RATE, FRAME_SAMPLES, SAMPLE_RATE, Floats, Phoneme, Utterance, has_shape, mouth_track, resample
 
 FESTIVAL_VOICES = ("kal_diphone", "ked_diphone", "cmu_us_slt_arctic_hts", "lp_diphone", "pc_diphone")
 """English thrice, Italian twice."""
@@ -75,7 +75,7 @@ def utterance(waveform: Floats, rate: int, phonemes: tuple[Phoneme, ...], pitch:
         raise SpeechError("The synthesizer said nothing; give it a text with words.")
     sound = resample(waveform, round(rate * pitch), SAMPLE_RATE)
     frames = -(-len(sound) * FRAME_RATE // SAMPLE_RATE)
-    padded = np.zeros(frames * SAMPLE_RATE // FRAME_RATE, np.float32)
+    padded = np.zeros(frames * FRAME_SAMPLES, np.float32)
     padded[: len(sound)] = np.clip(sound, -1, 1)
     timed = tuple(Phoneme(each.symbol, each.start / pitch, each.end / pitch) for each in phonemes)
     return Utterance(padded, mouth_track(timed, frames), timed)

@@ -13,7 +13,8 @@ from rap_edge.models.causal_audio_encoder import CausalAudioEncoder
 from rap_edge.models.causal_dit import CausalDiT
 from rap_edge.models.motion_decoder import MotionDecoder
 
-from .train_audio import LOOK_AHEAD, SAMPLES, silent_features
+from ..data.speech import FRAME_SAMPLES
+from .train_audio import LOOK_AHEAD, silent_features
 
 Bytes = npt.NDArray[np.uint8]
 Floats = npt.NDArray[np.float32]
@@ -87,7 +88,7 @@ def talk(
 ) -> Bytes:
     """The frames of a whole sound, uint8 [samples / 640, H, W, 3]; after its end comes silence."""
     stream = Stream(decoder, dit, encoder, portrait, seed)
-    frames = len(waveform) // SAMPLES
-    padded = np.zeros((frames + LOOK_AHEAD + decoder.config.temporal_compression) * SAMPLES, np.float32)
-    padded[: frames * SAMPLES] = waveform[: frames * SAMPLES]
+    frames = len(waveform) // FRAME_SAMPLES
+    padded = np.zeros((frames + LOOK_AHEAD + decoder.config.temporal_compression) * FRAME_SAMPLES, np.float32)
+    padded[: frames * FRAME_SAMPLES] = waveform[: frames * FRAME_SAMPLES]
     return stream.push(padded)[:frames]

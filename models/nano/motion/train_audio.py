@@ -15,6 +15,7 @@ from rap_edge.models.causal_audio_encoder import CausalAudioConfig, CausalAudioE
 
 from ..data.dataset import noise
 from ..data.effects import beside, music, no_voice, spoil, telephone
+from ..data.speech import FRAME_SAMPLES
 from ..measure.mouth import CLOSED, correlation
 from ..training.optim import Muon
 from ..training.stage import prefetch
@@ -22,7 +23,6 @@ from .errors import TrainingError
 from .state import Course, Schedule
 
 MOUTH = 5
-SAMPLES = 640
 LOOK_AHEAD = 3  # frames by which the mouth is told after its sound
 FRAMES = 125
 SETTLING = 30  # frames at a window's start that are not judged: the encoder does not know what was before them
@@ -64,7 +64,7 @@ class Sounds:
         """A piece of the music, float32 [samples] with an RMS of about 1."""
         index = int(rng.integers(MUSIC_CLIPS))
         if index not in self._music:
-            self._music[index] = music(np.random.default_rng([self._seed, index]), MUSIC_FRAMES * SAMPLES)
+            self._music[index] = music(np.random.default_rng([self._seed, index]), MUSIC_FRAMES * FRAME_SAMPLES)
         clip = self._music[index]
         return np.take(clip, int(rng.integers(len(clip))) + np.arange(samples), mode="wrap")
 
@@ -73,7 +73,7 @@ class Sounds:
         bank = self.banks[int(rng.choice(len(self.banks), p=self._odds()))]
         index = int(rng.integers(len(bank.mouth)))
         start = int(rng.integers(0, bank.mouth.shape[1] - frames + 1))
-        wave = np.asarray(bank.waveform[index, start * SAMPLES : (start + frames) * SAMPLES], np.float32)
+        wave = np.asarray(bank.waveform[index, start * FRAME_SAMPLES : (start + frames) * FRAME_SAMPLES], np.float32)
         return wave, np.asarray(bank.mouth[index, start : start + frames], np.float32)
 
     def heard(self, rng: np.random.Generator, wave: np.ndarray) -> np.ndarray:
@@ -90,15 +90,15 @@ class Sounds:
     def window(self, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
         """Sound [FRAMES * 640] and mouth [FRAMES, 5]: one in eight has no voice, half are a little faster or slower."""
         if rng.random() < 0.125:
-            return self.heard(rng, np.zeros(FRAMES * SAMPLES, np.float32)), np.zeros((FRAMES, MOUTH), np.float32)
+            return self.heard(rng, np.zeros(FRAMES * FRAME_SAMPLES, np.float32)), np.zeros((FRAMES, MOUTH), np.float32)
         pace = float(np.exp(rng.uniform(-0.12, 0.12))) if rng.random() < 0.5 else 1.0
         longer = math.ceil(FRAMES * pace) + 1
         wave, mouth = self.track(rng, longer)
         if pace != 1.0:
-            wave = np.interp(np.arange(FRAMES * SAMPLES) * pace, np.arange(len(wave)), wave).astype(np.float32)
+            wave = np.interp(np.arange(FRAMES * FRAME_SAMPLES) * pace, np.arange(len(wave)), wave).astype(np.float32)
             places = (np.arange(FRAMES) + 0.5) * pace - 0.5
             mouth = np.stack([np.interp(places, np.arange(longer), track) for track in mouth.T], -1)
-        return self.heard(rng, wave[: FRAMES * SAMPLES]), mouth[:FRAMES].astype(np.float32)
+        return self.heard(rng, wave[: FRAMES * FRAME_SAMPLES]), mouth[:FRAMES].astype(np.float32)
 
     def batch(self, rng: np.random.Generator, size: int) -> dict[str, Tensor]:
         """`size` windows: `waveform` [B, FRAMES * 640] and `mouth` [B, FRAMES, 5]."""
@@ -158,7 +158,7 @@ def evaluate(model: AudioTrainee, folder: Path, count: int = 24) -> dict[str, fl
             told = torch.cat([model(torch.from_numpy(wave)[None]) for wave in waves])[:, SETTLING:, 0]
             figures[f"{name}_{way}"] = correlation(told.numpy(), mouth)
     rng = np.random.default_rng(1)
-    quiet = np.stack([no_voice(rng, 150 * SAMPLES) * np.float32(10 ** rng.uniform(-3, -1)) for _ in range(16)])
+    quiet = np.stack([no_voice(rng, 150 * FRAME_SAMPLES) * np.float32(10 ** rng.uniform(-3, -1)) for _ in range(16)])
     figures["closed_without_voice"] = float((model(torch.from_numpy(quiet))[:, SETTLING:, 0] < CLOSED).float().mean())
     return figures
 
@@ -195,7 +195,7 @@ def features_of(encoder: CausalAudioEncoder, waveforms: Tensor) -> Tensor:
         [B, k, 10, width]: features from three frames before a latent's frames to three after them; after the end of
         the sound comes silence.
     """
-    silence = torch.zeros(len(waveforms), LOOK_AHEAD * SAMPLES)
+    silence = torch.zeros(len(waveforms), LOOK_AHEAD * FRAME_SAMPLES)
     heard = torch.cat((waveforms, silence), dim=1)
     features, _ = encoder(heard, encoder.silent_state(len(waveforms)))
     still = silent_features(encoder, LOOK_AHEAD).expand(len(waveforms), -1, -1)
@@ -205,6 +205,6 @@ def features_of(encoder: CausalAudioEncoder, waveforms: Tensor) -> Tensor:
 
 def silent_features(encoder: CausalAudioEncoder, frames: int) -> Tensor:
     """The features of endless silence, [frames, width]."""
-    features, _ = encoder(torch.zeros(1, SAMPLES), encoder.silent_state())
+    features, _ = encoder(torch.zeros(1, FRAME_SAMPLES), encoder.silent_state())
     result: Tensor = features[0].expand(frames, -1)
     return result

@@ -71,8 +71,10 @@ def feeds(model: ir.Model, x: torch.Tensor) -> dict[str, np.ndarray]:
 
 
 def assert_same(model: ir.Model, module: nn.Module, x: torch.Tensor) -> None:
+    """The model computes what the module does, within what fp32 rounds off of each output's largest value."""
     with torch.no_grad():
         expected = module(x)
     references = [expected] if isinstance(expected, torch.Tensor) else expected
     for got, reference in zip(run(model, feeds(model, x)), references, strict=True):
-        np.testing.assert_allclose(got, reference.numpy(), atol=1e-5, rtol=1e-5)
+        scale = max(1.0, float(reference.abs().max()))
+        np.testing.assert_allclose(got, reference.numpy(), atol=1e-5 * scale, rtol=1e-5)
