@@ -24,7 +24,8 @@ from ..training.optim import Muon
 from ..training.stage import prefetch
 from .state import Course, Schedule
 
-LATENTS = 3  # per window; the last one and the frame before it are decoded
+LATENTS = 3  # per window
+SHOWN = 2  # frames decoded per window, of the last latent and the frame before it: more of one clip teach little more
 STATIC_SHARE = 0.15
 NOISE = 0.12  # deviation that latents are given: what follows them need not hit them better than that
 
@@ -50,19 +51,28 @@ class Clips:
 
 def window(clips: Clips, rng: np.random.Generator, index: int, compression: int) -> dict[str, np.ndarray]:
     """Consecutive frames of one clip with its portrait; some follow on the portrait itself, unmoved."""
-    frames, shown = LATENTS * compression, compression + 1
+    frames, first = LATENTS * compression, int(rng.integers(0, compression + 2 - SHOWN))
     start = int(rng.integers(0, clips.video.shape[1] - frames + 1))
-    last = slice(start + frames - shown, start + frames)
     motion = clips.motion[index, start : start + frames] - clips.pose[index]
-    target, flow = np.array(clips.video[index, last]), np.array(clips.flow[index, last], np.float32)
-    masks = np.zeros((2, shown, *target.shape[1:3]), np.float32)
+    begin = start + frames - compression - 1 + first
+    shown = slice(begin, begin + SHOWN)
+    target, flow = np.array(clips.video[index, shown]), np.array(clips.flow[index, shown], np.float32)
+    masks = np.zeros((2, SHOWN, *target.shape[1:3]), np.float32)
     for mask, boxes in zip(masks, (clips.mouth_box, clips.eye_box), strict=True):
-        for frame, (x0, y0, x1, y1) in zip(mask, boxes[index, last], strict=True):
+        for frame, (x0, y0, x1, y1) in zip(mask, boxes[index, shown], strict=True):
             frame[y0:y1, x0:x1] = 1
     if rng.random() < STATIC_SHARE:
         motion[:-compression] = 0
-        target[0], flow[0] = clips.portrait[index], 0
-    return {"portrait": clips.portrait[index], "target": target, "motion": motion, "masks": masks, "flow": flow}
+        if first == 0:
+            target[0], flow[0] = clips.portrait[index], 0
+    return {
+        "portrait": clips.portrait[index],
+        "target": target,
+        "motion": motion,
+        "masks": masks,
+        "flow": flow,
+        "shown": np.arange(SHOWN) + first,
+    }
 
 
 def make_batch(clips: Clips, rng: np.random.Generator, size: int, compression: int) -> dict[str, Tensor]:
@@ -85,12 +95,12 @@ class Trainee(nn.Module):
         self.reader = nn.Linear(config.latent_channels, config.temporal_compression * config.motion_columns)
         self.finder = nn.Conv2d(config.widths[1], 2, 1)
 
-    def forward(self, portrait: Tensor, motion: Tensor, noise: Tensor) -> tuple[Tensor, ...]:
-        """Portraits [B, 3, H, W], motion [B, 3c, columns] and noise [B, 3, C].
+    def forward(self, portrait: Tensor, motion: Tensor, noise: Tensor, shown: Tensor) -> tuple[Tensor, ...]:
+        """Portraits [B, 3, H, W], motion [B, 3c, columns], noise [B, 3, C], and which of the last c + 1 frames [B, n].
 
         Returns:
-            The last c + 1 frames [B * (c + 1), 3, H, W], their flow, motion [B, 3c, columns], raw latents, and where
-            the portrait's mouth and eyes are, as logits [B, 2, H / 8, W / 8].
+            Those frames [B * n, 3, H, W], their flow, motion [B, 3c, columns], raw latents, and where the portrait's
+            mouth and eyes are, as logits [B, 2, H / 8, W / 8].
         """
         reference = self.model.reference(portrait)
         raw = self.model.motion_encoder(motion)
@@ -98,7 +108,8 @@ class Trainee(nn.Module):
         state = self.model.code_decoder.inlet(noisy[:, :1])
         codes, _ = self.model.code_decoder(noisy[:, 1:], state)
         compression = self.model.config.temporal_compression
-        frames, flow, _ = self.model.frame_decoder(codes[:, compression - 1 :].flatten(0, 1), reference)
+        chosen = codes[:, compression - 1 :].gather(1, shown.unsqueeze(-1).expand(-1, -1, codes.shape[-1]))
+        frames, flow, _ = self.model.frame_decoder(chosen.flatten(0, 1), reference)
         read = self.reader(noisy).unflatten(-1, (compression, -1)).flatten(1, 2)
         return frames, flow, read, raw, self.finder(reference[2])
 
@@ -244,7 +255,8 @@ def train(
     while not course.over:
         example = next(batches)
         noise = torch.randn(batch, LATENTS, config.latent_channels)
-        terms = loss_of(run(as_input(example["portrait"].unsqueeze(1)), example["motion"], noise), example)
+        portrait = as_input(example["portrait"].unsqueeze(1))
+        terms = loss_of(run(portrait, example["motion"], noise, example["shown"]), example)
         course.learn(sum((WEIGHTS[name] * term for name, term in terms.items()), torch.zeros(())), terms)
         if course.step % 500 == 0 or course.step in (100, 250) or course.over:
             with course.averaged():
