@@ -21,7 +21,7 @@ pytest.importorskip("pipecat", reason="pipecat-ai is not installed")
 pytest.importorskip("espeakng_loader", reason="espeakng-loader is not installed")
 
 from helpers.frameworks.agent_visitor import RATE, Visitor, visitor
-from helpers.serving.browser import CHROMIUM, open_page
+from helpers.serving.browser import BROWSERS, open_page
 
 from rap_edge.runtime import read_audio, to_mono
 
@@ -78,10 +78,13 @@ def test_the_agent_answers_and_stops_when_its_visitor_speaks(tmp_path: Path) -> 
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed")
-def test_its_page_shows_the_face(tmp_path: Path) -> None:
+@pytest.mark.parametrize("browser", sorted(BROWSERS))
+def test_its_page_shows_the_face(tmp_path: Path, browser: str) -> None:
+    if BROWSERS[browser] is None:
+        pytest.skip(f"{browser} is not installed")
+
     async def look(url: str) -> None:
-        async with open_page(url, tmp_path / "profile", "chromium") as page:
+        async with open_page(url, tmp_path / "profile", browser) as page:
             await page.js("document.querySelector('button').click()")
             await page.until("document.querySelector('video').currentTime > 1.0")
             assert await page.js("document.querySelector('video').videoWidth") == TINY.image_size
