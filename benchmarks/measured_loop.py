@@ -14,8 +14,8 @@ from gpu import sound_windows
 from numpy.typing import NDArray
 
 from rap_edge.export.check_inputs import drawn_portrait, drawn_speech
-from rap_edge.export.network_source import RANDOM_SEED
 from rap_edge.export.parity.compare import compare
+from rap_edge.export.sources.network_source import RANDOM_SEED
 from rap_edge.models import load_networks, random_networks
 from rap_edge.models.nano import SHIPPED
 from rap_edge.models.networks import Networks

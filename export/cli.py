@@ -83,7 +83,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _explain(words: Sequence[str]) -> int:
-    from .explain import explain
+    from .commands.explain import explain
 
     parser = argparse.ArgumentParser(prog="rap-export explain", description="Why a layer has its precision.")
     parser.add_argument("bundle", metavar="BUNDLE", help="folder that rap-calibrate wrote")
@@ -98,7 +98,7 @@ def _run(arguments: argparse.Namespace) -> ExportReport | PlansReport:
         return _add_engines(arguments)
     precision = Precision(arguments.precision or Precision.FP32)
     from .bundle_writer import refuse_to_replace
-    from .network_source import choose_source
+    from .sources.network_source import choose_source
 
     spec = None if arguments.spec is None else load_spec(arguments.spec)
     source = choose_source(arguments.checkpoint, spec, random_weights=arguments.random_weights)

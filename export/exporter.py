@@ -35,7 +35,6 @@ from .capture.five_graphs import OPSET, GraphSource, capture, graph_sources
 from .capture.flops import chunk_flops, count_flops
 from .check_inputs import RealInputs
 from .hybrid_attention.onnx_function import carry_definition
-from .network_source import NetworkSource
 from .parity.compare import (
     GATES,
     ROLLOUT_SEED,
@@ -56,6 +55,7 @@ from .precision.activations import Peaks
 from .precision.rules import FP16_MAX, RULES, ActivationRange, check_finite
 from .precision.to_fp16 import to_fp16
 from .provenance import installed_versions, now
+from .sources.network_source import NetworkSource
 from .stages import Stages
 
 ROLLOUT_CHUNKS = 8

@@ -63,7 +63,7 @@ def small_bundle(tmp_path_factory: pytest.TempPathFactory) -> str:
     from helpers.bundles.small import NANO, SMALL, drawn, small_networks
 
     from rap_edge.export.exporter import ExportSettings, export_bundle
-    from rap_edge.export.network_source import NetworkSource
+    from rap_edge.export.sources.network_source import NetworkSource
     from rap_edge.export.stages import Stages
     from rap_edge.models.checkpoints.own import save_networks
 

@@ -26,7 +26,7 @@ def fp32_engines(
         return base, "the bundle in fp32"
     # torch takes seconds to import and fp32 bundles do without.
     from rap_edge.export.capture.torch_engine import torch_engines
-    from rap_edge.export.network_source import networks_of
+    from rap_edge.export.sources.network_source import networks_of
 
     try:
         return torch_engines(networks_of(bundle.manifest, checkpoint)), "PyTorch in fp32"

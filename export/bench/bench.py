@@ -134,7 +134,7 @@ def _torch(bundle: Bundle, threads: int, checkpoint: Path | None) -> Mapping[str
     import torch
 
     from ..capture.torch_engine import torch_engines
-    from ..network_source import networks_of
+    from ..sources.network_source import networks_of
 
     torch.set_num_threads(threads)
     return torch_engines(networks_of(bundle.manifest, checkpoint))

@@ -4,7 +4,7 @@ import sys
 import pytest
 
 from rap_edge.export.cli import main
-from rap_edge.export.network_source import choose_source
+from rap_edge.export.sources.network_source import choose_source
 from rap_edge.models.presets import FLASHHEAD_LITE
 from rap_edge.runtime.errors import CheckpointError
 

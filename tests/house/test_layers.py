@@ -29,7 +29,7 @@ ROOMS = {
     "runtime/serve": "http visits transports",
     "models": "checkpoints nano",
     "models/nano": "data measure training motion",
-    "export": "hybrid_attention passes capture precision parity plans bench",
+    "export": "hybrid_attention passes capture precision parity plans sources bench commands",
     "export/plans": "truth",
     "calibration": "record observe quantize judge choose steps write",
 }

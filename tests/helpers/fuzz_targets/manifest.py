@@ -14,7 +14,7 @@ from helpers.fuzz_targets.mutations import json_mutants
 from helpers.fuzz_targets.target import Target
 from hypothesis import strategies as st
 
-from rap_edge.export.explain import explain
+from rap_edge.export.commands.explain import explain
 from rap_edge.runtime.bundle.bundle import Bundle
 from rap_edge.runtime.bundle.manifest import MANIFEST_NAME, graph_hash
 from rap_edge.runtime.checks.bounds import printable

@@ -25,7 +25,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from transformers import Wav2Vec2Config, Wav2Vec2ForCTC
 
-from rap_edge.export.network_source import choose_source
+from rap_edge.export.sources.network_source import choose_source
 from rap_edge.models import NetworkConfigs, Networks, load_dit, load_networks, random_networks, save_networks
 from rap_edge.models.audio_encoder import AudioEncoder, AudioEncoderConfig
 from rap_edge.models.checkpoints.published import hugging_face_audio_encoder

@@ -1,0 +1,1 @@
+"""What `rap-export` does beside exporting: each a word after its name."""

@@ -1,0 +1,1 @@
+"""Where the networks of an export come from."""
