@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from onnx_ir.passes.common import LiftConstantsToInitializersPass, ShapeInferencePass
 
 from rap_edge.models.networks import Networks
-from rap_edge.runtime.bundle.contract import chunk_sizes, contract
+from rap_edge.runtime.bundle.contract import chunk_sizes, contract, runs_per_chunk
 from rap_edge.runtime.bundle.manifest import GoldenInfo, GraphInfo, Island, Manifest
 from rap_edge.runtime.bundle.precision import Precision
 from rap_edge.runtime.engines.interface import Engine
@@ -45,7 +45,6 @@ from .parity.compare import (
     check_rollout,
     compare,
     roll_out,
-    runs_per_chunk,
 )
 from .parity.torch_rollout import Reference, golden_chunks, run_reference, write_golden
 from .passes.registry import GraphPass, choose_passes
@@ -314,7 +313,7 @@ def _check(
     reference.cases.clear()
     started = time.monotonic()
     frames: list[NDArray[np.uint8]] = []
-    runs = reference.chunks * runs_per_chunk(spec) + 1
+    runs = reference.chunks * sum(runs_per_chunk(spec).values()) + 1
     with stages.stage("ONNX Runtime roll-out", runs, "runs") as progress:
         counter = Recorder(on_run=lambda: progress.advance(1))
         try:

@@ -22,8 +22,9 @@ from .engines.interface import Engine
 from .errors import BundleError, SessionError, refuse_full_memory
 from .inputs.picture.portrait import load_portrait
 from .loading import load_engines
-from .loop.host_loop import ChunkLoop, LoopMaker
+from .loop.host_loop import LoopMaker
 from .loop.interface import Loop, encode_reference
+from .loop.on_host import host_loop
 from .machine.available import available_cores
 from .machine.home_process import HomeProcess
 from .session.chunk_cost import measure_chunks
@@ -70,7 +71,7 @@ class Avatar:
         self.notes: tuple[str, ...] = ()
         self._shared_cost: float | None = None
         self.engine, self.device = engines["dit"].backend, engines["dit"].device
-        self._new_loop: LoopMaker | None = new_loop or partial(ChunkLoop, engines)
+        self._new_loop: LoopMaker | None = new_loop or partial(host_loop, engines)
         self._encoder: Engine | None = engines["vae_encoder"]
         self._reference = encode_reference(spec, engines["vae_encoder"], portrait)
         self._turns, self._home = turns or Turns(), HomeProcess()

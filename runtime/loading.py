@@ -22,8 +22,9 @@ from .loop.gpu.lanes import Lanes
 from .loop.gpu.loop import DeviceChunkLoop
 from .loop.gpu.memory_budget import plan_memory
 from .loop.gpu.shared import Device
-from .loop.host_loop import ChunkLoop, LoopMaker
+from .loop.host_loop import LoopMaker
 from .loop.interface import Loop, Reference
+from .loop.on_host import host_loop
 from .machine.nvml import driver_state, free_memory
 from .spec import ModelSpec
 
@@ -98,8 +99,13 @@ def _load(chosen: EngineSet, request: Request) -> LoadedEngines:
     backend.check(request)
     if request.plans and (free := free_memory(driver_state(), request.machine().driver.devices)) is not None:
         plan_memory(request.bundle.manifest, request.plans).certain().require(free)
+    if request.plans and request.bundle.manifest.spec.carry == "cached":
+        raise EngineError(
+            f"The model {request.bundle.manifest.spec.name!r} is causal, and plans do not run causal models; leave out "
+            "--engine."
+        )
     loaded = backend.load(request)
-    if (there := loaded.on_gpu) is None:
+    if (there := loaded.on_gpu) is None or request.bundle.manifest.spec.carry == "cached":
         return _on_host(loaded)
     try:
         device = Device.open(there.cuda, there.stream, there.engines)
@@ -115,7 +121,7 @@ def _load(chosen: EngineSet, request: Request) -> LoadedEngines:
 
 
 def _on_host(loaded: Loaded) -> LoadedEngines:
-    return LoadedEngines(loaded.engines, partial(ChunkLoop, loaded.engines), loaded.notes)
+    return LoadedEngines(loaded.engines, partial(host_loop, loaded.engines), loaded.notes)
 
 
 class _OnCpu:
@@ -129,4 +135,4 @@ class _OnCpu:
     def new_loop(self, spec: ModelSpec, reference: Reference, seed: int) -> Loop:
         with self._lock:
             self._engines = self._engines or registry.BACKENDS[registry.DEFAULT].load(self._request).engines
-        return ChunkLoop(self._engines, spec, reference, seed)
+        return host_loop(self._engines, spec, reference, seed)

@@ -17,11 +17,40 @@ from .checks.bounds import Count, Real, Text, Whole
 from .checks.fields import FieldError, check_record, record_from, refuse_unknown_keys
 from .errors import SpecError
 
-Carry = Literal["noisy", "clean"]
+Attention = Literal["full", "block-causal"]
+Decoder = Literal["full", "causal"]
+Carry = Literal["noisy", "clean", "cached"]
 Solver = Literal["euler", "renoise"]
 AudioBranches = Literal["shared", "separate"]
 # Denoise steps per chunk, and the longest chunk that is asked for.
 STEPS, LATENCY = Whole(1, 1000), Real(0.01, 60.0, "seconds")
+
+
+@dataclass(frozen=True, kw_only=True)
+class PortraitMap:
+    """One feature map of the portrait that a causal decoder reads: `channels` over `side` x `side` cells."""
+
+    channels: Annotated[int, Whole(1, 4096)]
+    side: Annotated[int, Whole(1, 8192, "cells")]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Caches:
+    """What a causal model keeps of its past, instead of denoising and decoding it again.
+
+    Attributes:
+        past_latents: latents before itself whose keys and values a latent sees, in every layer.
+        look_ahead: frames after a latent that it hears; as many before it are heard too.
+        audio_state: numbers that the audio encoder leaves from latent to latent.
+        decoder_state: numbers that the decoder leaves from latent to latent.
+        portrait_maps: what the encoder gives of the portrait besides its latent, for the decoder.
+    """
+
+    past_latents: Annotated[int, Whole(1, 4096)]
+    look_ahead: Annotated[int, Whole(0, 255, "frames")]
+    audio_state: Annotated[int, Whole(1, 1 << 24)]
+    decoder_state: Annotated[int, Whole(1, 1 << 24)]
+    portrait_maps: Annotated[tuple[PortraitMap, ...], Count(16)]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,7 +67,8 @@ class ModelSpec:
         chunk_latents: latents per chunk, k; a chunk decodes to `temporal_compression * (k - 1) + 1` frames.
         carried_latents: latents handed from chunk to chunk, n.
         carry: "noisy" places the previous chunk's intermediate latents level by level (RAP, static-dynamic
-            inference); "clean" re-encodes the last decoded frames (FlashHead).
+            inference); "clean" re-encodes the last decoded frames (FlashHead); "cached" hands over what the networks
+            keep of their past (block-causal attention and a causal decoder).
         solver: "euler" integrates the velocity; "renoise" predicts the clean latent and adds fresh noise.
         timesteps: levels before shifting, from 1000 down to 0; one denoise step per interval.
         shift: timestep shift s, `t' = s t / (1 + (s - 1) t)` with t in 0..1.
@@ -58,6 +88,11 @@ class ModelSpec:
         audio_branches: whether the two branches share keys and values or have their own.
         idle_replays: how often a chunk of settled silence is shown again, alternately backwards and forwards, before
             the next silent chunk is rendered; 0 renders every chunk.
+        attention: "full" denoises a chunk's latents together; "block-causal" one latent after the other, over the keys
+            and values of those before it (self-forcing, arXiv 2506.08009).
+        decoder: "full" decodes a chunk's latents together, the first to one frame; "causal" each to
+            `temporal_compression` frames, from what the latent before left.
+        caches: what a causal model keeps of its past; None for the others.
     """
 
     name: Annotated[str, Text(64)]
@@ -66,8 +101,8 @@ class ModelSpec:
     latent_channels: Annotated[int, Whole(1, 4096)]
     spatial_compression: Annotated[int, Whole(1, 256, "pixels")]
     temporal_compression: Annotated[int, Whole(1, 64, "frames")]
-    chunk_latents: Annotated[int, Whole(2, 256)]
-    carried_latents: Annotated[int, Whole(1, 255)]
+    chunk_latents: Annotated[int, Whole(1, 256)]
+    carried_latents: Annotated[int, Whole(0, 255)]
     carry: Carry
     solver: Solver
     timesteps: Annotated[tuple[Annotated[float, Real(0.0, 1000.0)], ...], Count(STEPS.high + 1)]
@@ -86,11 +121,15 @@ class ModelSpec:
     alpha: Annotated[tuple[Annotated[float, Real(0.0, 1.0)], ...], Count(1024)]
     audio_branches: AudioBranches
     idle_replays: Annotated[int, Whole(0, 1000)]
+    attention: Attention = "full"
+    decoder: Decoder = "full"
+    caches: Caches | None = None
 
     @property
     def chunk_frames(self) -> int:
         """Frames that one chunk spans, the carried ones included."""
-        return self.temporal_compression * (self.chunk_latents - 1) + 1
+        frames = self.temporal_compression * self.chunk_latents
+        return frames if self.decoder == "causal" else frames - self.temporal_compression + 1
 
     @property
     def new_latents(self) -> int:
@@ -131,6 +170,21 @@ class ModelSpec:
     def window_samples(self) -> int:
         """Audio samples in the rolling window that is encoded for every chunk."""
         return self.window_frames * self.samples_per_frame
+
+    @property
+    def look_ahead_samples(self) -> int:
+        """Audio samples behind a chunk that it hears too."""
+        return 0 if self.caches is None else self.caches.look_ahead * self.samples_per_frame
+
+    @property
+    def priming_latents(self) -> int:
+        """Latents' worth of sound, up to what a causal model's first one hears ahead, that it has to have heard."""
+        return 0 if self.caches is None else -(-2 * self.caches.look_ahead // self.temporal_compression)
+
+    def window_of(self, index: int) -> tuple[int, int]:
+        """First sample, and the one behind the last, of what chunk `index` hears; negative ones are silence."""
+        stop = (index + 1) * self.chunk_samples + self.look_ahead_samples
+        return stop - self.window_samples, stop
 
     @property
     def window_frames(self) -> int:
@@ -187,7 +241,8 @@ class ModelSpec:
     def with_new_latents(self, new_latents: int) -> ModelSpec:
         """The same model with fewer new latents per chunk: shorter chunks, less latency, more work per second.
 
-        The graphs stay as they are: a chunk keeps its k latents, of which more are carried.
+        The graphs stay as they are: a chunk keeps its k latents, of which more are carried. With a cache it has fewer
+        latents, and the work per second stays the same.
 
         Raises:
             SpecError: less than 1, more than the model was exported for, or, with a clean carry, so few that the
@@ -198,6 +253,8 @@ class ModelSpec:
                 f"A chunk of {self.name!r} can have 1 to {self.new_latents} new latents, not {new_latents}; pass one "
                 "of these."
             )
+        if self.carry == "cached":
+            return dataclasses.replace(self, chunk_latents=new_latents).validate()
         spec = dataclasses.replace(self, carried_latents=self.chunk_latents - new_latents)
         if spec.carry == "clean" and spec.carried_frames > self.decoded_frames:
             raise SpecError(
@@ -251,10 +308,29 @@ class ModelSpec:
                 "drift apart; choose rates that divide.",
             ),
             (
+                len({self.attention == "block-causal", self.decoder == "causal", self.carry == "cached"}) == 1
+                and (self.caches is not None) == (self.carry == "cached"),
+                "attention 'block-causal', decoder 'causal', carry 'cached' and caches need each other; give all of "
+                "them or none.",
+            ),
+            (
+                self.caches is None or self.caches.look_ahead <= self.temporal_compression,
+                "look_ahead must not be longer than a latent, temporal_compression; lower it.",
+            ),
+            (
+                self.carry == "cached" or (self.carried_latents >= 1 and self.chunk_latents >= 2),
+                f"carry {self.carry!r} needs at least 1 of carried_latents and 2 of chunk_latents; raise them.",
+            ),
+            (
+                self.carry != "cached" or (self.carried_latents, self.batch, self.feature_window) == (0, 1, 1),
+                "carry 'cached' needs carried_latents 0, guidance_scale 1 and feature_window 1; correct them.",
+            ),
+            (
                 abs(self.audio_window_seconds * self.fps - self.window_frames) < 1e-6
-                and self.window_frames >= self.chunk_frames,
-                f"audio_window_seconds {self.audio_window_seconds} must be a whole number of frames and hold "
-                f"the {self.chunk_frames} frames of a chunk; lengthen it.",
+                and self.window_frames >= self.chunk_frames + self.priming_latents * self.temporal_compression,
+                f"audio_window_seconds {self.audio_window_seconds} must be a whole number of frames and hold the "
+                f"{self.chunk_frames + self.priming_latents * self.temporal_compression} frames that a chunk needs; "
+                "lengthen it.",
             ),
             (
                 self.feature_window % 2 == 1,
@@ -292,7 +368,9 @@ class ModelSpec:
 
     def to_dict(self) -> dict[str, Any]:
         """The spec as plain JSON types."""
-        return {k: list(v) if isinstance(v, tuple) else v for k, v in dataclasses.asdict(self).items()}
+        # What a spec without caches says is what it said before there were any.
+        hidden = () if self.caches is not None else ("attention", "decoder", "caches")
+        return {key: _plain(value) for key, value in dataclasses.asdict(self).items() if key not in hidden}
 
     @classmethod
     def from_json(cls, text: str) -> ModelSpec:
@@ -317,6 +395,13 @@ class ModelSpec:
         except FieldError as error:
             raise SpecError(f"The spec cannot be read: {error}; correct it or upgrade rap-edge.") from None
         return spec.validate()
+
+
+def _plain(value: Any) -> Any:
+    """Tuples as lists, at any depth."""
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    return [_plain(item) for item in value] if isinstance(value, tuple) else value
 
 
 def unknown(field: str, value: Never) -> SpecError:

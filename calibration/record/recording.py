@@ -17,17 +17,17 @@ from typing import Annotated, Any
 
 import numpy as np
 
-from rap_edge.export.parity.compare import runs_per_chunk
 from rap_edge.export.stages import Stages
 from rap_edge.runtime.bundle.bundle import hash_file
+from rap_edge.runtime.bundle.contract import runs_per_chunk
 from rap_edge.runtime.bundle.manifest import GRAPH_NAMES, Hash, Manifest
 from rap_edge.runtime.checks.bounds import Count, Json, OneOf, Real, Text, Whole, printable, shown
 from rap_edge.runtime.checks.fields import FieldError, record_from
 from rap_edge.runtime.checks.regular_file import read_regular
 from rap_edge.runtime.engines.interface import Array, Engine, Execution
 from rap_edge.runtime.errors import BundleError, CalibrationError, first_line
-from rap_edge.runtime.loop.host_loop import ChunkLoop
-from rap_edge.runtime.loop.interface import encode_reference
+from rap_edge.runtime.loop.interface import Loop, encode_reference
+from rap_edge.runtime.loop.on_host import host_loop
 from rap_edge.runtime.session.sample_buffer import SampleBuffer
 from rap_edge.runtime.spec import ModelSpec
 
@@ -222,13 +222,13 @@ def _chunks(
     count = len(waveform) // spec.chunk_samples
     buffer = SampleBuffer(spec.window_samples)
     buffer.append(waveform[: count * spec.chunk_samples])
-    loop: ChunkLoop | None = None
+    loop: Loop | None = None
     for index in range(count):
         yield index
         if loop is None:
-            loop = ChunkLoop(engines, spec, encode_reference(spec, engines["vae_encoder"], portrait), seed)
-        stop = (index + 1) * spec.chunk_samples
-        buffer.read(stop - spec.window_samples, stop, loop.waveform)
+            loop = host_loop(engines, spec, encode_reference(spec, engines["vae_encoder"], portrait), seed)
+        start, stop = spec.window_of(index)
+        buffer.read(start, stop, loop.waveform)
         loop.render(spec.steps)
         buffer.drop_before(stop)
 
@@ -284,8 +284,7 @@ def _chunk_bytes(manifest: Manifest) -> int:
         )
         for name, graph in manifest.graphs.items()
     }
-    steps = runs_per_chunk(manifest.spec) - 3
-    return sum(sizes.values()) + steps * sizes["dit"]
+    return sum(sizes[name] * max(count, 1) for name, count in runs_per_chunk(manifest.spec).items())
 
 
 def _write_index(recorded: CalibrationSet, manifest: Manifest) -> None:

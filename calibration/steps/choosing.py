@@ -9,6 +9,7 @@ from time import thread_time
 
 import numpy as np
 
+from rap_edge.runtime.bundle.contract import runs_per_chunk
 from rap_edge.runtime.engines.interface import Engine
 
 from ..choose.cost_model import Work, half_seconds, saving
@@ -27,7 +28,7 @@ from .context import Context
 
 def measure_gains(context: Context, recorded: CalibrationSet) -> dict[str, Gain]:
     """Seconds per chunk that 8 bits save, for every layer of the graphs that a chunk runs, by key."""
-    runs = context.runs_per_chunk
+    runs = runs_per_chunk(context.spec)
     shapes = {name: shapes_of(plan.path) for name, plan in context.plans.items()}
     groups = [
         kind
@@ -124,21 +125,21 @@ def modelled_seconds(context: Context) -> float:
     total = 0.0
     for name, plan in context.plans.items():
         shapes = shapes_of(plan.path)
-        total += context.runs_per_chunk[name] * sum(half_seconds(_work(layer, shapes)) for layer in plan.layers)
+        total += runs_per_chunk(context.spec)[name] * sum(half_seconds(_work(layer, shapes)) for layer in plan.layers)
     return total
 
 
 def _measure(context: Context, recorded: CalibrationSet, kind: Sequence[Layer]) -> dict[str, float]:
     name = kind[0].graph
     inputs = sample_cases(recorded, name, 1)[-1]
-    runs, seconds = context.runs_per_chunk[name], context.settings.timing_seconds
+    runs, seconds = runs_per_chunk(context.spec)[name], context.settings.timing_seconds
     return asdict(measure_kind(context.variants, context.plans[name], kind, inputs, runs, seconds))
 
 
 def _model(context: Context, layer: Layer, shapes: Mapping[str, tuple[int, ...] | None]) -> Gain:
     readers = len(context.plans[layer.graph].readers(layer.input))
     seconds = saving(_work(layer, shapes), context.target.dtype, readers)
-    return Gain(seconds * context.runs_per_chunk[layer.graph], 0.0, 1)
+    return Gain(seconds * runs_per_chunk(context.spec)[layer.graph], 0.0, 1)
 
 
 def _work(layer: Layer, shapes: Mapping[str, tuple[int, ...] | None]) -> Work:

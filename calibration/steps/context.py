@@ -82,15 +82,3 @@ class Context:
     def variants(self) -> Variants:
         """Graphs with layers in 8 bits, by the plans as they are now."""
         return Variants(self.spec, self.plans, self.target, self.work / "variants", self.settings.threads)
-
-    @property
-    def runs_per_chunk(self) -> dict[str, int]:
-        """How often a chunk runs every graph."""
-        spec = self.spec
-        return {
-            "audio_encoder": 1,
-            "conditioner": 1,
-            "dit": len(spec.timesteps) - 1,
-            "vae_encoder": int(spec.carry == "clean"),
-            "vae_decoder": 1,
-        }

@@ -10,6 +10,7 @@ from types import MappingProxyType
 
 import onnx
 
+from rap_edge.runtime.bundle.contract import runs_per_chunk
 from rap_edge.runtime.errors import ExportError
 from rap_edge.runtime.spec import ModelSpec
 
@@ -51,11 +52,10 @@ def count_flops(model: onnx.ModelProto, sizes: Mapping[str, int]) -> int:
 
 def chunk_flops(spec: ModelSpec, flops: Mapping[str, int]) -> int:
     """Floating point operations of one chunk: every graph as often as the chunk loop runs it."""
-    runs = {"audio_encoder": 1, "conditioner": 1, "dit": len(spec.timesteps) - 1, "vae_decoder": 1}
-    total = sum(flops[name] * count for name, count in runs.items())
     # A clean carry re-encodes some of the frames that the encoder was counted for.
-    reencoded = flops["vae_encoder"] * spec.carried_frames // spec.chunk_frames
-    return total + (reencoded if spec.carry == "clean" else 0)
+    encoded = flops["vae_encoder"] * spec.carried_frames // spec.chunk_frames
+    once = {**flops, "vae_encoder": encoded}
+    return sum(once[name] * count for name, count in runs_per_chunk(spec).items())
 
 
 def _shapes(graph: onnx.GraphProto) -> Shapes:

@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 from rap_edge.runtime.bundle.precision import Precision
 from rap_edge.runtime.engines.interface import Array, Engine, Execution
 from rap_edge.runtime.errors import ExportError
-from rap_edge.runtime.loop.host_loop import ChunkLoop
 from rap_edge.runtime.loop.interface import encode_reference
+from rap_edge.runtime.loop.on_host import host_loop
 from rap_edge.runtime.reports.likeness import EXACT_PSNR
 from rap_edge.runtime.session.sample_buffer import SampleBuffer
 from rap_edge.runtime.spec import ModelSpec
@@ -129,19 +129,14 @@ def roll_out(
         NumericalError: a stage gave NaN or Inf.
     """
     reference = encode_reference(spec, engines["vae_encoder"], inputs.portrait)
-    loop = ChunkLoop(engines, spec, reference, ROLLOUT_SEED)
+    loop = host_loop(engines, spec, reference, ROLLOUT_SEED)
     buffer = SampleBuffer(spec.window_samples)
     buffer.append(inputs.waveform(chunks * spec.chunk_samples))
     for index in range(chunks):
-        stop = (index + 1) * spec.chunk_samples
-        buffer.read(stop - spec.window_samples, stop, loop.waveform)
+        start, stop = spec.window_of(index)
+        buffer.read(start, stop, loop.waveform)
         yield loop.render(spec.steps)[0]
         buffer.drop_before(stop)
-
-
-def runs_per_chunk(spec: ModelSpec) -> int:
-    """How many network runs a chunk takes."""
-    return 3 + (len(spec.timesteps) - 1) + (spec.carry == "clean")
 
 
 def compare(reference: Array, got: Array, peak: float | None = None) -> Figures:

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rap_edge.models.networks import Networks
+from rap_edge.runtime.bundle.contract import runs_per_chunk
 from rap_edge.runtime.bundle.golden import pack_frames
 from rap_edge.runtime.bundle.manifest import GoldenInfo
 from rap_edge.runtime.errors import ExportError
@@ -22,7 +23,7 @@ from ..check_inputs import RealInputs
 from ..precision.activations import ActivationPeaks, Peaks
 from ..precision.rules import FP16_MAX
 from ..stages import Stages
-from .compare import ROLLOUT_SEED, Case, Recorder, roll_out, runs_per_chunk
+from .compare import ROLLOUT_SEED, Case, Recorder, roll_out
 from .reference_device import on_best_device
 
 FEWEST_CHUNKS = 2
@@ -73,7 +74,7 @@ def run_reference(
     frames: list[NDArray[np.uint8]] = []
     chunks, why, started = most, "", time.monotonic()
     with (
-        stages.stage("PyTorch roll-out", most * runs_per_chunk(spec) + 1, "runs") as progress,
+        stages.stage("PyTorch roll-out", most * sum(runs_per_chunk(spec).values()) + 1, "runs") as progress,
         on_best_device(networks) as device,
     ):
         engines = torch_engines(networks, device)

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from ..errors import BundleError
-from ..spec import ModelSpec
+from ..spec import Caches, ModelSpec
 from .manifest import GraphInfo, Manifest, TensorInfo
 
 FREE_FRAMES = "frames"
@@ -37,6 +37,8 @@ def contract(spec: ModelSpec, state_dtype: str) -> Mapping[str, Signature]:
         spec: the model.
         state_dtype: dtype of the audio keys and values, "float16" in half precision bundles, else "float32".
     """
+    if spec.caches is not None:
+        return _causal_contract(spec, spec.caches, state_dtype)
     features = (spec.feature_layers, spec.feature_width)
     latents = (spec.batch, *spec.latent_shape)
     cells = (spec.latent_size, spec.latent_size)
@@ -78,6 +80,90 @@ def contract(spec: ModelSpec, state_dtype: str) -> Mapping[str, Signature]:
                 TensorInfo("magnitude", "float32", (1,)),
             ),
         ),
+    }
+
+
+def _causal_contract(spec: ModelSpec, caches: Caches, state_dtype: str) -> Mapping[str, Signature]:
+    """Inputs and outputs of graphs that work latent by latent; what is `past_x` comes back as `next_x`."""
+    frames, size = spec.temporal_compression, spec.image_size
+    features = (spec.feature_layers, spec.feature_width)
+    latent = (1, spec.latent_channels, 1, spec.latent_size, spec.latent_size)
+    tokens = (1, spec.audio_tokens, spec.hidden_dim)
+    state = tuple(TensorInfo(name, state_dtype, tokens) for name in audio_state_names(spec))
+    past = (1, spec.num_layers, caches.past_latents, spec.hidden_dim)
+    maps = tuple(
+        TensorInfo(f"portrait_{i}", "float32", (1, each.channels, each.side, each.side))
+        for i, each in enumerate(caches.portrait_maps)
+    )
+
+    def states(prefix: str, *tensors: tuple[str, str, tuple[int | str, ...]]) -> tuple[TensorInfo, ...]:
+        return tuple(TensorInfo(f"{prefix}_{name}", dtype, shape) for name, dtype, shape in tensors)
+
+    audio = ("audio", "float32", (1, caches.audio_state))
+    attention = (
+        ("keys", state_dtype, past),
+        ("values", state_dtype, past),
+        ("known", "float32", (1, caches.past_latents)),
+    )
+    decoded = ("frames", "float32", (1, 1, caches.decoder_state))
+    return {
+        "audio_encoder": (
+            (
+                TensorInfo("waveform", "float32", (1, frames * spec.samples_per_frame)),
+                *states("past", audio),
+            ),
+            (TensorInfo("audio_features", "float32", (frames, *features)), *states("next", audio)),
+        ),
+        "conditioner": (
+            (TensorInfo("audio_features", "float32", (1, frames + 2 * caches.look_ahead, *features)),),
+            state,
+        ),
+        "dit": (
+            (
+                TensorInfo("latents", "float32", latent),
+                TensorInfo("reference", "float32", latent),
+                TensorInfo("timestep", "float32", (1,)),
+                *state,
+                *states("past", *attention),
+            ),
+            (TensorInfo("velocity", "float32", latent), *states("next", *attention)),
+        ),
+        "vae_encoder": (
+            (TensorInfo("frames", "uint8", (1, size, size, 3)),),
+            (TensorInfo("latents", "float32", latent), *maps),
+        ),
+        "vae_decoder": (
+            (
+                TensorInfo("latents", "float32", latent),
+                TensorInfo("portrait", "uint8", (1, size, size, 3)),
+                *maps,
+                *states("past", decoded),
+            ),
+            (
+                TensorInfo("frames", "uint8", (frames, size, size, 3)),
+                TensorInfo("magnitude", "float32", (1,)),
+                *states("next", decoded),
+            ),
+        ),
+    }
+
+
+def cache_names(graph: GraphInfo) -> tuple[str, ...]:
+    """What a graph of the contract hands to its next run: the names x of its inputs `past_x` and outputs `next_x`."""
+    names = (tensor.name.partition("_") for tensor in graph.inputs)
+    return tuple(rest for first, _, rest in names if first == "past")
+
+
+def runs_per_chunk(spec: ModelSpec) -> Mapping[str, int]:
+    """How often a chunk's loop runs every graph, besides the portrait's encoding and a causal model's first runs."""
+    latents = spec.chunk_latents if spec.carry == "cached" else 1
+    return {
+        "audio_encoder": latents,
+        "conditioner": latents,
+        # A clean latent is shown to the network once more, for its keys and values.
+        "dit": latents * (spec.steps + (spec.carry == "cached")),
+        "vae_decoder": latents,
+        "vae_encoder": int(spec.carry == "clean"),
     }
 
 

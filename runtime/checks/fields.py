@@ -61,14 +61,14 @@ def refuse_unknown_keys(cls: type[DataclassInstance], data: object) -> None:
         raise FieldError(f"the key {shown(unknown[0])} is unknown")
 
 
-def check_record(record: DataclassInstance) -> None:
-    """Hold a dataclass that was made in code, and none of whose fields is one, to its annotations.
+def check_record(record: DataclassInstance, where: str = "") -> None:
+    """Hold a dataclass that was made in code to its annotations; `where` names its place in errors.
 
     Raises:
         FieldError: names the first field that is not within its bounds.
     """
     for name, hint in _hints(type(record)).items():
-        _value(hint, getattr(record, name), name)
+        _value(hint, getattr(record, name), f"{where}.{name}" if where else name)
 
 
 @functools.cache
@@ -100,7 +100,10 @@ def _value(hint: Any, value: object, where: str) -> Any:
     if origin is collections.abc.Mapping:
         return _mapping(arguments[0], arguments[1], value, where)
     if isinstance(hint, type) and dataclasses.is_dataclass(hint):
-        return value if isinstance(value, hint) else record_from(hint, value, where)
+        if not isinstance(value, hint):
+            return record_from(hint, value, where)
+        check_record(value, where)
+        return value
     if hint is bool and not isinstance(value, bool):
         raise FieldError(f"{where} must be true or false, not {shown(value)}")
     return float(value) if hint is float else value  # type: ignore[arg-type]

@@ -7,7 +7,8 @@ becomes the next chunk's past, an immutable value that a `LoopState` keeps.
 from __future__ import annotations
 
 from bisect import bisect_left
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import numpy as np
@@ -44,8 +45,34 @@ class Path:
         return here if share == 0.0 else here + np.float32(share) * (self.latents[upper + 1] - here)
 
 
-Past = Path | Latents
-"""What a finished chunk leaves to the next one: noisy latents per level, or clean ones [C, n, h, w]."""
+@dataclass(frozen=True)
+class Sound:
+    """What a causal model has heard so far; not written to any more.
+
+    Attributes:
+        state: of the audio encoder, float32 [1, numbers].
+        features: of the last frames, float32 [2 * look ahead, layers, width].
+    """
+
+    state: Latents
+    features: Latents
+
+
+@dataclass(frozen=True)
+class Cached:
+    """What the networks of a causal model keep of their past; not written to any more.
+
+    Attributes:
+        caches: by name, what the next latent's runs are given.
+        sound: None where what was heard is not what comes before the next chunk; it is then heard again.
+    """
+
+    caches: Mapping[str, NDArray[np.floating]]
+    sound: Sound | None
+
+
+Past = Path | Latents | Cached
+"""What a finished chunk leaves to the next one: noisy latents per level, clean ones [C, n, h, w], or caches."""
 
 
 @dataclass(frozen=True)
@@ -63,6 +90,11 @@ class LoopState:
     def after(self, past: Past | None) -> LoopState:
         """The state behind one more chunk, which leaves `past`."""
         return LoopState(self.index + 1, past)
+
+    def elsewhere(self) -> LoopState:
+        """The same state before other sound than that which followed when it was left."""
+        past = replace(self.past, sound=None) if isinstance(self.past, Cached) else self.past
+        return replace(self, past=past)
 
 
 class Carry(Protocol):
@@ -114,6 +146,18 @@ class NoisyCarry:
             self.past = Path(self._schedule, self._path)
 
 
+class NoCarry:
+    """Overwrites nothing: what a latent follows on is in the caches of the networks."""
+
+    past: Past | None = None
+
+    def begin(self, schedule: tuple[float, ...], noise: Latents) -> None:
+        """Nothing to keep."""
+
+    def place(self, level: int, latents: Latents) -> None:
+        """Nothing to overwrite."""
+
+
 class CleanCarry:
     """Hands over clean latents, re-encoded from the last decoded frames (FlashHead)."""
 
@@ -127,7 +171,7 @@ class CleanCarry:
 
     def place(self, level: int, latents: Latents) -> None:
         """Overwrite the first latents by the clean ones, whatever the level."""
-        clean = self._static if self.past is None or isinstance(self.past, Path) else self.past
+        clean = self.past if isinstance(self.past, np.ndarray) else self._static
         latents[:, : clean.shape[1]] = clean
 
     def advance(self, latents: Latents) -> None:

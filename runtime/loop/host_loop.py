@@ -7,7 +7,6 @@ decoder.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Mapping
 
 import numpy as np
@@ -15,11 +14,12 @@ from numpy.typing import NDArray
 
 from ..bundle.contract import audio_state_names, carried_sizes
 from ..engines.interface import Engine, Execution
+from ..errors import SpecError
 from ..spec import ModelSpec, unknown
 from .carry import Carry, CleanCarry, LoopState, NoisyCarry
 from .color import ColorMatcher
 from .device_frames import DeviceFrames
-from .interface import Frames, Loop, Reference, frame_windows, require_finite
+from .interface import Frames, Loop, Reference, StageClock, frame_windows, require_finite
 from .noise import normal
 from .solvers import denoise, schedule_of
 
@@ -38,7 +38,7 @@ class ChunkLoop:
 
         Raises:
             EngineError: an engine does not fit.
-            SpecError: the spec's carry is unknown.
+            SpecError: the spec's carry is unknown, or that of a causal model.
         """
         self._spec, self._seed = spec, seed
         self._state = LoopState()
@@ -61,6 +61,8 @@ class ChunkLoop:
                 clean = CleanCarry(static)
                 encoder = engines["vae_encoder"].prepare(sizes=carried_sizes(spec))
                 self._carry, self._reencoding = clean, (clean, encoder)
+            case "cached":
+                raise SpecError(f"The model {spec.name!r} is causal; render it with CausalLoop.")
             case other:
                 raise unknown("carry", other)
         self._matcher = ColorMatcher(reference.portrait, spec.color_match) if spec.color_match else None
@@ -83,7 +85,7 @@ class ChunkLoop:
 
     def render(self, steps: int, frame_step: int = 1) -> tuple[Frames, dict[str, float]]:
         """Render the next chunk from `waveform`; see `Loop.render`, also for what it raises."""
-        clock = _StageClock()
+        clock = StageClock()
         self._carry.past = self._state.past
         self._audio.run()
         features = self._audio.buffers["audio_features"]
@@ -140,14 +142,3 @@ class ChunkLoop:
         self._guided *= np.float32(self._spec.guidance_scale)
         self._guided += velocity[1]
         return self._guided
-
-
-class _StageClock:
-    def __init__(self) -> None:
-        self.seconds: dict[str, float] = {}
-        self._last = time.perf_counter()
-
-    def lap(self, stage: str) -> None:
-        now = time.perf_counter()
-        self.seconds[stage] = now - self._last
-        self._last = now

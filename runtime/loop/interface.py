@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Protocol
 
 import numpy as np
@@ -21,14 +24,21 @@ STAGES = ("audio_encoder", "conditioner", "denoise", "vae_decoder", "color_match
 
 @dataclass(frozen=True)
 class Reference:
-    """What the loop knows of the portrait: uint8 [H, W, 3], and its latents [1, C, k, h, w] float32."""
+    """What the loop knows of the portrait.
+
+    Attributes:
+        portrait: uint8 [H, W, 3].
+        latents: float32 [1, C, k, h, w]; of a causal model [1, C, 1, h, w].
+        maps: by name, what a causal model's decoder reads besides.
+    """
 
     portrait: Frames
     latents: NDArray[np.float32]
+    maps: Mapping[str, NDArray[np.float32]] = field(default_factory=dict)
 
 
 def encode_reference(spec: ModelSpec, vae_encoder: Engine, portrait: Frames) -> Reference:
-    """Encode the portrait, repeated over a chunk, once.
+    """Encode the portrait once, repeated over a chunk where the encoder takes chunks.
 
     Raises:
         NumericalError: the encoder gave NaN or Inf.
@@ -36,9 +46,10 @@ def encode_reference(spec: ModelSpec, vae_encoder: Engine, portrait: Frames) -> 
     execution = vae_encoder.prepare(sizes=chunk_sizes(spec))
     execution.buffers["frames"][...] = portrait
     execution.run()
-    latents = execution.buffers["latents"]
-    require_finite(latents, "vae_encoder")
-    return Reference(portrait, latents)
+    found = {name: values for name, values in execution.buffers.items() if name != "frames"}
+    for values in found.values():
+        require_finite(values, "vae_encoder")
+    return Reference(portrait, found.pop("latents"), MappingProxyType(found))
 
 
 class Loop(Protocol):
@@ -104,3 +115,18 @@ def not_finite(stage: str) -> NumericalError:
     return NumericalError(
         f"Stage {stage!r} produced NaN or Inf; export the bundle again with --precision fp32, or check the checkpoint."
     )
+
+
+class StageClock:
+    """Seconds per stage of a chunk."""
+
+    def __init__(self) -> None:
+        """Begin now."""
+        self.seconds: dict[str, float] = {}
+        self._last = time.perf_counter()
+
+    def lap(self, stage: str) -> None:
+        """What has passed since the last lap belongs to `stage`."""
+        now = time.perf_counter()
+        self.seconds[stage] = self.seconds.get(stage, 0.0) + now - self._last
+        self._last = now

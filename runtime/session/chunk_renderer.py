@@ -79,14 +79,14 @@ class ChunkRenderer:
         return replace(chunk, dropped=True)
 
     def _shown_again(self, chunk: Chunk, frames: Frames, past: Past | None) -> Chunk:
-        self._loop.restore(self._loop.state.after(past))
+        self._loop.restore(self._loop.state.after(past).elsewhere())
         return replace(
             chunk, frames=frames[: self._shown(chunk.audio.size)], late=self._governor.replayed(self._clock())
         )
 
     def _rendered(self, index: int, chunk: Chunk, sound: SampleBuffer, asked: float) -> Chunk:
-        loop, stop = self._loop, (index + 1) * self._spec.chunk_samples
-        sound.read(stop - self._spec.window_samples, stop, loop.waveform)
+        loop = self._loop
+        sound.read(*self._spec.window_of(index), loop.waveform)
         rung, before = self._governor.rung, loop.state.past
         try:
             frames, stats = loop.render(rung.steps, rung.frame_step)
@@ -116,7 +116,7 @@ class ChunkRenderer:
 
     def _pass_over(self, past: Past | None) -> None:
         """No frames come of this chunk: the next one begins with `past`, and nothing is settled."""
-        self._loop.restore(self._loop.state.after(past))
+        self._loop.restore(self._loop.state.after(past).elsewhere())
         self._idle.reset()
 
     def _shown(self, samples: int) -> int:

@@ -98,7 +98,7 @@ class Session:
             if not self._finished:
                 self._append(self._resampler.flush())
                 self._finished = True
-                if self._buffer.end > self._arrived * self._spec.chunk_samples:
+                while self._buffer.end > self._arrived * self._spec.chunk_samples:
                     self._arrive()
                 self._changed.notify_all()
 
@@ -158,7 +158,7 @@ class Session:
 
     def _append(self, samples: NDArray[np.float32]) -> None:
         self._buffer.append(samples)
-        while self._buffer.end >= (self._arrived + 1) * self._spec.chunk_samples:
+        while self._buffer.end >= self._spec.window_of(self._arrived)[1]:
             self._arrive()
 
     def _arrive(self) -> None:

@@ -20,8 +20,9 @@ from ..engines.onnxruntime_engine import load_engines as load_onnxruntime
 from ..engines.paired_engine import PairedEngine
 from ..errors import EngineError
 from ..loading import LoadedEngines
-from ..loop.host_loop import ChunkLoop, LoopMaker
+from ..loop.host_loop import LoopMaker
 from ..loop.interface import Reference, encode_reference
+from ..loop.on_host import host_loop
 from ..machine.available import available_cores
 from ..spec import ModelSpec
 from .chunk_cost import ChunkCost, measure_chunks
@@ -123,7 +124,7 @@ def _shares(cores: int, viewers: int, load: float) -> Iterator[int]:
 
 def _side_by_side(whole: Mapping[str, Engine], parts: Mapping[str, Engine], turns: Turns) -> Sharing:
     engines = {name: PairedEngine(engine, parts[name], lambda: turns.alone) for name, engine in whole.items()}
-    return Sharing(engines, partial(ChunkLoop, engines), turns)
+    return Sharing(engines, partial(host_loop, engines), turns)
 
 
 def _measured(sharing: Sharing, spec: ModelSpec, reference: Reference) -> ChunkCost:

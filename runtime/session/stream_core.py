@@ -107,6 +107,8 @@ class _Piece:
     sound: Samples
     waveform: Samples
     spans: tuple[Span, ...]
+    # Whether other sound came than the piece before was promised: the loop has to hear it again.
+    surprising: bool = False
     frames: Frames | None = None
     mark: Mark = Mark.HELD
 
@@ -115,8 +117,9 @@ class _Stretch:
     """Speech without a pause: pieces that follow each other, from idle motion to idle motion."""
 
     def __init__(self, number: int, state: LoopState, window: int) -> None:
-        self.state = dataclasses.replace(state, index=(number + 1) * _STRETCH_INDEX)
+        self.state = dataclasses.replace(state.elsewhere(), index=(number + 1) * _STRETCH_INDEX)
         self.heard = np.zeros(window, np.float32)
+        self.promised = np.empty(0, np.float32)
         self.pieces: deque[_Piece] = deque()
         self.composed = 0
         self.shown: int | None = None
@@ -196,9 +199,10 @@ class StreamCore:
         if stretch is not None:
             piece = next((piece for piece in stretch.pieces if piece.frames is None), None)
             if piece is not None:
-                self._job = Job(stretch.state, piece.waveform, self._ladder[self._load.level], piece)
-        elif (state := self._reel.wants) is not None:
-            self._job = Job(state, np.zeros(spec.window_samples, np.float32), self._ladder[0], None)
+                state = stretch.state.elsewhere() if piece.surprising else stretch.state
+                self._job = Job(state, piece.waveform, self._ladder[self._load.level], piece)
+        elif (wanted := self._reel.wants) is not None:
+            self._job = Job(wanted, np.zeros(spec.window_samples, np.float32), self._ladder[0], None)
         return self._job
 
     def rendered(self, job: Job, frames: Frames, after: LoopState, seconds: float) -> Decision | None:
@@ -321,14 +325,17 @@ class StreamCore:
             ahead = 0 if stretch is None or stretch.shown is None else stretch.shown // spec.new_frames
             first = number * spec.new_frames
             heard = self._boundary(first + spec.new_frames) - self._boundary(first)
-            if number - ahead >= _AHEAD or not self._speech.has(heard, spec.chunk_samples):
+            if number - ahead >= _AHEAD or not self._speech.has(heard, spec.chunk_samples + spec.look_ahead_samples):
                 return
             if stretch is None:
                 stretch = self._stretch = _Stretch(self._stretches, self._idle.head_for_seam(), spec.window_samples)
                 self._stretches += 1
             sound, model, spans = self._speech.take(heard, spec.chunk_samples)
+            surprising = not np.array_equal(model[: stretch.promised.size], stretch.promised)
+            stretch.promised = self._speech.peek(spec.look_ahead_samples)
             stretch.heard = np.concatenate([stretch.heard, model])[-spec.window_samples :]
-            stretch.pieces.append(_Piece(first, sound, stretch.heard, spans))
+            window = np.concatenate([stretch.heard, stretch.promised])[-spec.window_samples :]
+            stretch.pieces.append(_Piece(first, sound, window, spans, surprising))
             stretch.composed += 1
 
     def _pass_empty(self) -> None:

@@ -54,6 +54,16 @@ class _Queue:
             missing -= block.size
         return np.concatenate(parts) if parts else np.empty(0, np.float32)
 
+    def peek(self, most: int) -> Samples:
+        """What `take` would give."""
+        parts, missing = [np.empty(0, np.float32)], most
+        for block in self._blocks:
+            if not missing:
+                break
+            parts.append(block[:missing])
+            missing -= parts[-1].size
+        return np.concatenate(parts)
+
 
 @dataclass
 class _Utterance:
@@ -160,6 +170,16 @@ class Utterances:
                 break
             self._waiting.popleft()
         return *sounds, tuple(spans)
+
+    def peek(self, model: int) -> Samples:
+        """The model's next samples, float32 [model], without taking them; silence where there are none yet."""
+        parts, missing = [], model
+        for utterance in self._waiting:
+            parts.append(utterance.model.peek(missing))
+            missing -= parts[-1].size
+            if not missing or not utterance.ended:
+                break
+        return np.concatenate([*parts, np.zeros(missing, np.float32)])
 
     def clear(self) -> tuple[int, ...]:
         """Forget everything that has not been taken; returns the utterances that are lost with it."""

@@ -17,7 +17,7 @@ from ...engines.interface import DeviceEngine
 from ...errors import EngineError
 from ...machine.cuda import CudaEvent, CudaGraph, PinnedPool
 from ...spec import ModelSpec
-from ..carry import LoopState, Past, Path
+from ..carry import Cached, LoopState, Past, Path
 from ..device_frames import DeviceFrames
 from ..interface import Frames, Reference, not_finite, require_finite
 from ..solvers import schedule_of
@@ -192,6 +192,7 @@ class DeviceChunkLoop:
     def _write_control(self, levels: tuple[float, ...]) -> None:
         past = self._state.past
         if past is not None and past is not self._past_on_device:
+            assert not isinstance(past, Cached)  # no program is made for a causal model
             values = past.latents if isinstance(past, Path) else past
             self._stream.upload(self._address(self._past_buffer), np.ascontiguousarray(values))
             self._past_on_device = past

@@ -17,8 +17,9 @@ from numpy.typing import NDArray
 from ...bundle.contract import audio_state_names, carried_sizes
 from ...bundle.manifest import GraphInfo
 from ...engines.interface import resolved_shape
+from ...errors import SpecError
 from ...spec import ModelSpec, unknown
-from ..carry import Path
+from ..carry import Past, Path
 from ..color import match_tables
 from ..interface import Reference, frame_windows
 
@@ -160,9 +161,7 @@ def constants(spec: ModelSpec, reference: Reference) -> Mapping[str, NDArray[np.
     return result
 
 
-def control_words(
-    levels: Sequence[float], seed: int, chunk: int, past: Path | NDArray[np.float32] | None, size: int
-) -> NDArray[np.uint32]:
+def control_words(levels: Sequence[float], seed: int, chunk: int, past: Past | None, size: int) -> NDArray[np.uint32]:
     """The control buffer of one chunk: seed, index, whether there is a past, and where each level lies in its path.
 
     Args:
@@ -261,6 +260,8 @@ def _carry(spec: ModelSpec, level: int, t: float) -> Launch:
         case "clean":
             arguments = ("latents", "portrait", "carried", "control", *shape)
             return Launch("carry_clean", channels * carried * cells, arguments)
+        case "cached":
+            raise SpecError(f"The model {spec.name!r} is causal, and chunks of causal models are rendered on the host.")
         case other:
             raise unknown("carry", other)
 

@@ -7,9 +7,10 @@ import dataclasses
 import numpy as np
 from helpers.bundles.sessions import portrait
 from helpers.bundles.tiny import TINY, tiny_engines
+from helpers.bundles.tiny_causal import causal_engines
 
-from rap_edge.runtime.loop.host_loop import ChunkLoop
 from rap_edge.runtime.loop.interface import encode_reference
+from rap_edge.runtime.loop.on_host import host_loop
 from rap_edge.runtime.session.idle_reel import IdleReel
 from rap_edge.runtime.session.overload import Overload
 from rap_edge.runtime.session.stream_core import StreamCore, StreamFrame
@@ -22,9 +23,9 @@ class SimulatedStream:
     """A stream's rules and the one who renders, in one thread."""
 
     def __init__(self, spec=LIVELY, rate: int = RATE, seed: int = 0, reel_chunks: int = 3, **bodies) -> None:
-        engines = tiny_engines(spec, **bodies)
+        engines = (tiny_engines if spec.caches is None else causal_engines)(spec, **bodies)
         self.spec = spec
-        self.loop = ChunkLoop(engines, spec, encode_reference(spec, engines["vae_encoder"], portrait(spec)), seed)
+        self.loop = host_loop(engines, spec, encode_reference(spec, engines["vae_encoder"], portrait(spec)), seed)
         self.core = StreamCore(spec, rate, IdleReel(portrait(spec), spec.new_frames, reel_chunks), Overload())
         self.rate, self.renders = rate, 0
 
