@@ -20,7 +20,9 @@ import torch
 from numpy.typing import NDArray
 from onnx_ir.passes.common import LiftConstantsToInitializersPass, ShapeInferencePass
 
+from rap_edge.models.nano.portraits import pictures
 from rap_edge.models.networks import Networks
+from rap_edge.models.presets import NANO
 from rap_edge.runtime.bundle.contract import chunk_sizes, contract, runs_per_chunk
 from rap_edge.runtime.bundle.manifest import GoldenInfo, GraphInfo, Island, Manifest
 from rap_edge.runtime.bundle.precision import Precision
@@ -197,6 +199,7 @@ def export_bundle(
         if inputs is not None and reference is not None:
             parity, written = _check(spec, settings, inputs, written, reference, writer, stages)
             golden = write_golden(spec, inputs, reference, parity.pop("golden_psnr"), writer)
+        portraits = _write_portraits(spec, writer)
         with stages.stage("hashes", 1.0):
             manifest = Manifest(
                 spec=spec,
@@ -209,6 +212,7 @@ def export_bundle(
                 islands=tuple(island for item in written.values() for island in item.islands),
                 parity=parity,
                 golden=golden,
+                portraits=portraits,
             )
         plans = None
         if settings.engines is not None:
@@ -226,6 +230,13 @@ def export_bundle(
         rollout=parity.get("rollout"),
         engines=None if plans is None else plans.report,
     )
+
+
+def _write_portraits(spec: ModelSpec, writer: BundleWriter) -> dict[str, str]:
+    """Add the people whom nano was trained to animate; another model is at home with other pictures."""
+    if spec.name != NANO.name:
+        return {}
+    return {name: writer.add(f"portraits/{name}.webp", picture) for name, picture in pictures().items()}
 
 
 def _write_graphs(

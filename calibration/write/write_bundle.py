@@ -57,6 +57,8 @@ def write_bundle(context: Context, result: Calibration, reference: Bytes, writer
         progress.advance(1)
         progress.note("golden clip")
         golden = _write_golden(context.bundle, engines, writer)
+        for inside in manifest.portraits.values():
+            writer.add(inside, context.bundle.read(inside))
         progress.advance(1)
         progress.note("parity")
         parity = _parity(context, result, engines)
@@ -77,6 +79,7 @@ def write_bundle(context: Context, result: Calibration, reference: Bytes, writer
             islands=manifest.islands,
             parity=parity,
             golden=golden,
+            portraits=manifest.portraits,
             calibration=result.to_dict() | {"report": REPORT, "ranges": RANGES},
         )
     )

@@ -36,9 +36,9 @@ SENTENCES = (
 )
 
 
-def portrait(size: int) -> npt.NDArray[np.uint8]:
-    """The demo's face with a closed mouth, uint8 [size, size, 3] RGB."""
-    return render(make_clip(PORTRAIT_SEED, "held-out", PORTRAIT_INDEX).identity, neutral_motion(), size)
+def held_out_portrait(index: int, size: int) -> npt.NDArray[np.uint8]:
+    """A face that nano has never seen, its mouth closed, uint8 [size, size, 3] RGB; the demo's is `PORTRAIT_INDEX`."""
+    return render(make_clip(PORTRAIT_SEED, "held-out", index).identity, neutral_motion(), size)
 
 
 def speech() -> npt.NDArray[np.float32]:
@@ -63,7 +63,7 @@ def _run(arguments: Sequence[str] | None) -> int:
         help="side of the portrait in pixels, a multiple of 64",
     )
     options = parser.parse_args(arguments)
-    picture = cv2.cvtColor(portrait(options.size), cv2.COLOR_RGB2BGR)
+    picture = cv2.cvtColor(held_out_portrait(PORTRAIT_INDEX, options.size), cv2.COLOR_RGB2BGR)
     waveform = speech()
     try:
         options.out.mkdir(parents=True, exist_ok=True)

@@ -144,6 +144,7 @@ class Manifest:
         islands: nodes kept in a higher precision.
         parity: figures of the comparison with PyTorch.
         golden: what the self-test plays and expects.
+        portraits: faces that the model is at home with, picture files by name, for a kiosk to offer.
         calibration: how a bundle in 8 bits was calibrated and what it reached; empty in others.
     """
 
@@ -158,6 +159,7 @@ class Manifest:
     islands: Annotated[tuple[Island, ...], Count(65536)] = ()
     parity: _FreeForm = field(default_factory=dict)
     golden: GoldenInfo = GoldenInfo()
+    portraits: Annotated[Mapping[_Name, _InBundle], Count(64)] = field(default_factory=dict)
     calibration: _FreeForm = field(default_factory=dict)
 
     def to_json(self) -> str:
@@ -196,7 +198,7 @@ class Manifest:
                 raise BundleError(f"The bundle has no graph {name!r}; export it again.")
         listed = [path for graph in self.graphs.values() for path in (graph.file, *graph.data)]
         listed += [engine.file for engines in self.engines.values() for engine in engines]
-        for path in (*listed, *self.golden.files):
+        for path in (*listed, *self.golden.files, *self.portraits.values()):
             if path not in self.files:
                 raise BundleError(f"{path!r} is used but has no size and hash in {MANIFEST_NAME}; export again.")
 

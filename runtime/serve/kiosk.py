@@ -85,7 +85,7 @@ class Kiosk:
             self.metrics.refused.add(label="full")
             raise
         try:
-            viewer = await asyncio.to_thread(Viewer, chosen.avatar, self._pool, rate, sound_rate)
+            viewer = await asyncio.to_thread(lambda: Viewer(chosen.avatar, self._pool, rate, sound_rate))
         except BaseException:
             place.release()
             raise

@@ -5,7 +5,8 @@ from __future__ import annotations
 import secrets
 import threading
 from collections import OrderedDict
-from dataclasses import dataclass
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -14,14 +15,15 @@ from numpy.typing import NDArray
 from ..avatar import Avatar
 from ..bundle.bundle import Bundle
 from ..errors import BundleError, ServeError
+from ..inputs.picture.portrait import load_portrait
 from ..inputs.picture.process import decode_picture
 from ..outputs.png import encode_png
 
 MAX_UPLOAD_BYTES = 12 << 20
 MOST_UPLOADS = 16
+_LONGEST_NAME = 40
 
 
-@dataclass(frozen=True)
 class Portrait:
     """A portrait that can speak.
 
@@ -30,26 +32,43 @@ class Portrait:
         name: for the page.
         picture: uint8 [size, size, 3] RGB.
         png: the picture as a file.
-        avatar: opened with it.
         uploaded: whether it came from a visitor.
     """
 
-    id: str
-    name: str
-    picture: NDArray[np.uint8]
-    png: bytes
-    avatar: Avatar
-    uploaded: bool
+    def __init__(
+        self, identity: str, name: str, picture: NDArray[np.uint8], open_avatar: Callable[[], Avatar], *, uploaded: bool
+    ) -> None:
+        """Ask `open_avatar` once, when somebody chooses the portrait."""
+        self.id, self.name, self.picture, self.uploaded = identity, name, picture, uploaded
+        self.png = encode_png(picture)
+        self._open_avatar, self._lock = open_avatar, threading.Lock()
+        self._avatar: Avatar | None = None
+
+    @property
+    def avatar(self) -> Avatar:
+        """The model with this portrait; slow the first time, from any thread.
+
+        Raises:
+            EngineError, NumericalError: it could not be opened.
+        """
+        with self._lock:
+            if self._avatar is None:
+                self._avatar = self._open_avatar()
+            return self._avatar
 
 
 def sources_of(bundle: Bundle, files: tuple[Path, ...]) -> list[tuple[Path | bytes, str]]:
-    """The operator's pictures and the bundle's own, each with its name for the page.
+    """The operator's pictures and the bundle's golden one; without any of the operator's, those that it offers.
+
+    Each has its name for the page.
 
     Raises:
         BundleError: there is no picture at all, or the bundle's is damaged.
     """
-    own = bundle.manifest.golden.portrait
-    sources: list[tuple[Path | bytes, str]] = [(path, path.stem.replace("_", " ")[:40]) for path in files]
+    offered, own = bundle.manifest.portraits, bundle.manifest.golden.portrait
+    if offered and not files:
+        return [(bundle.read(path), name[:_LONGEST_NAME]) for name, path in offered.items()]
+    sources: list[tuple[Path | bytes, str]] = [(path, path.stem.replace("_", " ")[:_LONGEST_NAME]) for path in files]
     if own is not None:
         sources.append((bundle.read(own), "Built in"))
     if not sources:
@@ -61,7 +80,7 @@ class Portraits:
     """Gives a model its portraits; opening one and `upload` are slow and safe to call from any thread."""
 
     def __init__(self, avatar: Avatar, sources: list[tuple[Path | bytes, str]]) -> None:
-        """Open every picture of `sources_of`; the avatar has the first one.
+        """Read every picture of `sources_of`; the avatar has the first one.
 
         Raises:
             PortraitError: a picture cannot be read.
@@ -69,11 +88,13 @@ class Portraits:
         self._avatar = avatar
         self._uploads: OrderedDict[str, Portrait] = OrderedDict()
         self._lock = threading.Lock()
-        avatars = [avatar, *(avatar.with_portrait(source) for source, _ in sources[1:])]
-        self._fixed = {
-            f"p{index}": _portrait(f"p{index}", name, opened, uploaded=False)
-            for index, (opened, (_, name)) in enumerate(zip(avatars, sources, strict=True))
-        }
+        (_, title), *others = sources
+        fixed = [Portrait("p0", title, avatar.portrait, lambda: avatar, uploaded=False)]
+        for source, title in others:
+            picture = load_portrait(source, avatar.spec.image_size)
+            open_avatar = partial(avatar.with_portrait, picture)
+            fixed.append(Portrait(f"p{len(fixed)}", title, picture, open_avatar, uploaded=False))
+        self._fixed = {portrait.id: portrait for portrait in fixed}
 
     def upload(self, data: bytes) -> Portrait:
         """Check, decode and open a visitor's picture; the oldest upload is forgotten when there are too many.
@@ -84,8 +105,9 @@ class Portraits:
         Raises:
             PortraitError: no picture, damaged, or too much to decode.
         """
-        avatar = self._avatar.with_portrait(decode_picture(data, self._avatar.spec.image_size))
-        portrait = _portrait(secrets.token_urlsafe(12), "Your picture", avatar, uploaded=True)
+        picture = decode_picture(data, self._avatar.spec.image_size)
+        avatar = self._avatar.with_portrait(picture)
+        portrait = Portrait(secrets.token_urlsafe(12), "Your picture", picture, lambda: avatar, uploaded=True)
         with self._lock:
             self._uploads[portrait.id] = portrait
             while len(self._uploads) > MOST_UPLOADS:
@@ -112,8 +134,3 @@ class Portraits:
         """Forget every visitor's picture."""
         with self._lock:
             self._uploads.clear()
-
-
-def _portrait(name: str, title: str, avatar: Avatar, *, uploaded: bool) -> Portrait:
-    picture = avatar.portrait
-    return Portrait(name, title, picture, encode_png(picture), avatar, uploaded)

@@ -28,7 +28,7 @@ ROOMS = {
     "runtime/loop": "gpu",
     "runtime/serve": "http visits transports",
     "models": "checkpoints nano",
-    "models/nano": "data measure training motion",
+    "models/nano": "data measure training motion portraits",
     "export": "hybrid_attention passes capture precision parity plans sources bench commands",
     "export/plans": "truth",
     "calibration": "record observe quantize judge choose steps write",
