@@ -20,6 +20,7 @@ import torch
 from onnx_ir.passes.common import LiftConstantsToInitializersPass
 from torch import Tensor, nn
 
+from rap_edge.models.causal.networks import CausalNetworks
 from rap_edge.models.networks import Networks
 from rap_edge.models.vae import Vae
 from rap_edge.runtime.bundle.contract import FREE_FRAMES, chunk_sizes, contract
@@ -91,12 +92,15 @@ class GraphSource:
         return sum(parameter.numel() for parameter in self.module.parameters())
 
 
-def graph_sources(networks: Networks) -> dict[str, GraphSource]:
+def graph_sources(networks: Networks | CausalNetworks) -> dict[str, GraphSource]:
     """The five graphs of a model, sharing the networks' weights.
 
     Raises:
         ExportError: the networks give other audio keys and values than the spec's contract names.
     """
+    signatures = contract(networks.spec, "float32")
+    if isinstance(networks, CausalNetworks):
+        return {name: GraphSource(name, m.eval(), *signatures[name]) for name, m in networks.graph_modules().items()}
     modules = {
         "audio_encoder": networks.audio_encoder,
         "conditioner": networks.dit.conditioner,
@@ -104,7 +108,6 @@ def graph_sources(networks: Networks) -> dict[str, GraphSource]:
         "vae_encoder": FrameEncoder(networks.vae),
         "vae_decoder": FrameDecoder(networks.vae, networks.spec.decoded_frames),
     }
-    signatures = contract(networks.spec, "float32")
     if (names := networks.dit.audio_state_names()) != tuple(t.name for t in signatures["conditioner"][1]):
         raise ExportError(
             f"The DiT gives the audio state {', '.join(names)}, which is not what spec {networks.spec.name!r} needs; "

@@ -11,6 +11,7 @@ from types import MappingProxyType
 import torch
 from torch import Tensor, nn
 
+from rap_edge.models.causal.networks import CausalNetworks
 from rap_edge.models.networks import Networks
 from rap_edge.runtime.bundle.manifest import GraphInfo
 from rap_edge.runtime.engines.interface import Array, allocate
@@ -59,7 +60,7 @@ class TorchEngine:
         return TorchExecution(self.module, self.graph, allocate(self.graph, buffers, sizes), self._device)
 
 
-def torch_engines(networks: Networks, device: torch.device = _CPU) -> dict[str, TorchEngine]:
+def torch_engines(networks: Networks | CausalNetworks, device: torch.device = _CPU) -> dict[str, TorchEngine]:
     """An engine for every graph of the contract, sharing the networks' weights, which are on `device`."""
     return {
         name: TorchEngine(source.module, GraphInfo("", source.inputs, source.outputs), device)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from itertools import pairwise
 
 import numpy as np
@@ -9,9 +10,9 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from rap_edge.models.causal_audio_encoder import CausalAudioEncoder
-from rap_edge.models.causal_dit import CausalDiT
-from rap_edge.models.motion_decoder import MotionDecoder
+from rap_edge.models.causal.audio_encoder import CausalAudioEncoder
+from rap_edge.models.causal.dit import CausalDiT
+from rap_edge.models.causal.motion_decoder import MotionDecoder
 
 from ..data.speech import FRAME_SAMPLES
 from .train_audio import LOOK_AHEAD, silent_features
@@ -28,7 +29,7 @@ class Stream:
     Args:
         decoder, dit, encoder: trained; the decoder's config has the statistics of the latents.
         portrait: uint8 [H, W, 3].
-        seed: of everything that the sound does not say.
+        noise: of a latent by its number, standard normal [1, C, 1, 1, 1].
         levels: noise levels from 1 to 0, one step between each two.
     """
 
@@ -38,11 +39,11 @@ class Stream:
         dit: CausalDiT,
         encoder: CausalAudioEncoder,
         portrait: Bytes,
-        seed: int,
+        noise: Callable[[int], Tensor],
         levels: tuple[float, ...] = LEVELS,
     ) -> None:
         self._decoder, self._dit, self._encoder, self._levels = decoder, dit, encoder, levels
-        self._generator = torch.Generator().manual_seed(seed)
+        self._noise, self._made = noise, 0
         self._group = decoder.config.temporal_compression
         with torch.no_grad():
             picture = torch.from_numpy(portrait.copy()).permute(2, 0, 1)[None].float() / 127.5 - 1.0
@@ -72,7 +73,8 @@ class Stream:
 
     def _latent(self, features: Tensor) -> Bytes:
         state = self._dit.conditioner(features[None, None])
-        latent = torch.randn(self._static.shape, generator=self._generator)
+        latent = self._noise(self._made)
+        self._made += 1
         for level, lower in pairwise(self._levels):
             timestep = torch.tensor([1000.0 * level])
             velocity, _ = self._dit.denoise(latent, self._static, timestep, state, self._past)
@@ -87,7 +89,8 @@ def talk(
     decoder: MotionDecoder, dit: CausalDiT, encoder: CausalAudioEncoder, portrait: Bytes, waveform: Floats, seed: int
 ) -> Bytes:
     """The frames of a whole sound, uint8 [samples / 640, H, W, 3]; after its end comes silence."""
-    stream = Stream(decoder, dit, encoder, portrait, seed)
+    generator, shape = torch.Generator().manual_seed(seed), (1, decoder.config.latent_channels, 1, 1, 1)
+    stream = Stream(decoder, dit, encoder, portrait, lambda _: torch.randn(shape, generator=generator))
     frames = len(waveform) // FRAME_SAMPLES
     padded = np.zeros((frames + LOOK_AHEAD + decoder.config.temporal_compression) * FRAME_SAMPLES, np.float32)
     padded[: frames * FRAME_SAMPLES] = waveform[: frames * FRAME_SAMPLES]

@@ -20,10 +20,10 @@ from rap_edge.runtime.machine.available import THREADS
 with program_needs_extra("train", __name__):
     import torch
 
-    from rap_edge.models.causal_audio_encoder import CausalAudioConfig, CausalAudioEncoder
-    from rap_edge.models.causal_dit import CausalDiT, CausalDiTConfig
+    from rap_edge.models.causal.audio_encoder import CausalAudioConfig, CausalAudioEncoder
+    from rap_edge.models.causal.dit import CausalDiT, CausalDiTConfig
+    from rap_edge.models.causal.motion_decoder import MotionDecoder, MotionDecoderConfig
     from rap_edge.models.memory import channels_last
-    from rap_edge.models.motion_decoder import MotionDecoder, MotionDecoderConfig
 
     from . import train_audio, train_decoder, train_dit
     from .errors import TrainingError

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
-from rap_edge.models.causal_audio_encoder import CausalAudioConfig, CausalAudioEncoder
+from rap_edge.models.causal.audio_encoder import CausalAudioConfig, CausalAudioEncoder
 
 from ..data.dataset import noise
 from ..data.effects import beside, music, no_voice, spoil, telephone

@@ -13,8 +13,8 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
+from rap_edge.models.causal.motion_decoder import MotionDecoder, MotionDecoderConfig
 from rap_edge.models.memory import channels_last
-from rap_edge.models.motion_decoder import MotionDecoder, MotionDecoderConfig
 
 from ..data.pairs import make_clip
 from ..data.renderer import mouth_box

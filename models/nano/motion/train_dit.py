@@ -9,9 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from rap_edge.models.causal_audio_encoder import CausalAudioEncoder
-from rap_edge.models.causal_dit import CausalDiT, CausalDiTConfig
-from rap_edge.models.motion_decoder import MotionEncoder
+from rap_edge.models.causal.audio_encoder import CausalAudioEncoder
+from rap_edge.models.causal.dit import CausalDiT, CausalDiTConfig
+from rap_edge.models.causal.motion_decoder import MotionEncoder
 
 from ..data.life import life
 from ..data.renderer import MOTION_COLUMNS, MOUTH_COLUMNS

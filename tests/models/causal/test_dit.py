@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 import torch
 
-from rap_edge.models.causal_dit import CausalDiT, CausalDiTConfig
+from rap_edge.models.causal.dit import CausalDiT, CausalDiTConfig
 from rap_edge.runtime.errors import CheckpointError
 
 SMALL = CausalDiTConfig(

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from rap_edge.models.causal_audio_encoder import CausalAudioConfig, CausalAudioEncoder
+from rap_edge.models.causal.audio_encoder import CausalAudioConfig, CausalAudioEncoder
 from rap_edge.runtime.errors import CheckpointError
 
 SMALL = CausalAudioConfig(bands=16, stem=(8, 8), width=12, dilations=(1, 2))

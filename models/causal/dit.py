@@ -19,11 +19,11 @@ from torch import Tensor, nn
 
 from rap_edge.runtime.checks.bounds import Real, Whole
 
-from .attention import AudioAttention, apply_rotary, rotary_table
-from .config import check_config, check_rules
-from .dit import timestep_sinusoid
-from .fresh import draw_uniform
-from .norms import LayerNorm32, RMSNorm32
+from ..attention import AudioAttention, apply_rotary, rotary_table
+from ..config import check_config, check_rules
+from ..dit import timestep_sinusoid
+from ..fresh import draw_uniform
+from ..norms import LayerNorm32, RMSNorm32
 
 
 @dataclass(frozen=True, kw_only=True)

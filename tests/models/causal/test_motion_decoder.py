@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from rap_edge.models.motion_decoder import MotionDecoder, MotionDecoderConfig, bend
+from rap_edge.models.causal.motion_decoder import MotionDecoder, MotionDecoderConfig, bend
 from rap_edge.runtime.errors import CheckpointError
 
 SMALL = MotionDecoderConfig(

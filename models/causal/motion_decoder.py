@@ -21,8 +21,8 @@ from torch import Tensor, nn
 
 from rap_edge.runtime.checks.bounds import Count, Real, Whole
 
-from .config import check_config, check_rules
-from .norms import ChannelNorm
+from ..config import check_config, check_rules
+from ..norms import ChannelNorm
 
 Reference = tuple[Tensor, Tensor, Tensor, Tensor]
 """A portrait [B, 3, H, W] in -1..1 and its features at 1/4, 1/8 and 1/16 of its side."""

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from rap_edge.runtime.checks.bounds import Count, Real, Whole
 
-from .config import check_config, check_rules
+from ..config import check_config, check_rules
 
 _WIDTH = Whole(1, 8192)
 

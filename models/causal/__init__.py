@@ -1,0 +1,1 @@
+"""Networks that make video latent by latent, over what they keep of their past."""
