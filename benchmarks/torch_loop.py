@@ -90,7 +90,10 @@ class TorchLoop:
             self._past = [self._run["vae_encoder"](frames[-spec.carried_frames :])[0].float()]
             laps.end("vae_encoder")
         self._index += 1
-        host = frames[-spec.new_frames :].cpu().numpy()
+        new = frames[-spec.new_frames :]
+        if new.dtype != torch.uint8:
+            new = (new * 127.5 + 127.5).round().clamp(0.0, 255.0).to(torch.uint8)
+        host = new.cpu().numpy()
         return host, laps.seconds()
 
     def _denoise(self, states: tuple[Tensor, ...]) -> Tensor:
@@ -133,7 +136,8 @@ class HalfFrameEncoder(FrameEncoder):
     """Pixels in the networks' precision, where the exported graph has them in fp32."""
 
     def forward(self, frames: Tensor) -> Tensor:
-        pixels = (frames.float() * (1.0 / 127.5) - 1.0).to(next(self.parameters()).dtype)
+        pixels = frames.float() * (1.0 / 127.5) - 1.0 if frames.dtype == torch.uint8 else frames
+        pixels = pixels.to(next(self.parameters()).dtype)
         return self.vae.encode(pixels.permute(3, 0, 1, 2).unsqueeze(0))
 
 

@@ -152,6 +152,11 @@ class ModelSpec:
         return max(self.new_frames, self.carried_frames) if self.carry == "clean" else self.new_frames
 
     @property
+    def frames_dtype(self) -> str:
+        """Numpy dtype name of the VAE's frames: uint8 where they are only shown, else float32, not rounded yet."""
+        return "float32" if self.carry == "clean" or self.color_match else "uint8"
+
+    @property
     def chunk_seconds(self) -> float:
         """Seconds of video and of audio that one chunk covers."""
         return self.new_frames / self.fps

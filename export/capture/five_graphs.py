@@ -1,7 +1,7 @@
 """The five graphs of the contract, captured from PyTorch networks.
 
 In: `Networks`. Out: one `GraphSource` per graph, a module whose inputs and outputs are the contract's, and the
-`ir.Model` captured from it. Pixels are uint8 at the graphs' ends, so their conversion lives in the VAE graphs.
+`ir.Model` captured from it. Where frames are uint8 at the graphs' ends, their conversion lives in the VAE graphs.
 """
 
 from __future__ import annotations
@@ -38,36 +38,42 @@ _TORCH_DTYPES = {"float32": torch.float32, "uint8": torch.uint8}
 
 
 class FrameEncoder(nn.Module):
-    """uint8 frames [T, H, W, 3] -> normalised latents [1, C, k, h, w]."""
+    """Frames [T, H, W, 3], uint8 or float32 in -1..1 -> normalised latents [1, C, k, h, w]."""
 
     def __init__(self, vae: Vae) -> None:
         super().__init__()
         self.vae = vae
 
     def forward(self, frames: Tensor) -> Tensor:
-        """uint8 [T, H, W, 3] to latents [1, C, k, h, w]."""
+        """[T, H, W, 3] to latents [1, C, k, h, w]."""
         # TensorRT allows uint8 at a graph's ends alone: the casts come first here and last in the decoder.
-        pixels = frames.float() * (1.0 / 127.5) - 1.0
+        pixels = frames.float() * (1.0 / 127.5) - 1.0 if frames.dtype == torch.uint8 else frames
         return self.vae.encode(pixels.permute(3, 0, 1, 2).unsqueeze(0))
 
 
 class FrameDecoder(nn.Module):
-    """Normalised latents [1, C, k, h, w] -> the last uint8 frames [T, H, W, 3] and their mean magnitude [1] in levels.
+    """Normalised latents [1, C, k, h, w] -> the last frames [T, H, W, 3] and their mean magnitude [1].
 
-    A uint8 frame cannot hold a NaN; the magnitude can, which is how the runtime notices one.
+    Frames are uint8, or float32 of about -1..1 where they are worked on; the magnitude is in the same unit. A uint8
+    frame cannot hold a NaN; the magnitude can, which is how the runtime notices one.
     """
 
-    def __init__(self, vae: Vae, frames: int) -> None:
+    def __init__(self, vae: Vae, frames: int, *, rounded: bool) -> None:
         super().__init__()
         self.vae = vae
         self.frames = frames
+        self.rounded = rounded
 
     def forward(self, latents: Tensor) -> tuple[Tensor, Tensor]:
-        """Latents [1, C, k, h, w] to uint8 [T, H, W, 3] and float32 [1]."""
-        levels = self.vae.decode(latents, self.frames).squeeze(0) * 127.5 + 127.5
-        frames = levels.round().clamp(0.0, 255.0).permute(1, 2, 3, 0)
+        """Latents [1, C, k, h, w] to [T, H, W, 3] and float32 [1]."""
+        pixels = self.vae.decode(latents, self.frames).squeeze(0)
+        if self.rounded:
+            pixels = pixels * 127.5 + 127.5
         # Row by row: one sum over millions of pixels would round as the backend happens to order it.
-        return frames.to(torch.uint8), levels.abs().mean(-1).mean(-1).mean().reshape(1)
+        magnitude = pixels.abs().mean(-1).mean(-1).mean().reshape(1)
+        if not self.rounded:
+            return pixels.permute(1, 2, 3, 0), magnitude
+        return pixels.round().clamp(0.0, 255.0).permute(1, 2, 3, 0).to(torch.uint8), magnitude
 
 
 @dataclass(frozen=True)
@@ -106,7 +112,9 @@ def graph_sources(networks: Networks | CausalNetworks) -> dict[str, GraphSource]
         "conditioner": networks.dit.conditioner,
         "dit": networks.dit.denoiser,
         "vae_encoder": FrameEncoder(networks.vae),
-        "vae_decoder": FrameDecoder(networks.vae, networks.spec.decoded_frames),
+        "vae_decoder": FrameDecoder(
+            networks.vae, networks.spec.decoded_frames, rounded=networks.spec.frames_dtype == "uint8"
+        ),
     }
     if (names := networks.dit.audio_state_names()) != tuple(t.name for t in signatures["conditioner"][1]):
         raise ExportError(

@@ -70,13 +70,13 @@ def contract(spec: ModelSpec, state_dtype: str) -> Mapping[str, Signature]:
             (TensorInfo("velocity", "float32", latents),),
         ),
         "vae_encoder": (
-            (TensorInfo("frames", "uint8", (FREE_FRAMES, *frame)),),
+            (TensorInfo("frames", spec.frames_dtype, (FREE_FRAMES, *frame)),),
             (TensorInfo("latents", "float32", (1, spec.latent_channels, FREE_LATENTS, *cells)),),
         ),
         "vae_decoder": (
             (TensorInfo("latents", "float32", (1, *spec.latent_shape)),),
             (
-                TensorInfo("frames", "uint8", (spec.decoded_frames, *frame)),
+                TensorInfo("frames", spec.frames_dtype, (spec.decoded_frames, *frame)),
                 TensorInfo("magnitude", "float32", (1,)),
             ),
         ),

@@ -12,7 +12,8 @@ from ..spec import ModelSpec
 from .carry import LoopState
 from .device_frames import DeviceFrames
 from .host_loop import LoopMaker
-from .interface import Frames, Loop, Reference
+from .interface import Loop, Reference
+from .pixels import Frames
 
 
 class FallbackLoop:

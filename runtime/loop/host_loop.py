@@ -19,8 +19,9 @@ from ..spec import ModelSpec, unknown
 from .carry import Carry, CleanCarry, LoopState, NoisyCarry
 from .color import ColorMatcher
 from .device_frames import DeviceFrames
-from .interface import Frames, Loop, Reference, StageClock, frame_windows, require_finite
+from .interface import Loop, Reference, StageClock, frame_windows, require_finite
 from .noise import normal
+from .pixels import Frames, to_frames
 from .solvers import denoise, schedule_of
 
 LoopMaker = Callable[[ModelSpec, Reference, int], Loop]
@@ -102,7 +103,7 @@ class ChunkLoop:
         self._decoder.run()
         # uint8 frames cannot hold a NaN, so the decoder reports the mean magnitude before the conversion.
         require_finite(self._decoder.buffers["magnitude"], "vae_decoder")
-        frames: Frames = self._decoder.buffers["frames"]
+        frames = self._decoder.buffers["frames"]
         new = frames[-self._spec.new_frames :: frame_step]
         clock.lap("vae_decoder")
         if self._matcher is not None:
@@ -118,7 +119,7 @@ class ChunkLoop:
             carry.advance(carried[0])
             clock.lap("vae_encoder")
         self._state = self._state.after(self._carry.past)
-        return new.copy(), clock.seconds
+        return new.copy() if new.dtype == np.uint8 else to_frames(new), clock.seconds
 
     def _noise(self, draw: int) -> NDArray[np.float32]:
         return normal(self._spec.latent_shape, self._seed, self._state.index, draw)

@@ -17,8 +17,8 @@ from ..errors import NumericalError
 from ..spec import ModelSpec
 from .carry import LoopState
 from .device_frames import DeviceFrames
+from .pixels import Frames, to_pixels
 
-Frames = NDArray[np.uint8]
 STAGES = ("audio_encoder", "conditioner", "denoise", "vae_decoder", "color_match", "vae_encoder")
 
 
@@ -44,7 +44,8 @@ def encode_reference(spec: ModelSpec, vae_encoder: Engine, portrait: Frames) -> 
         NumericalError: the encoder gave NaN or Inf.
     """
     execution = vae_encoder.prepare(sizes=chunk_sizes(spec))
-    execution.buffers["frames"][...] = portrait
+    frames = execution.buffers["frames"]
+    frames[...] = portrait if frames.dtype == np.uint8 else to_pixels(portrait)
     execution.run()
     found = {name: values for name, values in execution.buffers.items() if name != "frames"}
     for values in found.values():

@@ -14,7 +14,8 @@ import numpy as np
 from ..errors import EngineError, NumericalError
 from ..inputs.silence import SilenceDetector
 from ..loop.carry import Past
-from ..loop.interface import Frames, Loop
+from ..loop.interface import Loop
+from ..loop.pixels import Frames
 from ..spec import ModelSpec
 from .chunk import Chunk
 from .idle import IdleReplay

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from ..inputs.convert import Samples
 from ..loop.carry import LoopState
-from ..loop.interface import Frames
+from ..loop.pixels import Frames
 from ..spec import ModelSpec
 from . import overload
 from .chunk import Mark

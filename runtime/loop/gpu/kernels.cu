@@ -12,11 +12,11 @@ typedef unsigned int word;
 enum { kSeed = 0, kChunk = 2, kHasPast = 4, kPlaces = 5 };
 
 // Layout of the colour tables; see program.py.
-enum { kToXyz = 0, kFromXyz = 9, kMean = 18, kDeviation = 21, kLinear = 24 };
+enum { kToXyz = 0, kFromXyz = 9, kMean = 18, kDeviation = 21 };
 
 constexpr int kColorThreads = 256;
-// `FLATTEST` of color.py.
-constexpr float kFlattest = 0.1f;
+// Those of color.py.
+constexpr float kFlattest = 0.1f, kEpsilon = 0.008856f, kKappa = 903.3f;
 
 struct Vector {
     float x, y, z;
@@ -49,23 +49,31 @@ static __device__ Vector times(Vector v, const float* matrix) {
             v.x * matrix[2] + v.y * matrix[5] + v.z * matrix[8]};
 }
 
-static __device__ float lab_curve(float t) { return t > 0.008856f ? cbrtf(t) : 7.787f * t + 16.0f / 116.0f; }
-
-static __device__ float lab_curve_back(float f) {
-    return f > 0.2068966f ? f * f * f : (f - 16.0f / 116.0f) / 7.787f;
+static __device__ float lab_curve(float t) {
+    t = fminf(fmaxf(t, 1e-8f), 1.0f);
+    return t > kEpsilon ? cbrtf(t) : (kKappa * t + 16.0f) / 116.0f;
 }
 
-static __device__ Vector to_lab(const byte* pixel, const float* tables) {
-    const float* linear = tables + kLinear;
-    const Vector xyz = times({linear[pixel[0]], linear[pixel[1]], linear[pixel[2]]}, tables + kToXyz);
+static __device__ float lab_curve_back(float f) {
+    const float cube = f * f * f;
+    return cube > kEpsilon ? cube : (116.0f * f - 16.0f) / kKappa;
+}
+
+static __device__ float to_linear(float pixel) {
+    const float light = (pixel + 1.0f) * 0.5f;
+    return light > 0.04045f ? powf((light + 0.055f) / 1.055f, 2.4f) : light / 12.92f;
+}
+
+static __device__ Vector to_lab(const float* pixel, const float* tables) {
+    const Vector xyz = times({to_linear(pixel[0]), to_linear(pixel[1]), to_linear(pixel[2])}, tables + kToXyz);
     const float x = lab_curve(xyz.x), y = lab_curve(xyz.y), z = lab_curve(xyz.z);
     return {116.0f * y - 16.0f, 500.0f * (x - y), 200.0f * (y - z)};
 }
 
-static __device__ byte to_code(float light) {
+static __device__ float to_pixel(float light) {
     light = fminf(fmaxf(light, 0.0f), 1.0f);
-    const float encoded = light <= 0.0031308f ? light * 12.92f : 1.055f * powf(light, 1.0f / 2.4f) - 0.055f;
-    return static_cast<byte>(rintf(encoded * 255.0f));
+    const float encoded = light > 0.0031308f ? 1.055f * powf(light, 1.0f / 2.4f) - 0.055f : 12.92f * light;
+    return encoded * 2.0f - 1.0f;
 }
 
 // The sum over the block, for every thread.
@@ -184,8 +192,8 @@ extern "C" __global__ void renoise_step(float* latents, const float* velocity, c
 }
 
 // Mean and deviation in CIE Lab, one block per frame: statistics [frames, 6].
-extern "C" __global__ void color_statistics(const byte* frames, float* statistics, const float* tables, word pixels) {
-    const byte* frame = frames + static_cast<size_t>(blockIdx.x) * pixels * 3;
+extern "C" __global__ void color_statistics(const float* frames, float* statistics, const float* tables, word pixels) {
+    const float* frame = frames + static_cast<size_t>(blockIdx.x) * pixels * 3;
     Vector sum = {0.0f, 0.0f, 0.0f};
     for (word i = threadIdx.x; i < pixels; i += blockDim.x) {
         const Vector lab = to_lab(frame + 3 * i, tables);
@@ -208,19 +216,28 @@ extern "C" __global__ void color_statistics(const byte* frames, float* statistic
 }
 
 // Pulls every frame towards the portrait's mean and deviation, in place.
-extern "C" __global__ void color_match(byte* frames, const float* statistics, const float* tables, float strength,
+extern "C" __global__ void color_match(float* frames, const float* statistics, const float* tables, float strength,
                                        word pixels, word count) {
     const float *mean = tables + kMean, *deviation = tables + kDeviation;
     FOR_EACH(i, count) {
-        byte* pixel = frames + static_cast<size_t>(i) * 3;
+        float* pixel = frames + static_cast<size_t>(i) * 3;
         const float* own = statistics + 6 * (i / pixels);
         Vector lab = to_lab(pixel, tables);
-        lab.x += strength * ((lab.x - own[0]) * (deviation[0] / fmaxf(own[3], kFlattest)) + mean[0] - lab.x);
-        lab.y += strength * ((lab.y - own[1]) * (deviation[1] / fmaxf(own[4], kFlattest)) + mean[1] - lab.y);
-        lab.z += strength * ((lab.z - own[2]) * (deviation[2] / fmaxf(own[5], kFlattest)) + mean[2] - lab.z);
+        lab.x = (lab.x - own[0]) * (deviation[0] / fmaxf(own[3], kFlattest)) + mean[0];
+        lab.y = (lab.y - own[1]) * (deviation[1] / fmaxf(own[4], kFlattest)) + mean[1];
+        lab.z = (lab.z - own[2]) * (deviation[2] / fmaxf(own[5], kFlattest)) + mean[2];
         const float y = (lab.x + 16.0f) / 116.0f;
         const Vector xyz = {lab_curve_back(y + lab.y / 500.0f), lab_curve_back(y), lab_curve_back(y - lab.z / 200.0f)};
         const Vector rgb = times(xyz, tables + kFromXyz);
-        pixel[0] = to_code(rgb.x), pixel[1] = to_code(rgb.y), pixel[2] = to_code(rgb.z);
+        pixel[0] += strength * (to_pixel(rgb.x) - pixel[0]);
+        pixel[1] += strength * (to_pixel(rgb.y) - pixel[1]);
+        pixel[2] += strength * (to_pixel(rgb.z) - pixel[2]);
+    }
+}
+
+// Pixels of -1..1 to the frames that are shown, rounded and clipped.
+extern "C" __global__ void to_frames(byte* frames, const float* pixels, word count) {
+    FOR_EACH(i, count) {
+        frames[i] = static_cast<byte>(fminf(fmaxf(rintf(pixels[i] * 127.5f + 127.5f), 0.0f), 255.0f));
     }
 }

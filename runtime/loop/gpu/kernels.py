@@ -22,6 +22,7 @@ KERNELS = (
     "renoise_step",
     "color_statistics",
     "color_match",
+    "to_frames",
 )
 THREADS = 256
 _MAX_BLOCKS = 4096

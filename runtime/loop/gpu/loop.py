@@ -19,7 +19,8 @@ from ...machine.cuda import CudaEvent, CudaGraph, PinnedPool
 from ...spec import ModelSpec
 from ..carry import Cached, LoopState, Past, Path
 from ..device_frames import DeviceFrames
-from ..interface import Frames, Reference, not_finite, require_finite
+from ..interface import Reference, not_finite, require_finite
+from ..pixels import Frames
 from ..solvers import schedule_of
 from .kernels import FLOAT, POINTER, WORD
 from .program import (
@@ -38,6 +39,7 @@ from .program import (
     chunk_program,
     constants,
     control_words,
+    new_frames_buffer,
 )
 from .shared import Device
 
@@ -179,7 +181,8 @@ class DeviceChunkLoop:
 
     @property
     def _new_frames(self) -> At:
-        return At("frames", self._buffers["frames"].nbytes - self._new.nbytes)
+        name = new_frames_buffer(self._spec)
+        return At(name, self._buffers[name].nbytes - self._new.nbytes)
 
     @property
     def _past_buffer(self) -> str:
@@ -269,7 +272,7 @@ class DeviceChunkLoop:
             graph = self._capture(self._spec.steps)
         except EngineError as error:
             return str(error).rstrip(".")
-        self._stream.clear(self._address("frames"), self._buffers["frames"].nbytes)
+        self._stream.clear(self._address(self._new_frames), self._new.nbytes)
         graph.launch(self._stream)
         apart = float(np.abs(self._download_frames() - expected).mean())
         if not apart <= _SAME_CODES:

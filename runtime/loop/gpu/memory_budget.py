@@ -34,6 +34,7 @@ _PARTS = {
     "windows_index": "audio",
     "frames": "frames",
     "last_frames": "frames",
+    "shown": "frames",
     "ring": "frames",
 }
 

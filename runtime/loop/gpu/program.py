@@ -130,9 +130,16 @@ def chunk_buffers(spec: ModelSpec, graphs: Mapping[str, GraphInfo]) -> Mapping[s
         path = Buffer((levels, channels, spec.carried_latents, *cells), "float32")
         result |= {"initial": Buffer(spec.latent_shape, "float32"), "path": path, "next_path": path}
     if spec.color_match:
-        result["color_tables"] = Buffer((24 + 256,), "float32")
+        result["color_tables"] = Buffer((24,), "float32")
         result["color_statistics"] = Buffer((_matched_frames(spec), 6), "float32")
+    if spec.frames_dtype != "uint8":
+        result["shown"] = Buffer((spec.new_frames, spec.image_size, spec.image_size, 3), "uint8")
     return result
+
+
+def new_frames_buffer(spec: ModelSpec) -> str:
+    """The buffer that ends in a chunk's new frames, uint8."""
+    return "frames" if spec.frames_dtype == "uint8" else "shown"
 
 
 def bindings(spec: ModelSpec) -> Mapping[str, Mapping[str, str]]:
@@ -230,23 +237,30 @@ def _operations(spec: ModelSpec, buffers: Mapping[str, Buffer], levels: Sequence
     yield Run("vae_decoder")
     yield check("magnitude", "vae_decoder")
     yield Lap("vae_decoder")
-    frame_bytes = spec.image_size**2 * 3
+    pixels = spec.image_size**2
     if spec.color_match:
-        matched, pixels = _matched_frames(spec), spec.image_size**2
-        frames = At("frames", (spec.decoded_frames - matched) * frame_bytes)
+        matched = _matched_frames(spec)
+        frames = _last_frames(spec, matched)
         yield Launch(
             "color_statistics", matched * pixels, (frames, "color_statistics", "color_tables", pixels), matched
         )
         yield _each(
             "color_match", matched * pixels, frames, "color_statistics", "color_tables", spec.color_match, pixels
         )
+    if spec.frames_dtype != "uint8":
+        yield _each("to_frames", 3 * spec.new_frames * pixels, "shown", _last_frames(spec, spec.new_frames))
+    if spec.color_match:
         yield Lap("color_match")
     if spec.carry == "clean":
-        before = spec.decoded_frames - spec.carried_frames
-        yield Copy("last_frames", At("frames", before * frame_bytes), spec.carried_frames * frame_bytes)
+        yield Copy("last_frames", _last_frames(spec, spec.carried_frames), 12 * spec.carried_frames * pixels)
         yield Run("vae_encoder")
         yield check("carried", "vae_encoder")
         yield Lap("vae_encoder")
+
+
+def _last_frames(spec: ModelSpec, count: int) -> At:
+    """Where the last `count` of the decoder's frames of float32 begin."""
+    return At("frames", 12 * (spec.decoded_frames - count) * spec.image_size**2)
 
 
 def _carry(spec: ModelSpec, level: int, t: float) -> Launch:

@@ -12,6 +12,7 @@ from rap_edge.models.presets import NANO
 from rap_edge.runtime.bundle.contract import contract
 from rap_edge.runtime.bundle.manifest import GraphInfo
 from rap_edge.runtime.engines.interface import allocate
+from rap_edge.runtime.loop.pixels import to_pixels
 from rap_edge.runtime.spec import ModelSpec, linear_alpha
 
 TINY = dataclasses.replace(
@@ -84,7 +85,8 @@ def tiny_engines(spec: ModelSpec, **bodies: Body) -> dict[str, NumpyEngine]:
 
     def vae_encoder(b: Mapping[str, NDArray]) -> None:
         stride, cells = spec.temporal_compression, spec.latent_size
-        kept = b["frames"][::stride][: b["latents"].shape[2]].astype(np.float32) / 127.5 - 1
+        kept = b["frames"][::stride][: b["latents"].shape[2]]
+        kept = to_pixels(kept) if kept.dtype == np.uint8 else kept
         blocks = kept.reshape(len(kept), cells, spec.spatial_compression, cells, spec.spatial_compression, 3)
         b["latents"][...] = blocks.mean((2, 4, 5))[None, None]
 
@@ -94,7 +96,8 @@ def tiny_engines(spec: ModelSpec, **bodies: Body) -> dict[str, NumpyEngine]:
         times = -(-np.arange(spec.chunk_frames) // spec.temporal_compression)[-spec.decoded_frames :]
         big = grey[times].repeat(spec.spatial_compression, 1).repeat(spec.spatial_compression, 2)
         with np.errstate(invalid="ignore"):
-            b["frames"][...] = np.clip((big + 1) * 127.5, 0, 255)[..., None].astype(np.uint8)
+            codes = spec.frames_dtype == "uint8"
+            b["frames"][...] = (np.clip((big + 1) * 127.5, 0, 255).astype(np.uint8) if codes else big)[..., None]
 
     default = {
         "audio_encoder": audio_encoder,

@@ -74,7 +74,7 @@ def _vae_encoder(g: Graph, spec: ModelSpec) -> None:
     planes = g("Transpose", g("Cast", firsts, to=TensorProto.FLOAT), perm=[0, 3, 1, 2])
     side = spec.spatial_compression
     cells = g("ReduceMean", g("AveragePool", planes, kernel_shape=[side, side], strides=[side, side]), [1])
-    scaled = g("Sub", g("Div", cells, 127.5), 1.0)
+    scaled = g("Sub", g("Div", cells, 127.5), 1.0) if spec.frames_dtype == "uint8" else cells
     stacked = g("Unsqueeze", g("Transpose", scaled, perm=[1, 0, 2, 3]), [0])
     g("Expand", stacked, [1, spec.latent_channels, 1, 1, 1], output="latents")
 
@@ -85,8 +85,11 @@ def _vae_decoder(g: Graph, spec: ModelSpec) -> None:
     times = -(-np.arange(spec.chunk_frames) // spec.temporal_compression)[-spec.decoded_frames :]
     pixels = np.arange(spec.image_size) // spec.spatial_compression
     big = g("Gather", g("Gather", g("Gather", grey, times, axis=0), pixels, axis=1), pixels, axis=2)
-    light = g("Clip", g("Mul", g("Add", big, 1.0), 127.5), 0.0, 255.0)
     shape = [spec.decoded_frames, spec.image_size, spec.image_size, 3]
+    if spec.frames_dtype != "uint8":
+        g("Expand", g("Unsqueeze", big, [3]), shape, output="frames")
+        return
+    light = g("Clip", g("Mul", g("Add", big, 1.0), 127.5), 0.0, 255.0)
     colour = g("Expand", g("Unsqueeze", light, [3]), shape)
     g("Cast", colour, output="frames", to=TensorProto.UINT8)
 

@@ -90,6 +90,7 @@ extern "C" int launch(const char* name, unsigned blocks, void** arguments) {
     KERNEL(renoise_step, 1)
     KERNEL(color_statistics, kThreads)
     KERNEL(color_match, 1)
+    KERNEL(to_frames, 1)
 #undef KERNEL
     return 0;
 }

@@ -63,7 +63,11 @@ def colourful(spec: ModelSpec):
 
     def body(buffers) -> None:
         grey(buffers)
-        buffers["frames"][...] = (buffers["frames"] * tint).astype(np.uint8)
+        frames = buffers["frames"]
+        if frames.dtype == np.uint8:
+            frames[...] = (frames * tint).astype(np.uint8)
+        else:
+            frames[...] = (frames + 1.0) * tint - 1.0
 
     return body
 
@@ -133,7 +137,7 @@ def test_chunks_are_those_of_the_cpu(tmp_path, kernels, spec, capture) -> None:
         past = [
             value.latents if isinstance(value, LatentPath) else value for value in (loop.state.past, oracle.state.past)
         ]
-        np.testing.assert_allclose(*past, rtol=1e-4, atol=2e-2 if spec.carry == "clean" else 1e-5)
+        np.testing.assert_allclose(*past, rtol=1e-4, atol=1e-4 if spec.carry == "clean" else 1e-5)
     assert frames.std() > 0
 
 
