@@ -154,7 +154,8 @@ class ModelSpec:
     @property
     def frames_dtype(self) -> str:
         """Numpy dtype name of the VAE's frames: uint8 where they are only shown, else float32, not rounded yet."""
-        return "float32" if self.carry == "clean" or self.color_match else "uint8"
+        worked_on = self.carry == "clean" or (self.color_match > 0.0 and self.caches is None)
+        return "float32" if worked_on else "uint8"
 
     @property
     def chunk_seconds(self) -> float:

@@ -19,8 +19,9 @@ from ..spec import ModelSpec
 from .carry import Cached, LoopState, NoCarry, Sound
 from .color import ColorMatcher
 from .device_frames import DeviceFrames
-from .interface import Frames, Reference, StageClock, require_finite
+from .interface import Reference, StageClock, require_finite
 from .noise import normal
+from .pixels import Frames, to_frames, to_pixels
 from .solvers import denoise, schedule_of
 
 Floats = NDArray[np.float32]
@@ -98,7 +99,9 @@ class CausalLoop:
             frames[latent * block : (latent + 1) * block] = self._decoder.buffers["frames"]
         new: Frames = frames[::frame_step]
         if self._matcher is not None:
-            self._matcher.apply(new)
+            pixels = to_pixels(new)
+            self._matcher.apply(pixels)
+            new = to_frames(pixels)
             clock.lap("color_match")
         self._state = self._state.after(self._kept(sound))
         return new.copy(), clock.seconds
