@@ -1,45 +1,45 @@
 // The kiosk: what the visitor sees and touches. States: loading, ready, connecting, live, reconnecting, full, ended, error.
-import { Refusal, describe, upload } from "./api.js";
-import { Microphone } from "./microphone.js";
+import { Refusal, describe } from "./api.js";
+import { Faces } from "./faces.js";
+import { Microphone, levelOf } from "./microphone.js";
+import { SpeechDetector } from "./speech-detector.js";
 import * as webrtc from "./webrtc.js";
 import * as websocket from "./websocket.js";
+import { STATUS, WORDS } from "./words.js";
 
 const RETRY_SECONDS = [1, 2, 4, 8, 15];
 const WORTH_RETRYING = new Set(["unreachable", "connection-lost", "line-lost", "stopping", "slow", "failed"]);
+const WELL_ENDED = new Set(["idle", "finished", "left"]);
 const TOAST_MS = 7000;
 const SWITCH_MS = 4000;
 const NO_WEBRTC = new Set(["no-path", "bad-request", "failed"]);
 // How long a network that WebRTC did not get through is not tried again.
 const PLAIN_MS = 10 * 60 * 1000;
-const STATUS = { good: "Listening", reduced: "Listening, machine busy", held: "Machine too busy" };
+const METER_MS = { moving: 0, still: 250 };
 
 const $ = (id) => document.getElementById(id);
 const video = $("video");
 const still = matchMedia("(prefers-reduced-motion: reduce)");
+const link = new URLSearchParams(location.hash.slice(1));
+// A session that a program feeds is watched; else the visitor's own voice moves the portrait.
+const watched = link.has("session") ? { session: link.get("session"), token: link.get("token") ?? "" } : null;
+const words = WORDS[watched ? "watch" : "mirror"];
 
-let config = null;
 let chosen = null;
 let microphone = null;
 let connection = null;
+let speaking = false;
 let attempt = 0;
 let run = 0;
 let timer = 0;
 let leftPlace = -Infinity;
 let plainUntil = 0;
 
-const WORDS = {
-  loading: ["Loading", "One moment", "The portrait is being fetched."],
-  ready: ["Ready", "Speak, and the portrait speaks with you", "Your voice is heard by this kiosk only and is not kept.", "Touch to start"],
-  connecting: ["Connecting", "Connecting", "Allow the microphone if the browser asks."],
-  live: ["Listening", "Just talk", "The portrait answers a moment later, in your own voice."],
-  reconnecting: ["Reconnecting", "The connection was lost", "", "Try now"],
-  full: ["Busy", "Somebody else is talking", "", "Try now"],
-  ended: ["Ended", "Thank you for talking", "", "Start again"],
-  error: ["Problem", "This did not work", "", "Start again"],
-};
+const faces = new Faces($("people"), $("add"), $("file"), choose, toast);
+const detector = new SpeechDetector();
 
 function show(state, text, count = "") {
-  const [status, title, standard, action] = WORDS[state];
+  const [status, title, standard, action] = words[state];
   document.body.dataset.state = state;
   $("status-text").textContent = status;
   $("title").textContent = title;
@@ -49,6 +49,7 @@ function show(state, text, count = "") {
   $("toast").hidden = true;
   if (action) $("start-text").textContent = action;
   delete document.body.dataset.quality;
+  setSpeaking(false);
   if (state !== "live") {
     $("frame").classList.remove("moving");
     $("latency").textContent = $("rtf").textContent = "–";
@@ -71,8 +72,7 @@ async function start() {
   clearInterval(timer);
   show("connecting");
   try {
-    microphone ??= await Microphone.open(() => finish("error", "The microphone was unplugged; plug it in and start again."));
-    microphone.wake();
+    await listen();
     const made = await open(mine);
     if (mine !== run) return made.close();
     connection = made;
@@ -88,12 +88,33 @@ async function start() {
   }
 }
 
+// Who watches needs the microphone for interrupting only.
+async function listen() {
+  try {
+    microphone ??= await Microphone.open(unplugged);
+    microphone.muted = $("mute").getAttribute("aria-pressed") === "true";
+    microphone.wake();
+  } catch (error) {
+    if (!watched || !(error instanceof Refusal)) throw error;
+    console.info("Nothing is heard of the visitor:", error.message);
+  }
+  document.body.dataset.microphone = microphone ? "on" : "off";
+}
+
+function unplugged() {
+  const message = "The microphone was unplugged; plug it in and start again.";
+  if (!watched) return finish("error", message);
+  microphone = null;
+  document.body.dataset.microphone = "off";
+  toast(message);
+}
+
 async function open(mine) {
   const options = {
     microphone,
-    portrait: chosen,
+    whom: watched ?? { portrait: chosen.id },
     video,
-    onStats: (stats) => mine === run && showStats(stats),
+    onMessage: (message) => mine === run && take(message),
     onEnd: (end) => mine === run && over(end),
   };
   if (performance.now() < plainUntil) return websocket.connect(options);
@@ -119,7 +140,7 @@ function over({ reason, message, retryAfter }) {
   else if (WORTH_RETRYING.has(reason)) {
     const seconds = RETRY_SECONDS[Math.min(attempt++, RETRY_SECONDS.length - 1)];
     wait("reconnecting", seconds, message);
-  } else if (reason === "idle") finish("ended", message);
+  } else if (WELL_ENDED.has(reason)) finish("ended", message);
   else finish("error", message);
 }
 
@@ -153,40 +174,45 @@ function finish(state, message) {
   show(state, message);
 }
 
+// ---- what the kiosk tells
+
+function take(message) {
+  if (message.type === "stats") showStats(message);
+  else if (message.type === "utterance") setSpeaking(message.event === "started");
+  else if (message.type === "notice") console.info(message.message);
+}
+
 async function showStats(stats) {
   if (!connection || stats.latency_ms === null || stats.rtf === null) return;
   document.body.dataset.quality = stats.quality;
-  $("status-text").textContent = STATUS[stats.quality];
+  $("status-text").textContent = STATUS[stats.quality] ?? words.live[0];
   const delay = await connection.delay();
   $("latency").textContent = `${((stats.latency_ms + delay) / 1000).toFixed(1)} s`;
   $("rtf").textContent = stats.rtf.toFixed(2);
 }
 
-// ---- portraits
-
-function addFace({ id, name, url }) {
-  const button = document.createElement("button");
-  button.type = "button";
-  button.className = "face";
-  button.dataset.id = id;
-  button.setAttribute("role", "radio");
-  button.setAttribute("aria-label", name);
-  const image = new Image();
-  image.src = url;
-  image.alt = "";
-  button.append(image);
-  button.addEventListener("click", () => choose(id, url));
-  $("faces").insertBefore(button, $("add"));
+function setSpeaking(value) {
+  speaking = value;
+  document.body.toggleAttribute("data-speaking", value);
+  // It stays in the order of the keyboard, and keeps the focus, while there is nothing to interrupt.
+  $("interrupt").setAttribute("aria-disabled", String(!value));
+  detector.reset();
 }
 
-function choose(id, url) {
-  const changed = chosen !== id;
-  chosen = id;
+function interrupt() {
+  if (!speaking) return;
+  connection?.send({ type: "interrupt" });
+  setSpeaking(false);
+}
+
+// ---- portraits
+
+function choose({ id, name, url }) {
+  const changed = chosen?.id !== id;
+  chosen = { id, name };
   $("portrait").src = $("backdrop").src = url;
-  for (const face of $("faces").querySelectorAll("[role=radio]")) {
-    face.setAttribute("aria-checked", String(face.dataset.id === id));
-    face.tabIndex = face.dataset.id === id ? 0 : -1;
-  }
+  $("portrait").alt = `${name}, at rest`;
+  video.setAttribute("aria-label", `${name}, live`);
   if (changed && connection) {
     leftPlace = performance.now();
     disconnect();
@@ -194,33 +220,29 @@ function choose(id, url) {
   }
 }
 
-async function take(file) {
-  $("add").classList.add("waiting");
-  try {
-    const portrait = await upload(file, config.upload_bytes);
-    addFace(portrait);
-    choose(portrait.id, portrait.url);
-  } catch (error) {
-    toast(error.message);
-  } finally {
-    $("add").classList.remove("waiting");
-    $("file").value = "";
-  }
-}
-
 // ---- level
 
 function setLevel(level) {
-  document.documentElement.style.setProperty("--level", level.toFixed(3));
+  $("meter").value = level;
+  document.documentElement.style.setProperty("--level", still.matches ? "0" : level.toFixed(3));
 }
 
 let smooth = 0;
-function animate() {
+let before = 0;
+let shown = 0;
+function animate(now) {
   if (document.body.dataset.state === "live" && microphone) {
-    const level = microphone.track.enabled ? microphone.level : 0;
-    smooth = Math.max(level, smooth * 0.86);
-    setLevel(still.matches ? 0.25 * (smooth > 0.3) : smooth);
+    const { decibels } = microphone;
+    const spoken = detector.hear(decibels, now - before);
+    // In the visitor's own voice the portrait speaks a moment later: there it is no interruption.
+    if (spoken && speaking && watched) interrupt();
+    smooth = Math.max(levelOf(decibels), smooth * 0.86);
+    if (now - shown >= METER_MS[still.matches ? "still" : "moving"]) {
+      setLevel(smooth);
+      shown = now;
+    }
   }
+  before = now;
   requestAnimationFrame(animate);
 }
 
@@ -236,7 +258,12 @@ $("start").addEventListener("click", () => {
   attempt = 0;
   start();
 });
-$("stop").addEventListener("click", () => finish("ready"));
+$("stop").addEventListener("click", () => {
+  finish("ready");
+  $("start").focus();
+});
+$("interrupt").addEventListener("click", interrupt);
+addEventListener("keydown", (event) => event.key === "Escape" && interrupt());
 $("mute").addEventListener("click", () => {
   const on = microphone?.track.enabled ?? false;
   if (microphone) microphone.muted = on;
@@ -250,31 +277,17 @@ $("full").addEventListener("click", () => {
   if (document.fullscreenElement) document.exitFullscreen();
   else document.documentElement.requestFullscreen?.().catch(() => {});
 });
-$("file").addEventListener("change", ({ target }) => target.files[0] && take(target.files[0]));
-$("faces").addEventListener("keydown", (event) => {
-  const step = { ArrowRight: 1, ArrowDown: 1, ArrowLeft: -1, ArrowUp: -1 }[event.key];
-  if (!step) return;
-  const faces = [...$("faces").querySelectorAll("[role=radio]")];
-  const next = faces[(faces.findIndex((face) => face.dataset.id === chosen) + step + faces.length) % faces.length];
-  next.click();
-  next.focus();
-  event.preventDefault();
-});
-addEventListener("dragover", (event) => event.preventDefault());
-addEventListener("drop", (event) => {
-  event.preventDefault();
-  if (event.dataTransfer.files[0]) take(event.dataTransfer.files[0]);
-});
 video.addEventListener("playing", () => $("frame").classList.add("moving"));
 addEventListener("pagehide", disconnect);
+addEventListener("hashchange", () => location.reload());
 if (!document.documentElement.requestFullscreen) $("full").hidden = true;
 
 async function load() {
   show("loading");
   try {
-    config = await describe();
-    config.portraits.forEach(addFace);
-    choose(config.portraits[0].id, config.portraits[0].url);
+    const kiosk = await describe();
+    if (watched) kiosk.portraits = kiosk.portraits.filter(({ id }) => id === (link.get("portrait") ?? id));
+    faces.show(kiosk);
     show("ready");
   } catch (error) {
     show("loading", `${error.message} Trying again.`);
@@ -282,5 +295,7 @@ async function load() {
   }
 }
 
+document.body.dataset.mode = watched ? "watch" : "mirror";
+if (watched) $("start").querySelector("use").setAttribute("href", "#i-sound");
 load();
-animate();
+requestAnimationFrame(animate);

@@ -6,6 +6,8 @@ const WHY = {
   NotFoundError: ["microphone-missing", "No microphone was found; plug one in and start again."],
   NotReadableError: ["microphone-busy", "The microphone is used by another program; close that and start again."],
 };
+// Below it is hum and the table's rumble.
+const VOICE_HZ = 120;
 
 export class Microphone {
   static async open(onLost) {
@@ -14,6 +16,7 @@ export class Microphone {
     }
     let stream;
     try {
+      // Without echo cancellation the face would interrupt itself.
       stream = await navigator.mediaDevices.getUserMedia({
         audio: { channelCount: 1, echoCancellation: true, noiseSuppression: true, autoGainControl: true },
       });
@@ -32,7 +35,8 @@ export class Microphone {
     this.meter = this.context.createAnalyser();
     this.meter.fftSize = 1024;
     this.samples = new Float32Array(this.meter.fftSize);
-    this.source.connect(this.meter);
+    const filter = new BiquadFilterNode(this.context, { type: "highpass", frequency: VOICE_HZ });
+    this.source.connect(filter).connect(this.meter);
   }
 
   // Firefox without a loudspeaker never settles this promise, and only the level and the plain path need the context.
@@ -44,13 +48,12 @@ export class Microphone {
     this.track.enabled = !value;
   }
 
-  // 0 for silence to 1 for loud speech, about linear in decibels.
-  get level() {
+  // Of full scale, -90 for silence.
+  get decibels() {
     this.meter.getFloatTimeDomainData(this.samples);
     let power = 0;
     for (const sample of this.samples) power += sample * sample;
-    const decibels = 10 * Math.log10(power / this.samples.length + 1e-9);
-    return Math.min(1, Math.max(0, (decibels + 52) / 40));
+    return 10 * Math.log10(power / this.samples.length + 1e-9);
   }
 
   close() {
@@ -58,3 +61,6 @@ export class Microphone {
     this.context.close();
   }
 }
+
+// 0 for silence to 1 for loud speech.
+export const levelOf = (decibels) => Math.min(1, Math.max(0, (decibels + 52) / 40));

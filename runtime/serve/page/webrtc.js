@@ -1,4 +1,4 @@
-// Microphone out, sound and picture in, over one peer connection.
+// Sound and picture in, and the visitor's microphone out unless a program speaks, over one peer connection.
 import { Refusal, request } from "./api.js";
 
 // From touch to connection: longer than any network takes, short enough to wait for the other path.
@@ -8,10 +8,12 @@ const GATHER_MS = 1500;
 const LOST_MS = 4000;
 const LEAVE_MS = 3000;
 
-export async function connect({ microphone, portrait, video, onStats, onEnd }) {
+// `whom` is {portrait} of a visitor who is heard, or {session, token} of a session that a program feeds.
+export async function connect({ microphone, whom, video, onMessage, onEnd }) {
   if (!window.RTCPeerConnection) throw new Refusal("no-path", "This browser has no WebRTC.");
   const deadline = AbortSignal.timeout(CONNECT_MS);
   let peer = null;
+  let channel = null;
   let session = null;
   let over = false;
   let lost = 0;
@@ -35,13 +37,14 @@ export async function connect({ microphone, portrait, video, onStats, onEnd }) {
     // Asked for each time: passwords of TURN servers do not last.
     const { ice_servers: iceServers } = await request("/api/ice-servers", { signal: deadline });
     peer = new RTCPeerConnection({ iceServers });
-    const channel = peer.createDataChannel("figures");
+    channel = peer.createDataChannel("messages");
     channel.addEventListener("message", ({ data }) => {
       const message = JSON.parse(data);
-      if (message.type === "stats") onStats(message);
-      else if (message.type === "end") end(message.reason, message.message);
+      if (message.type === "end") end(message.reason, message.message);
+      else onMessage(message);
     });
-    peer.addTransceiver(microphone.track, { direction: "sendrecv" });
+    if ("session" in whom) peer.addTransceiver("audio", { direction: "recvonly" });
+    else peer.addTransceiver(microphone.track, { direction: "sendrecv" });
     peer.addTransceiver("video", { direction: "recvonly" });
     // One stream with both tracks is what makes the browser keep them in step.
     const stream = new MediaStream();
@@ -57,7 +60,7 @@ export async function connect({ microphone, portrait, video, onStats, onEnd }) {
     const answer = await request("/api/webrtc", {
       method: "POST",
       headers: { "Content-Type": "application/json" },
-      body: JSON.stringify({ sdp: peer.localDescription.sdp, portrait }),
+      body: JSON.stringify({ sdp: peer.localDescription.sdp, ...whom }),
       signal: deadline,
     });
     session = answer.session;
@@ -77,6 +80,9 @@ export async function connect({ microphone, portrait, video, onStats, onEnd }) {
   let before = { delay: 0, count: 0 };
   return {
     close,
+    send(message) {
+      if (channel.readyState === "open") channel.send(JSON.stringify(message));
+    },
     // Network there and back and the browser's own buffer, in milliseconds.
     async delay() {
       let network = 0;

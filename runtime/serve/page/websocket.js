@@ -1,4 +1,5 @@
-// The plain path for browsers or networks without WebRTC: PCM out, fragmented mp4 in, played by MediaSource.
+// The plain path for browsers or networks without WebRTC: fragmented mp4 in, played by MediaSource, and PCM out unless a
+// program speaks.
 import { Refusal } from "./api.js";
 
 const OPEN_MS = 8000;
@@ -13,12 +14,11 @@ const GROUP_SECONDS = 20;
 const CANNOT_PLAY = ["unsupported", "This browser can play neither of the kiosk's streams; use another one."];
 const SILENT = ["silent-browser", "The browser gives no sound; plug in a loudspeaker or headphones and start again."];
 
-export async function connect({ microphone, portrait, video, onStats, onEnd }) {
+// `whom` is {portrait} of a visitor who is heard, or {session, token} of a session that a program feeds.
+export async function connect({ microphone, whom, video, onMessage, onEnd }) {
   const Source = window.ManagedMediaSource ?? window.MediaSource;
   if (!Source) throw new Refusal(...CANNOT_PLAY);
-  const { context } = microphone;
-  await ready(context);
-  const tap = new AudioWorkletNode(context, "microphone-blocks", { numberOfOutputs: 0, channelCount: 1, channelCountMode: "explicit" });
+  const tap = "session" in whom ? null : await Tap.open(microphone);
 
   const socket = new WebSocket(`${location.origin.replace(/^http/, "ws")}/api/stream`);
   socket.binaryType = "arraybuffer";
@@ -28,8 +28,7 @@ export async function connect({ microphone, portrait, video, onStats, onEnd }) {
 
   const close = () => {
     over = true;
-    if (player) microphone.source.disconnect(tap);
-    tap.port.close();
+    tap?.close();
     socket.close();
     player?.close();
   };
@@ -42,7 +41,8 @@ export async function connect({ microphone, portrait, video, onStats, onEnd }) {
     };
     const timer = setTimeout(() => fail("unreachable", "The kiosk does not answer."), OPEN_MS);
     socket.addEventListener("open", () => {
-      socket.send(JSON.stringify({ type: "start", rate: Math.round(context.sampleRate), format: "s16le", portrait }));
+      const first = tap ? { type: "start", rate: tap.rate, format: "s16le", live: true } : { type: "watch" };
+      socket.send(JSON.stringify({ ...first, ...whom }));
     });
     socket.addEventListener("message", ({ data }) => {
       if (typeof data !== "string") return player?.append(data);
@@ -54,13 +54,12 @@ export async function connect({ microphone, portrait, video, onStats, onEnd }) {
           problem = { reason: "failed", message: "The browser could not play what the kiosk sent." };
           socket.close();
         });
-        tap.port.onmessage = ({ data: block }) => {
+        tap?.listen((block) => {
           if (socket.readyState === WebSocket.OPEN && socket.bufferedAmount < 1 << 20) socket.send(block);
-        };
-        microphone.source.connect(tap);
+        });
         resolve();
-      } else if (message.type === "stats") onStats(message);
-      else problem = message;
+      } else if (message.type === "end" || message.type === "error") problem = message;
+      else onMessage(message);
     });
     socket.addEventListener("close", () => {
       if (!player) return fail(problem?.reason ?? "unreachable", problem?.message ?? "The kiosk does not answer.", 5);
@@ -70,17 +69,45 @@ export async function connect({ microphone, portrait, video, onStats, onEnd }) {
     });
   });
 
-  return { close, delay: async () => player.ahead * 1000 };
+  return {
+    close,
+    send(message) {
+      if (socket.readyState === WebSocket.OPEN) socket.send(JSON.stringify(message));
+    },
+    delay: async () => player.ahead * 1000,
+  };
 }
 
-// The microphone passes through the page's own sound here, which a browser without an output never starts.
-async function ready(context) {
-  let timer = 0;
-  const late = new Promise((_, reject) => {
-    timer = setTimeout(() => reject(new Refusal(...SILENT)), SOUND_MS);
-  });
-  const started = Promise.all([context.audioWorklet.addModule("/mic-worklet.js"), context.resume()]);
-  await Promise.race([started, late]).finally(() => clearTimeout(timer));
+// The microphone as blocks of samples. It passes through the page's own sound, which a browser without an output never
+// starts.
+class Tap {
+  static async open(microphone) {
+    let timer = 0;
+    const late = new Promise((_, reject) => {
+      timer = setTimeout(() => reject(new Refusal(...SILENT)), SOUND_MS);
+    });
+    const { context } = microphone;
+    const started = Promise.all([context.audioWorklet.addModule("/mic-worklet.js"), context.resume()]);
+    await Promise.race([started, late]).finally(() => clearTimeout(timer));
+    return new Tap(microphone);
+  }
+
+  constructor({ context, source }) {
+    this.source = source;
+    this.rate = Math.round(context.sampleRate);
+    this.node = new AudioWorkletNode(context, "microphone-blocks", { numberOfOutputs: 0, channelCount: 1, channelCountMode: "explicit" });
+  }
+
+  listen(onBlock) {
+    this.node.port.onmessage = ({ data }) => onBlock(data);
+    this.source.connect(this.node);
+    this.listening = true;
+  }
+
+  close() {
+    if (this.listening) this.source.disconnect(this.node);
+    this.node.port.close();
+  }
 }
 
 export class Player {

@@ -61,7 +61,7 @@ class PulseServer:
         deadline = time.monotonic() + 20
         while not self._socket.exists() and time.monotonic() < deadline:
             time.sleep(0.02)
-        self._module = ""
+        self._module, self._voice = "", "virtual"
 
     def plug_in(self) -> None:
         """Make the microphone appear."""
@@ -72,9 +72,17 @@ class PulseServer:
         self.control("unload-module", self._module)
         self.be_quiet()
 
+    def plug_in_headset(self) -> None:
+        """Make a microphone appear that does not hear what is played, the default of both; `speak` says into it."""
+        self._voice = "voice"
+        self.control("load-module", "module-null-sink", "sink_name=voice", "rate=48000")
+        self.control("load-module", "module-remap-source", "master=voice.monitor", "source_name=headset")
+        self.control("set-default-sink", "virtual")
+        self.control("set-default-source", "headset")
+
     def speak(self, pcm: np.ndarray, rate: int) -> None:
         """Say int16 [samples] into the microphone; also makes the null sink run at a low latency."""
-        command = ["pacat", "--latency-msec=20", f"--rate={rate}", "--channels=1", "--format=s16le", "-d", "virtual"]
+        command = ["pacat", "--latency-msec=20", f"--rate={rate}", "--channels=1", "--format=s16le", "-d", self._voice]
         path = self.config.with_name("feed.raw")
         path.write_bytes(pcm.astype("<i2").tobytes())
         with path.open("rb") as feed:

@@ -22,8 +22,7 @@ FIREFOX = shutil.which("firefox-esr") or shutil.which("firefox")
 BROWSERS = {"chromium": CHROMIUM, "firefox": FIREFOX}
 _SECONDS = 30.0
 _FIREFOX_SETTINGS = {
-    # A tone for a microphone, without a question.
-    "media.navigator.streams.fake": True,
+    # Without a question.
     "media.navigator.permission.disabled": True,
     "media.autoplay.default": 0,
     "media.peerconnection.ice.loopback": True,
@@ -187,15 +186,17 @@ async def open_page(
     before: str = "",
     options: Sequence[str] = (),
     environment: Mapping[str, str] | None = None,
+    system_sound: bool = False,
 ) -> AsyncIterator[Page]:
     """A browser on `url` with a new profile in `folder`.
 
-    The microphone is a WAV file in Chromium and a tone in Firefox. `before` is JavaScript that runs ahead of the
-    page's own; `environment` is added to the browser's, for one that has a loudspeaker, say.
+    The microphone is a WAV file in Chromium and a tone in Firefox, or with `system_sound` the system's own in both.
+    `before` is JavaScript that runs ahead of the page's own; `environment` is added to the browser's, for one that has
+    a loudspeaker, say.
     """
     folder.mkdir()
     start = _firefox if browser == "firefox" else _chromium
-    command = [*start(folder, microphone), *options, "about:blank"]
+    command = [*start(folder, microphone, system_sound), *options, "about:blank"]
     process = subprocess.Popen(
         command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env={**os.environ, **(environment or {})}
     )
@@ -215,27 +216,28 @@ async def open_page(
         process.wait(20)
 
 
-def _chromium(folder: Path, microphone: Path | None) -> list[str]:
+def _chromium(folder: Path, microphone: Path | None, system_sound: bool) -> list[str]:
     command = [
         str(CHROMIUM),
         "--headless=new",
         "--no-sandbox",
         "--disable-gpu",
         "--no-first-run",
-        "--mute-audio",
         "--disable-dev-shm-usage",
-        "--use-fake-device-for-media-stream",
         "--use-fake-ui-for-media-stream",
         "--allow-loopback-in-peer-connection",
         "--autoplay-policy=no-user-gesture-required",
         "--remote-debugging-port=0",
         f"--user-data-dir={folder}",
     ]
+    if not system_sound:
+        command += ["--mute-audio", "--use-fake-device-for-media-stream"]
     return command if microphone is None else [*command, f"--use-file-for-fake-audio-capture={microphone}"]
 
 
-def _firefox(folder: Path, microphone: Path | None) -> list[str]:
-    lines = [f"user_pref({json.dumps(name)}, {json.dumps(value)});\n" for name, value in _FIREFOX_SETTINGS.items()]
+def _firefox(folder: Path, microphone: Path | None, system_sound: bool) -> list[str]:
+    settings = _FIREFOX_SETTINGS | {"media.navigator.streams.fake": not system_sound}
+    lines = [f"user_pref({json.dumps(name)}, {json.dumps(value)});\n" for name, value in settings.items()]
     (folder / "user.js").write_text("".join(lines))
     return [str(FIREFOX), "--headless", "--no-remote", "--profile", str(folder), "--remote-debugging-port", "0"]
 
