@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from .session.overload import Decision, Overload
     from .session.session import Session
     from .session.stream import AvatarStream
-    from .session.stream_core import Ended, Interrupted, Started, StreamEvent, StreamFrame
+    from .session.stream_core import Ended, Interrupted, Rendering, Started, StreamEvent, StreamFrame
     from .spec import ModelSpec
 
 __version__ = "0.1.0"
@@ -81,7 +81,7 @@ _HOMES = {
     ".session.overload": ("Decision", "Overload"),
     ".session.session": ("Session",),
     ".session.stream": ("AvatarStream",),
-    ".session.stream_core": ("Ended", "Interrupted", "Started", "StreamEvent", "StreamFrame"),
+    ".session.stream_core": ("Ended", "Interrupted", "Rendering", "Started", "StreamEvent", "StreamFrame"),
     ".spec": ("ModelSpec",),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
@@ -117,6 +117,7 @@ __all__ = [
     "PortraitError",
     "PortraitWarning",
     "RapEdgeError",
+    "Rendering",
     "Session",
     "SessionError",
     "Showing",

@@ -259,7 +259,7 @@ async def speak(server: Server, stop: asyncio.Event) -> int:
         talking = asyncio.create_task(talk())
         async for message in socket:
             received += len(message.data) if message.type is WSMsgType.BINARY else 0
-            if message.type is WSMsgType.TEXT and json.loads(message.data)["type"] != "stats":
+            if message.type is WSMsgType.TEXT and json.loads(message.data)["type"] not in ("stats", "utterance"):
                 assert json.loads(message.data)["reason"] == "finished", message.data
         await talking
     return received

@@ -17,9 +17,11 @@ from .http.page_files import add_page
 from .kiosk import KIOSK, Kiosk
 from .metrics import CONTENT_TYPE
 from .portraits import MAX_UPLOAD_BYTES, Portrait
+from .sessions import add_sessions
 from .transports.protocol import FORMATS, MAX_BINARY, MAX_RATE, MIN_RATE
 from .transports.webrtc import leave, offer
 from .transports.websocket import websocket
+from .visits.fed import BehindError, UnknownSessionError
 
 # Bodies that are being received, each of which may take its time, and those that are being decoded.
 _UPLOADS_AT_ONCE = 8
@@ -51,6 +53,7 @@ def build_app(kiosk: Kiosk) -> web.Application:
     app.router.add_post("/api/webrtc", offer)
     app.router.add_delete("/api/webrtc/{session}", leave)
     app.router.add_get("/api/stream", websocket)
+    add_sessions(app)
     return app
 
 
@@ -71,6 +74,10 @@ def _sentences(kiosk: Kiosk) -> Middleware:
         except BodyDamagedError as error:
             kiosk.metrics.refused.add(label="bad-request")
             answer = refusal(400, "bad-request", str(error))
+        except UnknownSessionError as error:
+            answer = refusal(404, "no-session", str(error))
+        except BehindError as error:
+            answer = refusal(429, "behind", str(error), **{"Retry-After": _RETRY_SECONDS})
         except RapEdgeError as error:
             kiosk.metrics.refused.add(label="bad-request")
             return refusal(400, "bad-portrait" if isinstance(error, PortraitError) else "bad-request", str(error))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Coroutine
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from aiohttp import web
@@ -15,9 +14,13 @@ from .admission import MOST_PLACES, Admission, KioskFullError, places_for
 from .metrics import Metrics
 from .portraits import Portraits, sources_of
 from .settings import Settings
-from .visits.viewer import Viewer
+from .visits.fed import FedVisit, UnknownSessionError
+from .visits.seat import Seat
+from .visits.sources import Microphone, Program, Source
 from .visits.visit import STOPPING, Visit
 
+# Opus knows no other rate inside WebRTC, and AAC's blocks hold back the least of it.
+SOUND_RATE = 48000
 _STOP_SECONDS = 5.0
 _TIDY_SECONDS = 5.0
 
@@ -25,16 +28,15 @@ _TIDY_SECONDS = 5.0
 class Kiosk:
     """Made by `open` before the server starts; used from the event loop, closed with `stop`."""
 
-    def __init__(self, settings: Settings, portraits: Portraits, rtf: float, at_once: int = 1) -> None:
-        """Offer the measured number of places, or what the settings say; `at_once` chunks may be rendered together."""
+    def __init__(self, settings: Settings, portraits: Portraits, rtf: float) -> None:
+        """Offer the measured number of places, or what the settings say."""
         self.settings, self.portraits, self.rtf = settings, portraits, rtf
         self.admission = Admission(settings.max_sessions or places_for(rtf))
         self.metrics = Metrics(sessions=lambda: len(self.visits), places=self.admission.places, rtf=rtf)
         self.visits: dict[str, Visit] = {}
+        self.fed: dict[str, FedVisit] = {}
         self.stopping = False
         self.notes: tuple[str, ...] = ()
-        # No more chunks at a time than the engines are shared by, and the queue gives each visitor a turn.
-        self._pool = ThreadPoolExecutor(at_once, "render")
         self._tasks: set[asyncio.Task[None]] = set()
         self._last_use = 0.0
 
@@ -59,23 +61,47 @@ class Kiosk:
             fallback=settings.fallback,
         )
         rtf = avatar.shared_cost() / avatar.spec.chunk_seconds
-        kiosk = cls(settings, Portraits(avatar, sources), rtf, avatar.at_once)
+        kiosk = cls(settings, Portraits(avatar, sources), rtf)
         kiosk.notes = avatar.notes
         return kiosk
 
-    async def open_visit(self, transport: str, portrait: str | None, rate: int, sound_rate: int) -> Visit:
-        """Admit a visitor.
+    async def open_visit(self, transport: str, portrait: str | None, rate: int, live: bool) -> tuple[Seat, Source]:
+        """Admit a visitor who is heard and sees the face.
 
         Args:
             transport: "webrtc" or "websocket".
             portrait: an id, or None for the first one.
             rate: of the samples that will come, in Hz.
-            sound_rate: of the sound that goes back, in Hz.
+            live: a microphone gives them.
 
         Raises:
             KioskFullError: there is no place, or the server is stopping.
             ServeError: the portrait is unknown.
         """
+        visit = await self._open(transport, portrait)
+        self.start(visit.run())
+        source = Microphone(visit, rate) if live else Program(visit, rate)
+        return Seat(visit, source.verbs, lambda _, end: visit.close(end)), source
+
+    async def open_session(self, portrait: str | None) -> FedVisit:
+        """Make a session that a program feeds and a browser watches; raises as `open_visit`."""
+        fed = FedVisit(await self._open("session", portrait))
+        self.fed[fed.visit.id] = fed
+        self.start(fed.run())
+        return fed
+
+    def fed_visit(self, session: str) -> FedVisit:
+        """A session by its id; raises `UnknownSessionError`."""
+        fed = self.fed.get(session)
+        if fed is None:
+            raise UnknownSessionError()
+        return fed
+
+    def seat(self, id_: str) -> Seat | None:
+        """Somebody who takes part in a visit, by the seat's id."""
+        return next((seat for visit in self.visits.values() for seat in visit.seats if seat.id == id_), None)
+
+    async def _open(self, transport: str, portrait: str | None) -> Visit:
         if self.stopping:
             raise KioskFullError(STOPPING.message)
         chosen = self.portraits.find(portrait)
@@ -85,11 +111,11 @@ class Kiosk:
             self.metrics.refused.add(label="full")
             raise
         try:
-            viewer = await asyncio.to_thread(lambda: Viewer(chosen.avatar, self._pool, rate, sound_rate))
+            stream = await asyncio.to_thread(lambda: chosen.avatar.stream(sample_rate=SOUND_RATE))
         except BaseException:
             place.release()
             raise
-        visit = Visit(transport, chosen, viewer, place, self.metrics, self.settings.idle_seconds, self._forget)
+        visit = Visit(transport, chosen, stream, place, self.metrics, self.settings.idle_seconds, self._forget)
         self.visits[visit.id] = visit
         self.metrics.opened.add(label=transport)
         return visit
@@ -125,12 +151,13 @@ class Kiosk:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         for visit in list(self.visits.values()):
-            await visit.gone()
+            for seat in list(visit.seats):
+                await seat.gone()
             visit.close(STOPPING)
-        self._pool.shutdown(cancel_futures=True)
 
     def _forget(self, visit: Visit) -> None:
         self.visits.pop(visit.id, None)
+        self.fed.pop(visit.id, None)
         self.note_use()
 
 

@@ -86,7 +86,6 @@ class Metrics:
         self.marks = Counter("rap_serve_quality_total", "Chunks by how good their frames are.", "mark")
         self.frames = Counter("rap_serve_frames_total", "Frames rendered.")
         self.stalled_slots = Counter("rap_serve_stalled_frames_total", "Frame times at which no new frame was there.")
-        self.skipped_slots = Counter("rap_serve_skipped_frames_total", "Frames left out to win latency back.")
         self.dropped_seconds = Counter("rap_serve_dropped_audio_seconds_total", "Audio dropped because of overload.")
         self.render = Histogram("rap_serve_render_seconds", "Time to render a chunk.", _RENDER_BUCKETS)
         self._all: list[Counter | Gauge | Histogram] = [

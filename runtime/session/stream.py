@@ -21,7 +21,7 @@ from ..machine.home_process import HomeProcess
 from ..spec import ModelSpec
 from .idle_reel import IdleReel
 from .overload import Decision, Overload
-from .stream_core import StreamCore, StreamFrame
+from .stream_core import Rendering, StreamCore, StreamFrame
 from .stream_worker import StreamWorker
 from .turns import Turns
 
@@ -57,6 +57,23 @@ class AvatarStream:
         """What was decided because chunks were late, the oldest first."""
         with self._worker.changed:
             return tuple(self._worker.decisions)
+
+    @property
+    def quiet(self) -> bool:
+        """Whether every utterance is over, and the face idles or is about to."""
+        with self._worker.changed:
+            return self._worker.core.quiet
+
+    @property
+    def unplayed_seconds(self) -> float:
+        """Sound that has been pushed and not been shown; resamplers hold a few milliseconds beside it."""
+        with self._worker.changed:
+            return self._worker.core.unplayed_seconds
+
+    def take_renderings(self) -> tuple[Rendering, ...]:
+        """What became of the chunks of speech since the last call, the oldest first, the last thousand at most."""
+        with self._worker.changed:
+            return self._worker.core.take_renderings()
 
     def push(self, pcm: NDArray[Any], sample_rate: int | None = None) -> int:
         """Add to what is to be said, any number of mono samples, as fast as they come.

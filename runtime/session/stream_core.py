@@ -31,6 +31,7 @@ _PATIENCE_FRAMES = 8
 _CUSHION_FRAMES = 3
 # Frames over which idle motion is dissolved into speech, whose lips must not lag, and speech into idle motion.
 _INTO_SPEECH, _INTO_IDLE = 2, 4
+_RENDERINGS_KEPT = 1000
 # The noise of speech is drawn apart from that of the reel, and that of every stretch apart from the others'.
 _STRETCH_INDEX = 1 << 32
 
@@ -72,6 +73,7 @@ class StreamFrame:
         utterance: what is being said, counted from 0; None while nothing is.
         mark: how good the picture is for this moment.
         events: what happened in this frame time, in order.
+        played_ms: how much of the utterance was heard before this frame.
     """
 
     picture: NDArray[np.uint8]
@@ -80,6 +82,24 @@ class StreamFrame:
     utterance: int | None
     mark: Mark
     events: tuple[StreamEvent, ...] = ()
+    played_ms: float = 0.0
+
+
+@dataclass(frozen=True)
+class Rendering:
+    """What became of a chunk of speech whose time has come.
+
+    Attributes:
+        frames: those of its frames that were rendered.
+        seconds: what rendering took.
+        late: it was there later than it had to be, or not at all.
+        mark: how good its frames are.
+    """
+
+    frames: int
+    seconds: float
+    late: bool
+    mark: Mark
 
 
 @dataclass(frozen=True, eq=False)
@@ -155,6 +175,7 @@ class StreamCore:
         self._events: list[StreamEvent] = []
         self._policy, self._ladder = policy, overload.rungs(spec.steps)
         self._load = overload.start(policy)
+        self._renderings: deque[Rendering] = deque(maxlen=_RENDERINGS_KEPT)
         self.failures = 0
 
     @property
@@ -166,6 +187,27 @@ class StreamCore:
     def utterance(self) -> int:
         """The number of the utterance that is open, or else of the next one."""
         return self._speech.current
+
+    @property
+    def quiet(self) -> bool:
+        """Whether every utterance is over."""
+        return not self._speech.open and self._over == self._speech.current
+
+    @property
+    def unplayed_seconds(self) -> float:
+        """Sound that has been pushed and not been heard."""
+        stretch = self._stretch
+        samples = self._speech.size
+        if stretch is not None and stretch.pieces:
+            played = 0 if stretch.shown is None else self._offset(stretch.pieces[0], stretch.shown)
+            samples += sum(piece.spans[-1].stop for piece in stretch.pieces) - played
+        return max(samples, 0) / self._rate
+
+    def take_renderings(self) -> tuple[Rendering, ...]:
+        """The chunks of speech since the last call, the oldest first."""
+        taken = tuple(self._renderings)
+        self._renderings.clear()
+        return taken
 
     def push(self, pcm: Samples, rate: int) -> None:
         """Add float32 [samples] of `rate` Hz to what is to be said; raises `AudioError` for an impossible rate."""
@@ -212,12 +254,14 @@ class StreamCore:
         if job.piece is None:
             self._reel.add(job.state, frames, after)
             return None
-        decision = self._learn(job.piece, seconds)
+        late_by = self._late_by(job.piece, seconds)
+        decision = self._learn(late_by, seconds)
         if (stretch := self._stretch_of(job.piece)) is not None:
             stretch.state = after
             job.piece.frames = frames.repeat(job.rung.frame_step, axis=0)[: self._spec.new_frames]
             job.piece.frames.flags.writeable = False
             job.piece.mark = Mark.GOOD if job.rung == self._ladder[0] else Mark.REDUCED
+            self._renderings.append(Rendering(len(frames), seconds, late_by > 0.0, job.piece.mark))
         return decision
 
     def failed(self, job: Job) -> bool:
@@ -227,6 +271,7 @@ class StreamCore:
         if job.piece is not None and (stretch := self._stretch_of(job.piece)) is not None:
             job.piece.frames = np.empty((0, *self._last.shape), np.uint8)
             stretch.state = LoopState(job.state.index + 1)
+            self._renderings.append(Rendering(0, 0.0, False, Mark.HELD))
         return self.failures <= self._policy.failures
 
     def unwanted(self, job: Job) -> bool:
@@ -247,13 +292,15 @@ class StreamCore:
             self._dissolve = self._fading = _INTO_SPEECH
         samples = self._boundary(self._frames + 1) - self._boundary(self._frames)
         sound, utterance, mark = np.zeros(samples, np.float32), None, Mark.GOOD
+        played = dict(self._played)
         if stretch is None or stretch.shown is None:
             picture = self._blended(self._idle.next())
         else:
             picture, sound, utterance, mark = self._spoken(stretch, samples)
         self._last = picture
         events, self._events = tuple(self._events), []
-        frame = StreamFrame(picture, sound, self._frames / self._spec.fps, utterance, mark, events)
+        before = 0.0 if utterance is None else self._milliseconds(played.get(utterance, 0))
+        frame = StreamFrame(picture, sound, self._frames / self._spec.fps, utterance, mark, events, before)
         self._frames += 1
         return frame
 
@@ -274,13 +321,15 @@ class StreamCore:
         stretch.shown = index + 1
         piece = stretch.pieces[0]
         offset = index - piece.first
-        start, stop = (self._boundary(i) - self._boundary(piece.first) for i in (index, index + 1))
+        start, stop = self._offset(piece, index), self._offset(piece, index + 1)
         utterance = self._tell(piece, start, stop)
         picture, mark = self._last, Mark.HELD
         if piece.frames is not None and offset < len(piece.frames):
             picture, mark = self._blended(piece.frames[offset]), piece.mark
         if offset == self._spec.new_frames - 1:
             stretch.pieces.popleft()
+            if piece.frames is None:
+                self._renderings.append(Rendering(0, 0.0, True, Mark.HELD))
         return picture, piece.sound[start:stop], utterance, mark
 
     def _blended(self, picture: Frames) -> Frames:
@@ -313,7 +362,7 @@ class StreamCore:
     def _end(self, utterance: int) -> float:
         """Note that an utterance is over; returns the milliseconds of it that were played."""
         self._over = utterance + 1
-        return 1000.0 * self._played.pop(utterance, 0) / self._rate
+        return self._milliseconds(self._played.pop(utterance, 0))
 
     def _compose(self) -> None:
         """Cut the next pieces of what is to be said, as far as there is sound and somebody will soon see them."""
@@ -358,11 +407,15 @@ class StreamCore:
         stretch.waited = 0
         return True
 
-    def _learn(self, piece: _Piece, seconds: float) -> Decision | None:
+    def _late_by(self, piece: _Piece, seconds: float) -> float:
+        """Seconds from when a piece had to be rendered to now; negative is early."""
         stretch, spec = self._stretch, self._spec
-        late_by = seconds - spec.chunk_seconds
         if stretch is not None and stretch.shown is not None:
-            late_by = (stretch.shown - piece.first) / spec.fps
+            return (stretch.shown - piece.first) / spec.fps
+        return seconds - spec.chunk_seconds
+
+    def _learn(self, late_by: float, seconds: float) -> Decision | None:
+        spec = self._spec
         self._load, decision = overload.after_chunk(
             self._policy,
             self._ladder,
@@ -377,6 +430,13 @@ class StreamCore:
     def _stretch_of(self, piece: _Piece) -> _Stretch | None:
         """The stretch that waits for a piece; None where it has been cut off, or its time has passed."""
         return self._stretch if self._stretch is not None and piece in self._stretch.pieces else None
+
+    def _offset(self, piece: _Piece, frame: int) -> int:
+        """Where a frame of the stretch begins in a piece's sound."""
+        return self._boundary(frame) - self._boundary(piece.first)
+
+    def _milliseconds(self, samples: int) -> float:
+        return 1000.0 * samples / self._rate
 
     def _boundary(self, frame: int) -> int:
         """The first sample of a frame time, at the rate that is heard."""

@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 from ..inputs.convert import Samples
 from ..inputs.resampler import Resampler
 
+_SMALL_BLOCK = 1024
+
 
 @dataclass(frozen=True)
 class Span:
@@ -37,9 +39,13 @@ class _Queue:
 
     def add(self, samples: Samples) -> None:
         """Add float32 [samples] at the end."""
-        if samples.size:
-            self._blocks.append(samples)
-            self.size += samples.size
+        if not samples.size:
+            return
+        self.size += samples.size
+        if self._blocks and self._blocks[-1].size + samples.size <= _SMALL_BLOCK:
+            # An array for every sample would take more memory than all of them.
+            samples = np.concatenate([self._blocks.pop(), samples])
+        self._blocks.append(samples)
 
     def take(self, most: int) -> Samples:
         """The first samples, `most` of them or all that there are: float32 [samples]."""
@@ -108,6 +114,11 @@ class Utterances:
     def numbers(self) -> tuple[int, ...]:
         """The utterances of which something is waiting, or which may get more, in order."""
         return tuple(utterance.number for utterance in self._waiting)
+
+    @property
+    def size(self) -> int:
+        """Samples that are waiting, at the rate they are heard with."""
+        return sum(utterance.heard.size for utterance in self._waiting)
 
     def push(self, pcm: Samples, rate: int) -> None:
         """Add float32 [samples] of `rate` Hz to the utterance that is open, or to a new one.

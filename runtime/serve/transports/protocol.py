@@ -1,14 +1,16 @@
-"""The messages of the WebSocket, checked before use; foreign bytes meet nothing else of the server."""
+"""The messages of clients, checked before use; foreign bytes meet nothing else of the server."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ...checks.bounds import OneOf, Text, Whole
 from ...errors import ServeError
 from ...inputs.convert import to_float
 
@@ -16,16 +18,47 @@ MAX_TEXT = 4096
 MAX_BINARY = 256 << 10
 MIN_RATE, MAX_RATE = 8_000, 96_000
 FORMATS = {"s16le": "<i2", "f32le": "<f4"}
-_LONGEST_ID = 64
+_RATES, _FORMATS, _IDS = Whole(MIN_RATE, MAX_RATE, "Hz"), OneOf(tuple(FORMATS)), Text(64)
+
+
+@dataclass(frozen=True)
+class Pcm:
+    """Mono samples of `format` at `rate` Hz."""
+
+    rate: int
+    format: str
+
+
+@dataclass(frozen=True)
+class Key:
+    """What opens a session that a program has made: its id, and the token of one of its two sides."""
+
+    session: str
+    token: str
 
 
 @dataclass(frozen=True)
 class Start:
-    """What a client announces: mono samples of `format` at `rate` Hz, and a portrait's id or None."""
+    """A visitor: their sound, a portrait's id or None, and whether a microphone gives the sound, which never pauses."""
 
-    rate: int
-    format: str
+    sound: Pcm
     portrait: str | None
+    live: bool
+
+
+@dataclass(frozen=True)
+class Feed:
+    """A program that gives a session its sound."""
+
+    key: Key
+    sound: Pcm
+
+
+@dataclass(frozen=True)
+class Watch:
+    """A watcher of a session."""
+
+    key: Key
 
 
 def parse_object(text: str | bytes, most: int = MAX_TEXT) -> dict[str, Any]:
@@ -41,36 +74,59 @@ def parse_object(text: str | bytes, most: int = MAX_TEXT) -> dict[str, Any]:
     return value
 
 
-def parse_start(text: str) -> Start:
+def parse_start(text: str) -> Start | Feed | Watch:
     """The first message; raises `ServeError` with a sentence for the client."""
     message = parse_object(text)
-    if message.get("type") != "start":
+    kind = message.get("type")
+    if kind == "feed":
+        return Feed(parse_key(message), parse_sound(message))
+    if kind == "watch":
+        return Watch(parse_key(message))
+    if kind != "start":
         raise ServeError('The first message must be {"type": "start"}; send it before any sound.')
+    live = message.get("live", False)
+    if not isinstance(live, bool):
+        raise ServeError('"live" must be true for a microphone, and else false.')
+    return Start(parse_sound(message), parse_portrait(message), live)
+
+
+def parse_verb(text: str | bytes, known: Collection[str]) -> str:
+    """The type of a later message, one of `known`; raises `ServeError` with a sentence for anything else."""
+    verb = parse_object(text).get("type")
+    if not isinstance(verb, str) or verb not in known:
+        raise ServeError(f"Only {', '.join(sorted(known))} may be asked for here; this message was passed over.")
+    return verb
+
+
+def parse_sound(message: dict[str, Any]) -> Pcm:
+    """What a client's samples are; raises `ServeError` for what is not taken."""
     rate, form = message.get("rate"), message.get("format", "s16le")
-    if type(rate) is not int or not MIN_RATE <= rate <= MAX_RATE:
-        raise ServeError(
-            f"The rate must be a whole number of Hz from {MIN_RATE} to {MAX_RATE}; state the samples' own."
-        )
-    if not isinstance(form, str) or form not in FORMATS:
-        raise ServeError(f"The format must be one of {', '.join(FORMATS)}; convert the samples.")
+    if fault := _RATES.fault(rate):
+        raise ServeError(f"The rate {fault}; state the samples' own.")
+    if fault := _FORMATS.fault(form):
+        raise ServeError(f"The format {fault}; convert the samples.")
     if message.get("channels", 1) != 1:
         raise ServeError("Only mono is taken; mix the channels and state 1.")
-    return Start(rate, form, parse_portrait(message))
+    assert isinstance(rate, int)
+    return Pcm(rate, str(form))
+
+
+def parse_key(message: dict[str, Any]) -> Key:
+    """A session's id and token in a message; raises `ServeError` for what is none."""
+    session, token = message.get("session"), message.get("token")
+    if _IDS.fault(session) or _IDS.fault(token):
+        raise ServeError("The session must be its id and a token; POST /api/sessions gives both.")
+    return Key(str(session), str(token))
 
 
 def parse_portrait(message: dict[str, Any]) -> str | None:
     """The portrait's id in a message, if any; raises `ServeError` for what is no id."""
     portrait = message.get("portrait")
-    if portrait is not None and (not isinstance(portrait, str) or len(portrait) > _LONGEST_ID):
+    if portrait is None:
+        return None
+    if _IDS.fault(portrait):
         raise ServeError("The portrait must be an id from the list of portraits; choose one.")
-    return portrait
-
-
-def is_finish(text: str) -> bool:
-    """Whether a later message ends the audio; raises `ServeError` if it is anything else."""
-    if parse_object(text).get("type") != "finish":
-        raise ServeError('Only {"type": "finish"} may follow the start; send sound as binary messages.')
-    return True
+    return str(portrait)
 
 
 def decode_pcm(data: bytes, form: str) -> NDArray[np.float32]:

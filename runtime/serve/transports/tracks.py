@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from fractions import Fraction
 
 import numpy as np
@@ -13,11 +13,11 @@ from av import AudioFrame, VideoFrame
 from av.frame import Frame
 
 from ...inputs.convert import to_int16
-from ..visits.playout import Playout
+from ...session.stream_core import StreamFrame
+from ..kiosk import SOUND_RATE as RATE
 
-# Opus knows no other rate inside WebRTC, and sends 20 ms per packet.
-RATE = 48000
-BLOCK = 960
+# Opus sends 20 ms per packet.
+BLOCK = RATE // 50
 # A sender that does not fetch loses the oldest; timestamps keep the rest in step.
 _MOST_WAITING = 25
 _LOST_SECONDS = 1.0
@@ -48,40 +48,39 @@ class _Track(MediaStreamTrack):
 
 
 class Outlet:
-    """Takes a slot from the playout at each frame time and gives it to both tracks.
+    """Gives each frame to the one track and its sound to the other, when it comes.
 
-    Timestamps count from the start of the connection and never pause, whatever the slots hold.
+    Timestamps count from the first frame and never pause, also where no frame came for a while.
     """
 
-    def __init__(self, playout: Playout, fps: int, on_shown: Callable[[float], None]) -> None:
-        """`on_shown` is told when what is sent was heard."""
-        self.playout = playout
+    def __init__(self, fps: int, on_shown: Callable[[StreamFrame], None]) -> None:
+        """`on_shown` is told of every frame that is sent."""
         self.sound, self.picture = _Track("audio"), _Track("video")
         self._fps, self._on_shown = fps, on_shown
         self._left = np.empty(0, np.float32)
         self._blocks = 0
         self._start = 0.0
 
-    async def run(self) -> None:
-        """Send until cancelled."""
+    async def run(self, frames: AsyncIterator[StreamFrame]) -> None:
+        """Send until there are no more, each as soon as it comes; they are paced.
+
+        Raises:
+            NumericalError, EngineError: as the frames do.
+        """
         loop = asyncio.get_running_loop()
         self._start, index = loop.time(), 0
-        while True:
+        async for frame in frames:
             late = loop.time() - (self._start + index / self._fps)
             if late > _LOST_SECONDS:
-                # The machine slept; what it missed is not sent in a burst.
+                # The machine slept.
                 missed = int(late * self._fps)
                 index += missed
                 self._blocks += round(missed * RATE / self._fps / BLOCK)
-            elif late < 0:
-                await asyncio.sleep(-late)
-            slot = self.playout.next()
-            picture = VideoFrame.from_ndarray(slot.frame, format="rgb24")
+            picture = VideoFrame.from_ndarray(frame.picture, format="rgb24")
             picture.pts, picture.time_base = index, Fraction(1, self._fps)
             self.picture.put(picture, self._start + index / self._fps)
-            self._put_sound(slot.sound)
-            if slot.heard is not None:
-                self._on_shown(slot.heard)
+            self._put_sound(frame.sound)
+            self._on_shown(frame)
             index += 1
 
     def _put_sound(self, sound: np.ndarray[tuple[int], np.dtype[np.float32]]) -> None:

@@ -22,19 +22,23 @@ from av import AudioFrame
 from ...errors import RapEdgeError, ServeError
 from ..admission import KioskFullError
 from ..http.body import read_body
-from ..kiosk import KIOSK
-from ..visits.playout import Playout
-from ..visits.visit import LEFT, End, Visit
+from ..kiosk import KIOSK, SOUND_RATE
+from ..visits.seat import LEFT, End, Seat
+from ..visits.sources import Source
+from ..visits.visit import FINISHED
+from .controls import obey
 from .first_of import first_of
 from .ice import IceServer
 from .offer import check_offer
-from .protocol import parse_object, parse_portrait
-from .tracks import RATE, Outlet
+from .protocol import parse_key, parse_object, parse_portrait
+from .tracks import Outlet
 
 MAX_OFFER = 64 << 10
 _CONNECT_SECONDS = 15.0
 _CLOSE_SECONDS = 5.0
 _LONGEST_GAP_SECONDS = 1.0
+# A browser that takes no messages is told nothing more.
+_MOST_UNSENT = 256 << 10
 _LOST = End("connection-lost", "The connection was lost; it will be tried again.", 1006)
 _BAD_OFFER = End("bad-offer", "The offer could not be used.")
 _FAILED = End("failed", "The kiosk could not go on; start again.", 1011)
@@ -43,8 +47,10 @@ _FAILED = End("failed", "The kiosk could not go on; start again.", 1011)
 async def offer(request: web.Request) -> web.Response:
     """Answer an offer `{"sdp": ..., "portrait": ...}` with `{"sdp": ..., "session": ...}`.
 
+    With `session` and `token` in place of the portrait, it watches that session.
+
     Raises:
-        ServeError: the offer or its portrait cannot be used.
+        ServeError: the offer, its portrait or its session cannot be used.
         KioskFullError: there is no place.
     """
     kiosk = request.app[KIOSK]
@@ -52,34 +58,38 @@ async def offer(request: web.Request) -> web.Response:
     sdp = message.get("sdp")
     if not isinstance(sdp, str):
         raise ServeError('The offer has no text under "sdp"; send the description that the browser made.')
-    visit = await kiosk.open_visit("webrtc", parse_portrait(message), RATE, RATE)
-    connection = _Connection(visit, kiosk.settings.ice_servers)
+    source: Source | None = None
+    if "session" in message:
+        key = parse_key(message)
+        seat = kiosk.fed_visit(key.session).take_watcher(key.token)
+    else:
+        seat, source = await kiosk.open_visit("webrtc", parse_portrait(message), SOUND_RATE, live=True)
+    connection = _Connection(seat, source, kiosk.settings.ice_servers)
     kiosk.start(connection.run(sdp))
     answer = await connection.answer
     if request.transport is None:
         # The browser gave up waiting and takes the other path, for which it needs the place.
-        visit.end(LEFT)
-    return web.json_response({"sdp": answer, "session": visit.id})
+        seat.end(LEFT)
+    return web.json_response({"sdp": answer, "session": seat.id})
 
 
 async def leave(request: web.Request) -> web.Response:
-    """End a session early; only who opened it knows its id."""
-    visit = request.app[KIOSK].visits.get(request.match_info["session"])
-    if visit is not None:
-        visit.end(LEFT)
-        await visit.gone()
+    """End a connection early; only who opened it knows its id."""
+    seat = request.app[KIOSK].seat(request.match_info["session"])
+    if seat is not None:
+        seat.end(LEFT)
+        await seat.gone()
     return web.Response(status=204)
 
 
 class _Connection:
-    """One peer connection, the tasks between it and the visit, and their end."""
+    """One peer connection, the tasks between it and the client's seat, and their end; it is heard by `source`."""
 
-    def __init__(self, visit: Visit, ice_servers: tuple[IceServer, ...]) -> None:
+    def __init__(self, seat: Seat, source: Source | None, ice_servers: tuple[IceServer, ...]) -> None:
         self.answer: asyncio.Future[str] = asyncio.get_running_loop().create_future()
-        self._visit, self._ice_servers = visit, ice_servers
+        self._seat, self._source, self._ice_servers = seat, source, ice_servers
         self._peer: RTCPeerConnection | None = None
-        spec = visit.avatar.spec
-        self._outlet = Outlet(Playout(visit.portrait.picture, spec.fps, RATE), spec.fps, visit.shown)
+        self._outlet = Outlet(seat.visit.spec.fps, seat.visit.shown)
         self._microphone: asyncio.Future[MediaStreamTrack] = asyncio.get_running_loop().create_future()
         self._connected, self._gone = asyncio.Event(), asyncio.Event()
         self._lost = False
@@ -100,7 +110,7 @@ class _Connection:
                 end = await self._first_end()
         finally:
             # The place is free for the next visitor before the goodbyes, which may take time and fail.
-            self._visit.close(end)
+            self._seat.close(end)
             self.answer.cancel()
         self._tell({"type": "end", "reason": end.reason, "message": end.message})
         # The message needs a moment on the wire before the connection closes.
@@ -152,9 +162,10 @@ class _Connection:
         closing.cancel()
 
     async def _first_end(self) -> End:
-        return await first_of(
-            self._visit, self._wait_for_loss(), self._listen(), self._speak(), self._visit.watch(self._tell)
-        )
+        parts = [self._wait_for_loss(), self._speak(), self._tell_news()]
+        if self._source is not None:
+            parts.append(self._listen(self._source))
+        return await first_of(self._seat, *parts)
 
     async def _wait_for_loss(self) -> End:
         try:
@@ -165,7 +176,7 @@ class _Connection:
         await self._gone.wait()
         return _LOST if self._lost else LEFT
 
-    async def _listen(self) -> End:
+    async def _listen(self, source: Source) -> End:
         """Pass the microphone on; packets that were lost become silence, so that time goes on."""
         track = await self._microphone
         expected: int | None = None
@@ -176,30 +187,30 @@ class _Connection:
                     continue
                 pcm = _mono(frame)
                 if expected is not None and frame.pts is not None:
-                    gap = min(frame.pts - expected, round(_LONGEST_GAP_SECONDS * RATE))
+                    gap = min(frame.pts - expected, round(_LONGEST_GAP_SECONDS * SOUND_RATE))
                     if gap > 0:
-                        self._visit.hear(np.zeros(gap, np.float32))
+                        await source.take(np.zeros(gap, np.float32))
                 expected = None if frame.pts is None else frame.pts + pcm.size
-                self._visit.hear(pcm)
+                await source.take(pcm)
         except MediaStreamError:
             return LEFT
         except RapEdgeError as error:
             return End("bad-audio", str(error), 1007)
 
     async def _speak(self) -> End:
-        """Render, and send in step with the clock once connected."""
+        """Send in step with the clock once connected."""
         await self._connected.wait()
-        pacing = asyncio.ensure_future(self._outlet.run())
         try:
-            async for piece in self._visit.pieces():
-                self._outlet.playout.add(piece)
+            await self._outlet.run(self._seat.visit.frames())
         except RapEdgeError as error:
             return End("failed", str(error), 1011)
-        finally:
-            pacing.cancel()
-            await asyncio.gather(pacing, return_exceptions=True)
-            self._visit.count_slots(self._outlet.playout.stalls, self._outlet.playout.skipped)
-        return LEFT
+        return FINISHED
+
+    async def _tell_news(self) -> End:
+        while True:
+            await self._seat.mail.wait()
+            for message in self._seat.mail.take():
+                self._tell(message)
 
     def _on_track(self, track: MediaStreamTrack) -> None:
         if track.kind == "audio" and not self._microphone.done():
@@ -207,6 +218,7 @@ class _Connection:
 
     def _on_channel(self, channel: RTCDataChannel) -> None:
         self._channel = channel
+        channel.on("message", lambda text: obey(self._seat, text))
 
     def _on_state(self, state: str) -> None:
         if state == "connected":
@@ -216,8 +228,9 @@ class _Connection:
             self._gone.set()
 
     def _tell(self, message: dict[str, Any]) -> None:
-        if self._channel is not None and self._channel.readyState == "open":
-            self._channel.send(json.dumps(message))
+        channel = self._channel
+        if channel is not None and channel.readyState == "open" and channel.bufferedAmount < _MOST_UNSENT:
+            channel.send(json.dumps(message))
 
 
 def _mono(frame: AudioFrame) -> np.ndarray[Any, np.dtype[np.float32]]:

@@ -3,26 +3,33 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from functools import partial
 from typing import Any
 
+import numpy as np
 from aiohttp import WSMessage, WSMsgType, web
 
 from ...errors import AudioError, RapEdgeError, ServeError
 from ...outputs.mp4_muxer import STREAM, Mp4Muxer
+from ...session.stream_core import StreamFrame
 from ..admission import KioskFullError
 from ..http.connection import HttpConnection, connection_of
 from ..kiosk import KIOSK, Kiosk
-from ..visits.visit import FINISHED, LEFT, End, Visit
+from ..visits.fed import BehindError, FedVisit, UnknownSessionError
+from ..visits.seat import LEFT, End, Message, Seat
+from ..visits.visit import FINISHED
+from .controls import obey
 from .first_of import first_of
-from .protocol import MAX_BINARY, Start, decode_pcm, is_finish, parse_start
+from .protocol import MAX_BINARY, Feed, Pcm, Start, Watch, decode_pcm, parse_start
 from .threads import to_its_end
 
-_SOUND_RATE = 48000
 _START_SECONDS = 10.0
 _SEND_SECONDS = 20.0
-# A client that pushes a file must not take the machine from those who speak: this far ahead of real time, no more.
-_LEAD_SECONDS = 2.0
+# Frames of a fragment, see `STREAM`.
+_GROUP = 2
+
+_Hear = Callable[[bytes], Awaitable[None]]
 
 
 async def websocket(request: web.Request) -> web.WebSocketResponse:
@@ -50,24 +57,27 @@ async def _serve(kiosk: Kiosk, socket: web.WebSocketResponse, connection: HttpCo
         start = _start(message)
         if start is None:
             return LEFT
-        visit = await kiosk.open_visit("websocket", start.portrait, start.rate, _SOUND_RATE)
+        seat, hear = await _admitted(kiosk, start)
     except TimeoutError:
         return End("silent", "No start message came within 10 seconds; connect again.", 1008)
     except KioskFullError as error:
         return End("full", str(error), 1013)
+    except UnknownSessionError as error:
+        return End("no-session", str(error), 1008)
     except RapEdgeError as error:
         kiosk.metrics.refused.add(label="bad-message")
         return End("bad-start", str(error), 1008)
     end = LEFT
     try:
         with connection.has_place():
-            end = await _converse(visit, socket, start)
+            speak = _speak(seat, socket) if not isinstance(start, Feed) else _greet(seat, socket)
+            end = await first_of(seat, _listen(seat, socket, hear), _tell_news(seat, socket), speak)
     finally:
-        visit.close(end)
+        seat.close(end)
     return end
 
 
-def _start(message: WSMessage) -> Start | None:
+def _start(message: WSMessage) -> Start | Feed | Watch | None:
     if message.type is WSMsgType.TEXT:
         return parse_start(message.data)
     if message.type is WSMsgType.BINARY:
@@ -75,45 +85,40 @@ def _start(message: WSMessage) -> Start | None:
     return None
 
 
-async def _converse(visit: Visit, socket: web.WebSocketResponse, start: Start) -> End:
-    outbox = _Outbox(socket)
-    return await first_of(
-        visit, _listen(visit, socket, start), _speak(visit, socket), visit.watch(outbox.post), outbox.run()
-    )
+async def _admitted(kiosk: Kiosk, start: Start | Feed | Watch) -> tuple[Seat, _Hear]:
+    """The client's seat, and what takes its binary messages."""
+    if isinstance(start, Start):
+        seat, source = await kiosk.open_visit("websocket", start.portrait, start.sound.rate, start.live)
+        return seat, lambda data: source.take(decode_pcm(data, start.sound.format))
+    fed = kiosk.fed_visit(start.key.session)
+    if isinstance(start, Feed):
+        seat = fed.take_feeder(start.key.token)
+        return seat, partial(_feed, fed, seat, start.sound)
+    seat = fed.take_watcher(start.key.token)
+    return seat, partial(_pass_over, seat)
 
 
-class _Outbox:
-    """Text for a client that may be slow: only the newest is worth sending."""
-
-    def __init__(self, socket: web.WebSocketResponse) -> None:
-        self._socket = socket
-        self._newest: dict[str, Any] = {}
-        self._posted = asyncio.Event()
-
-    def post(self, message: dict[str, Any]) -> None:
-        self._newest = message
-        self._posted.set()
-
-    async def run(self) -> End:
-        while True:
-            await self._posted.wait()
-            self._posted.clear()
-            if not await _try(self._socket.send_json(self._newest)):
-                return LEFT
+async def _feed(fed: FedVisit, seat: Seat, sound: Pcm, data: bytes) -> None:
+    try:
+        await fed.say(decode_pcm(data, sound.format), sound.rate)
+    except BehindError as error:
+        seat.notice("behind", str(error))
 
 
-async def _listen(visit: Visit, socket: web.WebSocketResponse, start: Start) -> End:
-    """Take sound until the client leaves or breaks the rules; after `finish` wait for `_speak`."""
+async def _pass_over(seat: Seat, data: bytes) -> None:
+    seat.notice("unknown-message", "Who watches is not heard; sound was passed over.")
+
+
+async def _listen(seat: Seat, socket: web.WebSocketResponse, hear: _Hear) -> End:
+    """Take messages until the client leaves or its sound breaks the rules; after `finish` wait for `_speak`."""
     try:
         while True:
             message = await socket.receive()
             if message.type is WSMsgType.BINARY:
-                # Not reading is what slows down a client that sends faster than real time.
-                await visit.room()
-                visit.hear(decode_pcm(message.data, start.format))
+                # Not reading is what slows down a client that sends faster than it is heard.
+                await hear(message.data)
             elif message.type is WSMsgType.TEXT:
-                if is_finish(message.data):
-                    visit.finish()
+                obey(seat, message.data)
             else:
                 return LEFT
     except AudioError as error:
@@ -122,31 +127,35 @@ async def _listen(visit: Visit, socket: web.WebSocketResponse, start: Start) -> 
         return End("bad-message", str(error), 1003)
 
 
-async def _speak(visit: Visit, socket: web.WebSocketResponse) -> End:
-    """Encode and send what is rendered."""
-    spec = visit.avatar.spec
-    parts = _Parts()
-    loop = asyncio.get_running_loop()
+async def _tell_news(seat: Seat, socket: web.WebSocketResponse) -> End:
+    while True:
+        await seat.mail.wait()
+        for message in seat.mail.take():
+            if not await _try(socket.send_json(message)):
+                return LEFT
+
+
+async def _greet(seat: Seat, socket: web.WebSocketResponse) -> End:
+    """Let a feeder begin, until the session is over."""
+    await _try(socket.send_json(_ready(seat)))
+    return await seat.ended
+
+
+async def _speak(seat: Seat, socket: web.WebSocketResponse) -> End:
+    """Encode and send what is shown."""
+    visit, parts = seat.visit, _Parts()
+    spec = visit.spec
     muxer = Mp4Muxer(parts, "stream", spec.image_size, spec.fps, visit.sound_rate, 1, STREAM)
-    ready = {
-        "type": "ready",
-        "session": visit.id,
-        "mime": muxer.mime,
-        "size": spec.image_size,
-        "fps": spec.fps,
-        "chunk_seconds": spec.chunk_seconds,
-    }
-    opened: float | None = None
     try:
-        await socket.send_json(ready)
-        async for piece in visit.pieces():
-            await to_its_end(muxer.write, piece.frames, piece.sound)
-            async with asyncio.timeout(_SEND_SECONDS):
-                await socket.send_bytes(parts.take())
-            visit.shown(piece.heard)
-            opened = loop.time() if opened is None else opened
-            ahead = opened + piece.pts - loop.time()
-            await asyncio.sleep(max(0.0, ahead - _LEAD_SECONDS))
+        await socket.send_json(_ready(seat) | {"mime": muxer.mime})
+        async for frames in _in_groups(visit.frames()):
+            pictures, sound = (np.stack([f.picture for f in frames]), np.concatenate([f.sound for f in frames]))
+            await to_its_end(muxer.write, pictures, sound[:, None])
+            if fragments := parts.take():
+                async with asyncio.timeout(_SEND_SECONDS):
+                    await socket.send_bytes(fragments)
+            for frame in frames:
+                visit.shown(frame)
         await to_its_end(muxer.finish)
         await socket.send_bytes(parts.take())
     except TimeoutError:
@@ -158,6 +167,29 @@ async def _speak(visit: Visit, socket: web.WebSocketResponse) -> End:
     finally:
         muxer.abandon()
     return FINISHED
+
+
+async def _in_groups(frames: AsyncIterator[StreamFrame]) -> AsyncIterator[list[StreamFrame]]:
+    """As many frames as a fragment holds, or what is left in the end."""
+    group: list[StreamFrame] = []
+    async for frame in frames:
+        group.append(frame)
+        if len(group) == _GROUP:
+            yield group
+            group = []
+    if group:
+        yield group
+
+
+def _ready(seat: Seat) -> Message:
+    spec = seat.visit.spec
+    return {
+        "type": "ready",
+        "session": seat.visit.id,
+        "size": spec.image_size,
+        "fps": spec.fps,
+        "chunk_seconds": spec.chunk_seconds,
+    }
 
 
 class _Parts:

@@ -1,4 +1,4 @@
-"""`Visit`: one admitted visitor, whatever the transport: a place, a viewer, an idle clock and figures."""
+"""`Visit`: one face that somebody watches: a place, a stream, an idle clock and figures, whatever the transport."""
 
 from __future__ import annotations
 
@@ -7,45 +7,31 @@ import math
 import secrets
 from collections import deque
 from collections.abc import AsyncIterator, Callable
-from contextlib import suppress
-from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from ...avatar import Avatar
+from ...inputs.convert import Samples
 from ...session.chunk import Mark
+from ...session.stream import AvatarStream
+from ...session.stream_core import Ended, Interrupted, StreamEvent, StreamFrame
+from ...spec import ModelSpec
 from ..admission import Place
 from ..metrics import Metrics
 from ..portraits import Portrait
-from .viewer import Piece, Viewer
+from .seat import End, Mailbox, Message, Seat
 
 # -45 dB of full scale: above a room, below speech.
 _VOICE = 5.6e-3
-_GONE_SECONDS = 3.0
 _RECENT_CHUNKS = 3
 _WORSE = [Mark.GOOD, Mark.REDUCED, Mark.HELD]
 # A microphone that is muted still sends; one that is gone does not.
 _LINE_SECONDS = 15.0
+_FIGURES_SECONDS = 1.0
+# What comes in as closely came at the same time.
+_SAME_SECONDS = 0.01
+# What may be said ahead of what is heard.
+MOST_SECONDS, _MOST_UTTERANCES = 60.0, 256
 
-
-@dataclass(frozen=True)
-class End:
-    """Why a visit is over.
-
-    Attributes:
-        reason: one word for programs.
-        message: a sentence for the visitor.
-        code: the WebSocket's close code (RFC 6455, section 7.4).
-    """
-
-    reason: str
-    message: str
-    code: int = 1000
-
-
-LEFT = End("left", "The visitor has left.")
 FINISHED = End("finished", "The audio has ended and everything was rendered.")
 STOPPING = End("stopping", "The kiosk is being switched off; come back later.", 1001)
 IDLE = End("idle", "Nobody has spoken for a while, so the place was given back; start again when you like.")
@@ -59,81 +45,149 @@ class Visit:
         self,
         transport: str,
         portrait: Portrait,
-        viewer: Viewer,
+        stream: AvatarStream,
         place: Place,
         metrics: Metrics,
         idle_seconds: float,
         on_close: Callable[[Visit], None],
     ) -> None:
-        """Made by `Kiosk.open_visit`."""
+        """Made by the kiosk."""
         self.id = secrets.token_urlsafe(12)
         self.transport, self.portrait = transport, portrait
+        self.seats: list[Seat] = []
+        self.mails: set[Mailbox] = set()
         self.ended: asyncio.Future[End] = asyncio.get_running_loop().create_future()
+        # While this holds, silence is no reason to end.
+        self.attended: Callable[[], bool] = lambda: self.finished
         self.latency: float | None = None
         self.rtf: float | None = None
         self.chunks = self.late_chunks = 0
-        self._marks: deque[Mark] = deque(maxlen=_RECENT_CHUNKS)
-        self._viewer, self._place, self._metrics = viewer, place, metrics
+        self.dropped_seconds = 0.0
+        self._stream, self._place, self._metrics = stream, place, metrics
         self._idle_seconds, self._on_close = idle_seconds, on_close
-        self._spoken = self._line = asyncio.get_running_loop().time()
-        self._gone = asyncio.Event()
+        self._marks: deque[Mark] = deque(maxlen=_RECENT_CHUNKS)
+        self._clock = asyncio.get_running_loop().time
+        self._spoken, self._line = self._clock(), math.inf
+        # What came in when: the utterance, how long it is up to there, the time.
+        self._came: deque[tuple[int, float, float]] = deque()
+        self._said_ms = 0.0
+        self._over = 0
+        self._open = False
+        self.finished = False
+        self._room = asyncio.Event()
+        self._closed = False
 
     @property
-    def avatar(self) -> Avatar:
-        """The model with the visitor's portrait."""
-        return self.portrait.avatar
+    def spec(self) -> ModelSpec:
+        """The model."""
+        return self.portrait.avatar.spec
 
     @property
     def sound_rate(self) -> int:
-        """Of the sound in the pieces, in Hz."""
-        return self._viewer.sound_rate
+        """Of the sound in the frames, in Hz."""
+        return self._stream.sample_rate
 
-    def hear(self, pcm: NDArray[np.float32]) -> None:
-        """Take float32 [samples]; dropped and counted when the visit is too far behind."""
-        now = asyncio.get_running_loop().time()
-        self._line = max(self._line, now)
-        if pcm.size and float(np.sqrt(np.mean(np.square(pcm)))) > _VOICE:
-            self._spoken = max(self._spoken, now)
-        self._viewer.push(pcm)
+    @property
+    def open(self) -> bool:
+        """Whether an utterance has begun and not been ended."""
+        return self._open
 
-    async def room(self) -> None:
-        """Wait until no sample would be dropped."""
-        await self._viewer.room()
+    @property
+    def speaking(self) -> bool:
+        """Whether there is anything to interrupt."""
+        return not self._stream.quiet
+
+    @property
+    def unplayed_seconds(self) -> float:
+        """Sound that came in and has not been shown."""
+        return self._stream.unplayed_seconds
+
+    def line_lives(self) -> None:
+        """Sound comes from a microphone: if it stops to come, the visit ends."""
+        if not self.finished:
+            self._line = self._clock()
+
+    def touch(self) -> None:
+        """Somebody is here: the idle time begins again."""
+        self._spoken = max(self._spoken, self._clock())
+
+    def say(self, pcm: Samples, rate: int, came: float | None = None) -> None:
+        """Add float32 [samples] of `rate` Hz to what is to be said; `came` is when they came in, now if None.
+
+        Raises:
+            AudioError: NaN or Inf among the samples.
+        """
+        if self.finished or self.ended.done() or not pcm.size:
+            return
+        number = self._stream.push(pcm, rate)
+        self._said_ms = self._said_ms * self._open + 1000.0 * pcm.size / rate
+        self._open = True
+        came = self._clock() if came is None else came
+        if self._came and self._came[-1][0] == number and came - self._came[-1][2] < _SAME_SECONDS:
+            came = self._came.pop()[2]
+        self._came.append((number, self._said_ms, came))
+        self._hear_voice(pcm)
+
+    def end_utterance(self) -> None:
+        """End what is being said, if anything is."""
+        if self._open and not self.ended.done():
+            self._open = False
+            self._stream.end_utterance()
+
+    def interrupt(self) -> float:
+        """Drop what has not been shown; returns the milliseconds that were heard of what was being said."""
+        if self.ended.done():
+            return 0.0
+        self._open = False
+        self._came.clear()
+        return self._stream.interrupt()
 
     def finish(self) -> None:
-        """No more samples will come; from now on silence is no reason to end."""
-        self._spoken = self._line = math.inf
-        self._viewer.finish()
+        """No more sound will come; from now on silence is no reason to end."""
+        self.end_utterance()
+        self._line = math.inf
+        self.finished = True
 
-    async def pieces(self) -> AsyncIterator[Piece]:
-        """What was rendered; see `Viewer.pieces`."""
-        seconds = self.avatar.spec.chunk_seconds
-        async for piece in self._viewer.pieces():
-            if piece.mark is not Mark.HELD:
-                rtf = piece.render_seconds / seconds
-                self.rtf = rtf if self.rtf is None else 0.7 * self.rtf + 0.3 * rtf
-            self.chunks += 1
-            self.late_chunks += piece.late
-            self._marks.append(piece.mark)
-            self._metrics.chunks.add()
-            self._metrics.late_chunks.add(piece.late)
-            self._metrics.marks.add(label=piece.mark)
-            self._metrics.frames.add(len(piece.frames))
-            self._metrics.render.observe(piece.render_seconds)
-            yield piece
+    def has_room(self) -> bool:
+        """Whether more may be said now."""
+        waiting = self._came[-1][0] - self._over if self._came else 0
+        return self._stream.unplayed_seconds < MOST_SECONDS and waiting < _MOST_UTTERANCES
 
-    def shown(self, heard: float) -> None:
-        """Note that something that came in at `heard` has just been sent."""
-        latency = asyncio.get_running_loop().time() - heard
-        self.latency = latency if self.latency is None else 0.9 * self.latency + 0.1 * latency
+    async def room(self) -> None:
+        """Wait until there is room."""
+        while not self.has_room() and not self.ended.done():
+            self._room.clear()
+            await self._room.wait()
 
-    def count_slots(self, stalls: int, skipped: int) -> None:
-        """Note the frame times without a new frame and the frames left out."""
-        self._metrics.stalled_slots.add(stalls)
-        self._metrics.skipped_slots.add(skipped)
+    async def frames(self) -> AsyncIterator[StreamFrame]:
+        """One per frame time, until everything has been said after `finish`, or the visit has ended.
 
-    def figures(self) -> dict[str, Any]:
-        """For the page: from the microphone's sample to its picture's departure, the real-time factor, the quality."""
+        Raises:
+            NumericalError, EngineError: chunk after chunk could not be rendered.
+        """
+        async for frame in self._stream:
+            self._note(frame)
+            yield frame
+            if self.finished and self._stream.quiet:
+                return
+
+    def shown(self, frame: StreamFrame) -> None:
+        """Note that a frame has just been sent."""
+        if frame.utterance is None:
+            return
+        while self._came and self._came[0][:2] <= (frame.utterance, frame.played_ms):
+            self._came.popleft()
+        if self._came and self._came[0][0] == frame.utterance:
+            latency = self._clock() - self._came[0][2]
+            self.latency = latency if self.latency is None else 0.9 * self.latency + 0.1 * latency
+
+    def tell(self, message: Message) -> None:
+        """Leave a message for everybody who takes part."""
+        for mail in self.mails:
+            mail.post(message)
+
+    def figures(self) -> Message:
+        """For the page: from a sample's arrival to its picture's departure, the real-time factor, the quality."""
         return {
             "type": "stats",
             "latency_ms": None if self.latency is None else round(1e3 * self.latency),
@@ -141,39 +195,80 @@ class Visit:
             "chunks": self.chunks,
             "late_chunks": self.late_chunks,
             "quality": max(self._marks, key=_WORSE.index, default=Mark.GOOD),
-            "dropped_seconds": round(self._viewer.dropped_seconds, 2),
+            "dropped_seconds": round(self.dropped_seconds, 2),
         }
 
-    async def watch(self, tell: Callable[[dict[str, Any]], None]) -> End:
-        """Tell the figures every second until the visit is idle or its line is dead."""
-        while True:
-            await asyncio.sleep(1.0)
-            now = asyncio.get_running_loop().time()
+    async def run(self) -> None:
+        """Tell the figures every second until the visit is over, which it is too when nobody speaks any more."""
+        while not self.ended.done():
+            await asyncio.wait([self.ended], timeout=_FIGURES_SECONDS)
+            self._count()
+            now = self._clock()
+            if self.attended():
+                self.touch()
             if now - self._line > _LINE_SECONDS:
-                return LINE_LOST
-            if now - self._spoken > self._idle_seconds:
-                return IDLE
-            tell(self.figures())
+                self.end(LINE_LOST)
+            elif now - self._spoken > self._idle_seconds:
+                self.end(IDLE)
+            else:
+                self.tell(self.figures())
 
     def end(self, end: End) -> None:
-        """Ask the transport to stop and say why."""
+        """Ask everybody who takes part to go."""
         if not self.ended.done():
             self.ended.set_result(end)
-
-    async def gone(self) -> None:
-        """Wait a little until the transport has stopped and the place is free."""
-        with suppress(TimeoutError):
-            async with asyncio.timeout(_GONE_SECONDS):
-                await self._gone.wait()
+        self._room.set()
+        for seat in self.seats:
+            seat.end(end)
 
     def close(self, end: End) -> None:
-        """Give everything back; the transport calls it once it has stopped."""
-        if self._gone.is_set():
+        """Give everything back."""
+        if self._closed:
             return
-        self._gone.set()
+        self._closed = True
         self._place.release()
         self._on_close(self)
         self.end(end)
+        self._count()
         self._metrics.ended.add(label=end.reason)
-        self._metrics.dropped_seconds.add(self._viewer.dropped_seconds)
-        self._viewer.close()
+        self._metrics.dropped_seconds.add(self.dropped_seconds)
+        self._stream.close()
+
+    def _note(self, frame: StreamFrame) -> None:
+        self._metrics.stalled_slots.add(frame.mark is Mark.HELD)
+        self._hear_voice(frame.sound)
+        for event in frame.events:
+            self.tell(_told(event))
+            if isinstance(event, Ended | Interrupted):
+                self._over = event.utterance + 1
+        if not self._room.is_set() and self.has_room():
+            self._room.set()
+
+    def _hear_voice(self, sound: Samples) -> None:
+        if sound.size and float(np.sqrt(np.mean(np.square(sound)))) > _VOICE:
+            self.touch()
+
+    def _count(self) -> None:
+        """Take note of what has been rendered."""
+        for rendering in self._stream.take_renderings():
+            if rendering.frames:
+                rtf = rendering.seconds / self.spec.chunk_seconds
+                self.rtf = rtf if self.rtf is None else 0.7 * self.rtf + 0.3 * rtf
+                self._metrics.render.observe(rendering.seconds)
+            self.chunks += 1
+            self.late_chunks += rendering.late
+            self._marks.append(rendering.mark)
+            self._metrics.chunks.add()
+            self._metrics.late_chunks.add(rendering.late)
+            self._metrics.marks.add(label=rendering.mark)
+            self._metrics.frames.add(rendering.frames)
+
+
+def _told(event: StreamEvent) -> Message:
+    played = event.played_ms if isinstance(event, Ended | Interrupted) else 0.0
+    return {
+        "type": "utterance",
+        "event": type(event).__name__.lower(),
+        "utterance": event.utterance,
+        "played_ms": round(played),
+    }

@@ -113,7 +113,7 @@ def test_metrics_count_what_happened(bundle: Path) -> None:
             assert 'rap_serve_sessions_total{transport="websocket"} 1\n' in text
             assert 'rap_serve_sessions_ended_total{reason="finished"} 1\n' in text
             assert "rap_serve_sessions 0\n" in text
-            assert "rap_serve_frames_total 25\n" in text
+            assert "rap_serve_frames_total 32\n" in text
             chunks = int(text.partition("\nrap_serve_chunks_total ")[2].split()[0])
             assert f'rap_serve_render_seconds_bucket{{le="+Inf"}} {chunks}\n' in text
             assert chunks > 0
