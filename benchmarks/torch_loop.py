@@ -105,7 +105,9 @@ class TorchLoop:
         for level, (t, t_next) in enumerate(pairwise(levels)):
             self._place(latents, initial, level, t, path)
             batch = latents.to(self._dtype)[None].expand(spec.batch, -1, -1, -1, -1)
-            velocity = self._run["dit"](batch, reference, torch.tensor([t], device=self._device), *states).float()
+            velocity = self._run["dit"](
+                batch, reference, torch.tensor([spec.timestep_of(t)], device=self._device), *states
+            ).float()
             if spec.batch > 1:
                 velocity = velocity[1:] + spec.guidance_scale * (velocity[:1] - velocity[1:])
             match spec.solver:

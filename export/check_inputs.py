@@ -48,14 +48,14 @@ def golden_inputs(bundle: Bundle) -> tuple[NDArray[np.uint8], NDArray[np.float32
     if golden.portrait is None or golden.audio is None:
         raise BundleError("The bundle has no golden clip to measure with; export it again.")
     bundle.verify([golden.audio])
-    portrait = load_portrait(bundle.read(golden.portrait), spec.image_size)
+    portrait = load_portrait(bundle.read(golden.portrait), spec.image_size, resizing=spec.portrait_resizing)
     return portrait, read_mono(bundle.path(golden.audio), spec.sample_rate, BUNDLE_CONTAINERS)
 
 
 def real_inputs(spec: ModelSpec) -> RealInputs:
     """The demo's portrait and speech."""
     with as_file(files("rap_edge.assets")) as folder:
-        portrait = load_portrait(folder / "portrait.png", spec.image_size)
+        portrait = load_portrait(folder / "portrait.png", spec.image_size, resizing=spec.portrait_resizing)
         return RealInputs(portrait, to_int16(read_mono(folder / "speech.wav", spec.sample_rate)), "demo assets")
 
 

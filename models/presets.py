@@ -37,6 +37,7 @@ FLASHHEAD_LITE = ModelSpec(
     alpha=(1.0,) * 30,
     audio_branches="shared",
     idle_replays=0,
+    portrait_resizing="bilinear",
 )
 
 # The paper gives k, n, guidance and alpha; steps, shift, fps, tokens and branch sharing are our choice.
@@ -51,6 +52,7 @@ RAP_1_3B = dataclasses.replace(
     guidance_scale=5.0,
     color_match=0.0,
     alpha=linear_alpha(30),
+    portrait_resizing="lanczos",
 )
 
 NANO = ModelSpec(

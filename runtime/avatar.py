@@ -125,7 +125,7 @@ class Avatar:
             if golden is None:
                 raise BundleError("The bundle has no golden portrait; pass a portrait.")
             portrait = bundle.read(golden)
-        picture = load_portrait(portrait, spec.image_size)
+        picture = load_portrait(portrait, spec.image_size, resizing=spec.portrait_resizing)
         loaded = load_engines(bundle, engine, fallback=fallback, threads=threads)
         turns = Turns(max(available_cores() // threads, 1) if threads else 1)
         shared = Sharing(loaded.engines, loaded.new_loop, turns)
@@ -154,7 +154,7 @@ class Avatar:
         self._home.require()
         if self._encoder is None:
             raise SessionError(_CLOSED)
-        picture = load_portrait(portrait, self.spec.image_size)
+        picture = load_portrait(portrait, self.spec.image_size, resizing=self.spec.portrait_resizing)
         other = copy(self)
         other._reference = encode_reference(self.spec, self._encoder, picture)
         other._reels, other._opening = WeakValueDictionary(), threading.Lock()

@@ -22,6 +22,8 @@ Decoder = Literal["full", "causal"]
 Carry = Literal["noisy", "clean", "cached"]
 Solver = Literal["euler", "renoise"]
 AudioBranches = Literal["shared", "separate"]
+TimestepDtype = Literal["float32", "bfloat16"]
+Resizing = Literal["lanczos", "bilinear"]
 # Denoise steps per chunk, and the longest chunk that is asked for.
 STEPS, LATENCY = Whole(1, 1000), Real(0.01, 60.0, "seconds")
 
@@ -93,6 +95,8 @@ class ModelSpec:
         decoder: "full" decodes a chunk's latents together, the first to one frame; "causal" each to
             `temporal_compression` frames, from what the latent before left.
         caches: what a causal model keeps of its past; None for the others.
+        timestep_dtype: to which the DiT's timesteps are rounded; the solver's levels are not.
+        portrait_resizing: filter that brings a portrait to its size, "bilinear" in FlashHead's published code.
     """
 
     name: Annotated[str, Text(64)]
@@ -124,6 +128,8 @@ class ModelSpec:
     attention: Attention = "full"
     decoder: Decoder = "full"
     caches: Caches | None = None
+    timestep_dtype: TimestepDtype = "float32"
+    portrait_resizing: Resizing = "lanczos"
 
     @property
     def chunk_frames(self) -> int:
@@ -227,6 +233,14 @@ class ModelSpec:
         return tuple(
             1000.0 * self.shift * (t / 1000.0) / (1.0 + (self.shift - 1.0) * (t / 1000.0)) for t in self.timesteps
         )
+
+    def timestep_of(self, level: float) -> float:
+        """What the DiT is told of a level of `schedule`, in 0..1000."""
+        if self.timestep_dtype == "float32" or level == 0.0:
+            return level
+        # Of the 24 bits of a float32's mantissa a bfloat16 has 8.
+        unit = 2.0 ** (math.frexp(level)[1] - 8)
+        return round(level / unit) * unit
 
     def with_steps(self, steps: int) -> ModelSpec:
         """The same model sampled with `steps` evenly spaced denoise steps before shifting.
@@ -374,8 +388,8 @@ class ModelSpec:
 
     def to_dict(self) -> dict[str, Any]:
         """The spec as plain JSON types."""
-        # What a spec without caches says is what it said before there were any.
-        hidden = () if self.caches is not None else ("attention", "decoder", "caches")
+        # A field that came later is left out at its default: what was written before it is written still.
+        hidden = {each.name for each in dataclasses.fields(self) if getattr(self, each.name) == each.default}
         return {key: _plain(value) for key, value in dataclasses.asdict(self).items() if key not in hidden}
 
     @classmethod

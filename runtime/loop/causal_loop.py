@@ -164,7 +164,7 @@ class CausalLoop:
         self._clock.lap("denoise")
 
     def _velocity(self, t: float) -> Floats:
-        self._dit.buffers["timestep"][0] = t
+        self._dit.buffers["timestep"][0] = self._spec.timestep_of(t)
         self._dit.run()
         velocity: Floats = self._dit.buffers["velocity"]
         if not np.isfinite(velocity).all():

@@ -126,7 +126,7 @@ class ChunkLoop:
 
     def _velocity(self, t: float) -> NDArray[np.float32]:
         buffers = self._dit.buffers
-        buffers["timestep"][0] = t
+        buffers["timestep"][0] = self._spec.timestep_of(t)
         if self._spec.batch > 1:
             buffers["latents"][1] = buffers["latents"][0]
         self._dit.run()

@@ -91,7 +91,7 @@ class Portraits:
         (_, title), *others = sources
         fixed = [Portrait("p0", title, avatar.portrait, lambda: avatar, uploaded=False)]
         for source, title in others:
-            picture = load_portrait(source, avatar.spec.image_size)
+            picture = load_portrait(source, avatar.spec.image_size, resizing=avatar.spec.portrait_resizing)
             open_avatar = partial(avatar.with_portrait, picture)
             fixed.append(Portrait(f"p{len(fixed)}", title, picture, open_avatar, uploaded=False))
         self._fixed = {portrait.id: portrait for portrait in fixed}
@@ -105,7 +105,8 @@ class Portraits:
         Raises:
             PortraitError: no picture, damaged, or too much to decode.
         """
-        picture = decode_picture(data, self._avatar.spec.image_size)
+        spec = self._avatar.spec
+        picture = decode_picture(data, spec.image_size, spec.portrait_resizing)
         avatar = self._avatar.with_portrait(picture)
         portrait = Portrait(secrets.token_urlsafe(12), "Your picture", picture, lambda: avatar, uploaded=True)
         with self._lock:

@@ -20,6 +20,19 @@ def test_flashhead_schedule_is_the_published_one() -> None:
     assert FLASHHEAD_LITE.schedule() == pytest.approx((1000, 937.5, 833.3333, 625, 0), abs=1e-3)
 
 
+def test_timesteps_are_rounded_as_the_published_code_does_in_bfloat16() -> None:
+    rounded = dataclasses.replace(FLASHHEAD_LITE, timestep_dtype="bfloat16")
+    assert [rounded.timestep_of(level) for level in rounded.schedule()] == [1000, 936, 832, 624, 0]
+    assert rounded.schedule() == FLASHHEAD_LITE.schedule()
+    assert FLASHHEAD_LITE.timestep_of(937.5) == 937.5
+
+
+def test_a_field_that_came_later_is_left_out_at_its_default() -> None:
+    later = {"timestep_dtype", "portrait_resizing", "attention", "decoder", "caches"}
+    assert not later & NANO.to_dict().keys()
+    assert later & FLASHHEAD_LITE.to_dict().keys() == {"portrait_resizing"}
+
+
 def test_flashhead_emits_24_of_33_frames() -> None:
     spec = FLASHHEAD_LITE
     assert (spec.chunk_frames, spec.carried_frames, spec.new_frames, spec.chunk_seconds) == (33, 9, 24, 0.96)

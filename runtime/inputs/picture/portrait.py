@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...errors import PortraitError
+from ...spec import Resizing
 from .header import PictureHeader, read_picture_header, require_pixels
 from .heif import decode_heif, is_heif
 from .still_picture import still_picture
@@ -29,7 +30,13 @@ class PortraitWarning(UserWarning):
     """A portrait was used although it will not look its best."""
 
 
-def load_portrait(source: str | Path | bytes | NDArray[Any], size: int, *, most_pixels: int = MAX_PIXELS) -> Picture:
+def load_portrait(
+    source: str | Path | bytes | NDArray[Any],
+    size: int,
+    *,
+    resizing: Resizing = "lanczos",
+    most_pixels: int = MAX_PIXELS,
+) -> Picture:
     """Load, turn upright, crop and resize a portrait.
 
     Transparent pixels are laid over neutral grey. A picture smaller than `size` is enlarged with a
@@ -39,6 +46,7 @@ def load_portrait(source: str | Path | bytes | NDArray[Any], size: int, *, most_
         source: a PNG, JPEG, WebP, GIF, TIFF or BMP file or the bytes of one, with the extra `heic` also HEIC and AVIF,
             or uint8 [H, W, 3] RGB.
         size: height and width that the model takes, in pixels.
+        resizing: filter; both are stretched with the reduction, so that every pixel counts.
         most_pixels: a file's picture may have; it is decoded only then.
 
     Returns:
@@ -59,7 +67,9 @@ def load_portrait(source: str | Path | bytes | NDArray[Any], size: int, *, most_
             PortraitWarning,
             stacklevel=2,
         )
-    return square.copy() if side == size else _resize(square, size)
+    if side == size:
+        return square.copy()
+    return _resize(square, size) if resizing == "lanczos" else _resize_bilinear(square, size)
 
 
 def _checked(picture: NDArray[Any]) -> Picture:
@@ -157,3 +167,15 @@ def _resize(square: Picture, size: int) -> Picture:
     # swscale stretches the Lanczos kernel with the reduction, so every source pixel counts.
     flags = Interpolation.LANCZOS | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT
     return frame.reformat(width=size, height=size, interpolation=flags).to_ndarray().astype(np.uint8, copy=False)
+
+
+def _resize_bilinear(square: Picture, size: int) -> Picture:
+    """As Pillow does, to which swscale's bilinear filter comes within ten levels only."""
+    side = len(square)
+    centres = (np.arange(size) + 0.5) * (side / size) - 0.5
+    weights = np.maximum(1.0 - np.abs(np.arange(side) - centres[:, None]) / max(side / size, 1.0), 0.0)
+    weights = (weights / weights.sum(1, keepdims=True)).astype(np.float32)
+    # Channel by channel: a large picture in floats would take more memory than its decoder has.
+    planes = [weights @ square[..., channel].astype(np.float32) @ weights.T for channel in range(3)]
+    resized: Picture = np.rint(np.stack(planes, axis=-1)).astype(np.uint8)
+    return resized

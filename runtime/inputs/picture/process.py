@@ -1,6 +1,6 @@
 """Decodes pictures from strangers in a process of their own, which has little memory and little time.
 
-`python -m rap_edge.runtime.inputs.picture.process SIZE PIXELS BYTES SECONDS` reads a picture file on stdin and
+`python -m rap_edge.runtime.inputs.picture.process SIZE RESIZING PIXELS BYTES SECONDS` reads a picture file on stdin and
 writes uint8 [SIZE, SIZE, 3] RGB to stdout; for a picture that is refused it writes the sentence and ends with status 2.
 """
 
@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...errors import PortraitError
+from ...spec import Resizing
 from .portrait import PortraitWarning, load_portrait
 
 # A decoded picture takes four bytes per pixel, several times over.
@@ -26,12 +27,13 @@ _PATIENCE = 2.0
 _REFUSED = 2
 
 
-def decode_picture(data: bytes, size: int) -> NDArray[np.uint8]:
+def decode_picture(data: bytes, size: int, resizing: Resizing = "lanczos") -> NDArray[np.uint8]:
     """Decode, crop and resize a picture that may be meant to do harm, as `load_portrait` does with its bytes.
 
     Args:
         data: a file.
         size: height and width of the result, in pixels.
+        resizing: see `load_portrait`.
 
     Returns:
         uint8 [size, size, 3] RGB.
@@ -39,7 +41,7 @@ def decode_picture(data: bytes, size: int) -> NDArray[np.uint8]:
     Raises:
         PortraitError: as `load_portrait`, or the picture takes too much memory or time.
     """
-    limits = (size, MOST_PIXELS, MOST_BYTES, MOST_SECONDS)
+    limits = (size, resizing, MOST_PIXELS, MOST_BYTES, MOST_SECONDS)
     # -P: a module that lies in the current folder is not imported instead of ours.
     command = [sys.executable, "-P", "-m", __name__, *map(str, limits)]
     try:
@@ -80,12 +82,13 @@ def _limit(memory: int, seconds: int) -> None:
 
 
 def _main() -> int:
-    size, pixels, memory, seconds = map(int, sys.argv[1:])
+    resizing: Resizing = "bilinear" if sys.argv[2] == "bilinear" else "lanczos"
+    size, pixels, memory, seconds = (int(sys.argv[index]) for index in (1, 3, 4, 5))
     _limit(memory, seconds)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", PortraitWarning)
-            result = load_portrait(sys.stdin.buffer.read(), size, most_pixels=pixels).tobytes()
+            result = load_portrait(sys.stdin.buffer.read(), size, resizing=resizing, most_pixels=pixels).tobytes()
     except PortraitError as error:
         sys.stdout.buffer.write(str(error).encode())
         return _REFUSED

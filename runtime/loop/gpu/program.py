@@ -224,7 +224,7 @@ def _operations(spec: ModelSpec, buffers: Mapping[str, Buffer], levels: Sequence
         yield _carry(spec, level, t)
         if spec.batch > 1:
             yield Copy(At("latents", 4 * count), "latents", 4 * count)
-        yield _each("set_value", 1, "timestep", t)
+        yield _each("set_value", 1, "timestep", spec.timestep_of(t))
         yield Run("dit")
         yield check("velocity", "dit")
         if spec.batch > 1:

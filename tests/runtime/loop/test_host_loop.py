@@ -57,6 +57,20 @@ def test_a_chunk_that_fails_leaves_nothing_behind(spec: ModelSpec, stage: str) -
     assert np.array_equal(loop.render(spec.steps)[0], oracle.render(spec.steps)[0])
 
 
+def test_the_network_is_told_rounded_timesteps_and_the_solver_is_not() -> None:
+    told: dict[str, list[float]] = {}
+    for dtype in ("float32", "bfloat16"):
+        spec = dataclasses.replace(TINY_CLEAN, timesteps=(1000.0, 750.0, 0.0), shift=5.0, timestep_dtype=dtype)
+        heard = told.setdefault(dtype, [])
+
+        def dit(b, heard=heard) -> None:
+            heard.append(float(b["timestep"][0]))
+            b["velocity"][...] = 0.0
+
+        loop_of(spec, dit=dit).render(spec.steps)
+    assert told == {"float32": [1000.0, 937.5], "bfloat16": [1000.0, 936.0]}
+
+
 def test_an_unknown_solver_or_carry_is_an_error() -> None:
     with pytest.raises(SpecError, match="solver 'heun' is unknown"):
         step_of("heun")

@@ -146,6 +146,16 @@ def test_a_large_picture_is_reduced_without_aliasing_or_shift() -> None:
     assert np.abs(load_portrait(smooth, SIZE)[4:-4, 4:-4] - expected[4:-4, 4:-4]).max() < 1.5
 
 
+@pytest.mark.parametrize("side", [200, 512])
+def test_bilinear_is_that_of_pillow(side: int) -> None:
+    image = pytest.importorskip("PIL.Image")
+    pixels = face(side, side)
+    pixels[::7, ::5] = 255
+    expected = np.asarray(image.fromarray(pixels).resize((SIZE, SIZE), image.Resampling.BILINEAR)).astype(int)
+    assert np.abs(load_portrait(pixels, SIZE, resizing="bilinear") - expected).max() <= 2
+    assert np.abs(load_portrait(pixels, SIZE) - expected).max() > 2
+
+
 def test_a_small_picture_is_enlarged_with_a_warning() -> None:
     with pytest.warns(PortraitWarning, match="32 usable pixels"):
         out = load_portrait(face(32, 40), SIZE)

@@ -14,7 +14,8 @@ SIZE = 64
 
 def test_the_child_gives_the_same_picture() -> None:
     data = encode(face(200, 160), "mjpeg", "yuvj420p", qmin="2", qmax="2")
-    assert np.array_equal(decode_picture(data, SIZE), load_portrait(data, SIZE))
+    for resizing in ("lanczos", "bilinear"):
+        assert np.array_equal(decode_picture(data, SIZE, resizing), load_portrait(data, SIZE, resizing=resizing))
 
 
 def test_what_the_child_refuses_is_said_in_its_sentence() -> None:
