@@ -11,18 +11,20 @@ import torch
 from rap_edge.runtime.errors import CheckpointError
 from rap_edge.runtime.spec import ModelSpec
 
+from ..causal.networks import CausalNetworks
 from ..config import read_json_object
 from ..dit import DiT
 from ..networks import Networks
 from ..presets import FLASHHEAD_LITE
+from .causal import load_causal_networks
 from .flashhead import DIT_FOLDER, is_flashhead_layout, load_flashhead_dit, load_flashhead_networks
-from .own import is_own_layout, load_own_dit, load_own_networks
+from .own import is_own_layout, load_own_dit, load_own_networks, read_own_spec
 from .tensors import refuse_pickle
 
 
 def load_networks(
     path: str | PathLike[str], spec: ModelSpec | None = None, dtype: torch.dtype = torch.float32
-) -> Networks:
+) -> Networks | CausalNetworks:
     """Read the networks of a checkpoint folder of rap-edge's own or of FlashHead's layout.
 
     Args:
@@ -35,7 +37,9 @@ def load_networks(
     """
     folder = _folder(path)
     if is_own_layout(folder):
-        return load_own_networks(folder, spec, dtype)
+        own = spec or read_own_spec(folder / "spec.json")
+        load = load_causal_networks if own.carry == "cached" else load_own_networks
+        return load(folder, own, dtype)
     if is_flashhead_layout(folder):
         return load_flashhead_networks(folder, spec, dtype)
     raise CheckpointError(

@@ -45,7 +45,7 @@ def load_own_networks(folder: Path, spec: ModelSpec | None, dtype: torch.dtype) 
     """
     return check_agreement(
         Networks(
-            spec or _read_spec(folder / "spec.json"),
+            spec or read_own_spec(folder / "spec.json"),
             load_own_dit(folder / "dit", dtype),
             load_own_vae(folder / "vae", dtype),
             load_own_audio_encoder(folder / "audio_encoder", dtype),
@@ -105,14 +105,17 @@ def save_networks(networks: Networks, folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "spec.json").write_text(networks.spec.to_json() + "\n", encoding="utf-8")
-        _save(networks.dit, config_to_dict(networks.dit.config), folder / "dit")
-        _save(cast("nn.Module", networks.vae), {"architecture": architecture} | config_to_dict(config), folder / "vae")
-        _save(networks.audio_encoder, config_to_dict(networks.audio_encoder.config), folder / "audio_encoder")
+        save_network(networks.dit, config_to_dict(networks.dit.config), folder / "dit")
+        save_network(
+            cast("nn.Module", networks.vae), {"architecture": architecture} | config_to_dict(config), folder / "vae"
+        )
+        save_network(networks.audio_encoder, config_to_dict(networks.audio_encoder.config), folder / "audio_encoder")
     except OSError as error:
         raise OutputError(f"The checkpoint {folder} cannot be written ({error}); choose another folder.") from None
 
 
-def _save(network: nn.Module, config: dict[str, Any], folder: Path) -> None:
+def save_network(network: nn.Module, config: dict[str, Any], folder: Path) -> None:
+    """Write one network's config.json and model.safetensors into `folder`; raises `OSError`."""
     folder.mkdir(exist_ok=True)
     (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
@@ -142,7 +145,8 @@ def _vae_config(folder: Path) -> LtxVaeConfig | NanoVAEConfig:
     raise CheckpointError(f"{file} says architecture {shown(architecture)} and must say 'ltx' or 'nano'; correct it.")
 
 
-def _read_spec(file: Path) -> ModelSpec:
+def read_own_spec(file: Path) -> ModelSpec:
+    """Read spec.json; raises `CheckpointError`."""
     try:
         return ModelSpec.from_dict(read_json_object(file))
     except SpecError as error:
