@@ -63,6 +63,13 @@ def _parser() -> argparse.ArgumentParser:
     weights.add_argument("--checkpoint", metavar="DIR", help="safetensors checkpoint (default: the one that ships)")
     weights.add_argument("--random-weights", action="store_true", help="fresh weights of the spec's shapes")
     weights.add_argument("--bundle", metavar="DIR", help="add engines to this bundle and leave its graphs as they are")
+    parser.add_argument(
+        "--portrait",
+        metavar="IMG",
+        action="append",
+        default=[],
+        help="a picture that the model draws well, for the bundle to offer and hold others to; may be repeated",
+    )
     parser.add_argument("--spec", metavar="NAME|FILE", help=f"{', '.join(PRESETS)}, or a JSON file")
     parser.add_argument("--precision", choices=PRECISIONS, help="of the graphs (default fp32)")
     parser.add_argument(
@@ -117,7 +124,12 @@ def _run(arguments: argparse.Namespace) -> ExportReport | PlansReport:
 
     # It counts the machine's cores, of which a container may have a part.
     torch.set_num_threads(min(torch.get_num_threads(), available_cores()))
-    settings = ExportSettings(precision=precision, engines=engines, compared=not arguments.no_parity)
+    settings = ExportSettings(
+        precision=precision,
+        engines=engines,
+        portraits=tuple(map(Path, arguments.portrait)),
+        compared=not arguments.no_parity,
+    )
     return export_bundle(source, target, settings, real_inputs, Stages())
 
 

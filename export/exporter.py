@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import gc
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -20,11 +20,9 @@ import torch
 from numpy.typing import NDArray
 from onnx_ir.passes.common import LiftConstantsToInitializersPass, ShapeInferencePass
 
-from rap_edge.models.nano.portraits import pictures
 from rap_edge.models.networks import Networks
-from rap_edge.models.presets import NANO
 from rap_edge.runtime.bundle.contract import chunk_sizes, contract, runs_per_chunk
-from rap_edge.runtime.bundle.manifest import GoldenInfo, GraphInfo, Island, Manifest
+from rap_edge.runtime.bundle.manifest import GoldenInfo, GraphInfo, Island, Manifest, PortraitFigures
 from rap_edge.runtime.bundle.precision import Precision
 from rap_edge.runtime.engines.interface import Engine
 from rap_edge.runtime.engines.onnxruntime_engine import OnnxRuntimeEngine
@@ -57,6 +55,7 @@ from .precision.rules import FP16_MAX, RULES, ActivationRange, check_finite
 from .precision.to_fp16 import to_fp16
 from .provenance import installed_versions, now
 from .sources.network_source import NetworkSource
+from .sources.portraits import known_portraits, portrait_gates
 from .stages import Stages
 
 ROLLOUT_CHUNKS = 8
@@ -76,6 +75,7 @@ class ExportSettings:
         budget_seconds: the roll-out is shortened, down to two chunks, if it would take longer.
         threads: threads of ONNX Runtime in the check; None takes every core.
         engines: plans to build once the graphs have been checked; None builds none.
+        portraits: pictures that the model draws well, which the bundle offers and holds others to; () takes nano's.
         compared: whether the graphs are compared with PyTorch. Without, half precision is kept by rules alone, and
             there is no golden clip: for benchmarks, where the weights are random and the comparison takes minutes.
     """
@@ -88,6 +88,7 @@ class ExportSettings:
     budget_seconds: float = ROLLOUT_BUDGET_SECONDS
     threads: int | None = None
     engines: EngineChoice | None = None
+    portraits: tuple[Path, ...] = ()
     compared: bool = True
 
     @property
@@ -184,6 +185,7 @@ def export_bundle(
     spec = held.networks.spec
     folder = target or Path("build") / f"{spec.name}-{settings.precision}"
     inputs = make_inputs(spec) if settings.compared else None
+    known = known_portraits(spec, settings.portraits)
     _round_weights(held.networks, half=settings.half)
     held.sources = graph_sources(held.networks)
     copies = 2 if settings.engines is not None else 1
@@ -199,7 +201,8 @@ def export_bundle(
         if inputs is not None and reference is not None:
             parity, written = _check(spec, settings, inputs, written, reference, writer, stages)
             golden = write_golden(spec, inputs, reference, parity.pop("golden_psnr"), writer)
-        portraits = _write_portraits(spec, writer)
+        portraits = {Path(name).stem: writer.add(f"portraits/{name}", data) for name, data in known.items()}
+        gates = _portrait_gates(spec, settings, written, known.values(), writer, stages)
         with stages.stage("hashes", 1.0):
             manifest = Manifest(
                 spec=spec,
@@ -212,6 +215,7 @@ def export_bundle(
                 islands=tuple(island for item in written.values() for island in item.islands),
                 parity=parity,
                 golden=golden,
+                portrait_gates=gates,
                 portraits=portraits,
             )
         plans = None
@@ -232,11 +236,24 @@ def export_bundle(
     )
 
 
-def _write_portraits(spec: ModelSpec, writer: BundleWriter) -> dict[str, str]:
-    """Add the people whom nano was trained to animate; another model is at home with other pictures."""
-    if spec.name != NANO.name:
-        return {}
-    return {name: writer.add(f"portraits/{name}.webp", picture) for name, picture in pictures().items()}
+def _portrait_gates(
+    spec: ModelSpec,
+    settings: ExportSettings,
+    written: Mapping[str, _Written],
+    known: Collection[bytes],
+    writer: BundleWriter,
+    stages: Stages,
+) -> PortraitFigures | None:
+    if not known:
+        return None
+    with stages.stage("portraits", len(known), "portraits") as progress:
+        engines = {
+            name: OnnxRuntimeEngine(
+                name, written[name].info, writer.root / written[name].info.file, settings.threads, keeps_memory=False
+            )
+            for name in ("vae_encoder", "vae_decoder")
+        }
+        return portrait_gates(spec, engines, known, lambda: progress.advance(1))
 
 
 def _write_graphs(

@@ -17,16 +17,19 @@ from numpy.typing import NDArray
 
 from .bundle.bundle import Bundle
 from .bundle.contract import check_contract
+from .bundle.manifest import PortraitFigures
 from .bundle.precision import Precision
 from .engines.interface import Engine
-from .errors import BundleError, SessionError, refuse_full_memory
+from .errors import BundleError, PortraitError, SessionError, refuse_full_memory
 from .inputs.picture.portrait import load_portrait
 from .loading import load_engines
 from .loop.host_loop import LoopMaker
 from .loop.interface import Loop, encode_reference
 from .loop.on_host import host_loop
+from .loop.still import drawn_portrait
 from .machine.available import available_cores
 from .machine.home_process import HomeProcess
+from .reports.portrait_likeness import portrait_fault, portrait_figures
 from .session.chunk_cost import measure_chunks
 from .session.idle_reel import IdleReel
 from .session.overload import Overload
@@ -41,7 +44,17 @@ _CLOSED = "The avatar is closed; open it again with Avatar.open()."
 
 
 class Avatar:
-    """Engines and an encoded portrait; immutable, so sessions may use it from several threads."""
+    """Engines and an encoded portrait; immutable, so sessions may use it from several threads.
+
+    Attributes:
+        spec: the model.
+        precision: of its graphs.
+        notes: what a report should say about how it is run.
+        portrait_figures: how near the model's own picture of the portrait is to it; None where it was not measured.
+        portrait_fault: a sentence where that is less than the model should reach; else "".
+        engine: backend and version.
+        device: what the engines run on.
+    """
 
     def __init__(
         self,
@@ -52,6 +65,7 @@ class Avatar:
         *,
         new_loop: LoopMaker | None = None,
         turns: Turns | None = None,
+        portrait_gates: PortraitFigures | None = None,
     ) -> None:
         """Encode the portrait.
 
@@ -62,6 +76,7 @@ class Avatar:
             precision: the graphs' precision, for reports.
             new_loop: makes a session's chunk loop over the engines; None takes the one on the CPU.
             turns: who renders when, where other avatars share the engines; None lets its own sessions take turns.
+            portrait_gates: what the model's own picture of a portrait should reach; None measures nothing.
 
         Raises:
             EngineError: the encoder does not fit its contract.
@@ -72,8 +87,9 @@ class Avatar:
         self._shared_cost: float | None = None
         self.engine, self.device = engines["dit"].backend, engines["dit"].device
         self._new_loop: LoopMaker | None = new_loop or partial(host_loop, engines)
-        self._encoder: Engine | None = engines["vae_encoder"]
-        self._reference = encode_reference(spec, engines["vae_encoder"], portrait)
+        self._engines: Mapping[str, Engine] | None = engines
+        self._portrait_gates = portrait_gates
+        self._take(engines, portrait)
         self._turns, self._home = turns or Turns(), HomeProcess()
         self._reels: WeakValueDictionary[int, IdleReel] = WeakValueDictionary()
         self._opening = threading.Lock()
@@ -91,6 +107,7 @@ class Avatar:
         viewers: int = 1,
         engine: str | None = None,
         fallback: bool = False,
+        strict_portrait: bool = False,
     ) -> Avatar:
         """Check a bundle, load its graphs and encode the portrait.
 
@@ -107,12 +124,13 @@ class Avatar:
             engine: what runs it: the name of a set of engines, "onnxruntime", "tensorrt-rtx", "tensorrt" or "openvino",
                 or the path of a plan, whose whole set is taken; None takes ONNX Runtime.
             fallback: go on with ONNX Runtime where the plans cannot run; `notes` then says why.
+            strict_portrait: refuse a portrait that the model cannot draw, of which `portrait_fault` speaks otherwise.
 
         Raises:
             BundleError: the bundle is incomplete, changed, too new or not to be trusted.
             EngineError: an engine cannot be loaded; a `PreflightError` if a plan cannot run here, a `MemoryPlanError`
                 if the memory that is free does not hold the model.
-            PortraitError: the picture cannot be read.
+            PortraitError: the picture cannot be read, or, under `strict_portrait`, not be drawn by the model.
             SpecError: `steps` is less than 1, or the model does not allow `new_latents`.
         """
         if not isinstance(bundle, Bundle):
@@ -132,8 +150,16 @@ class Avatar:
         if viewers > 1 and not threads:
             shared = share_machine(bundle, spec, loaded, viewers)
         avatar = cls(
-            spec, shared.engines, picture, bundle.manifest.precision, new_loop=shared.new_loop, turns=shared.turns
+            spec,
+            shared.engines,
+            picture,
+            bundle.manifest.precision,
+            new_loop=shared.new_loop,
+            turns=shared.turns,
+            portrait_gates=bundle.manifest.portrait_gates,
         )
+        if strict_portrait and avatar.portrait_fault:
+            raise PortraitError(avatar.portrait_fault)
         avatar.notes, avatar._shared_cost = loaded.notes + shared.notes, shared.seconds or None
         return avatar
 
@@ -152,11 +178,11 @@ class Avatar:
             SessionError: the avatar is closed, or this process was forked from the one that opened it.
         """
         self._home.require()
-        if self._encoder is None:
+        if self._engines is None:
             raise SessionError(_CLOSED)
         picture = load_portrait(portrait, self.spec.image_size, resizing=self.spec.portrait_resizing)
         other = copy(self)
-        other._reference = encode_reference(self.spec, self._encoder, picture)
+        other._take(self._engines, picture)
         other._reels, other._opening = WeakValueDictionary(), threading.Lock()
         return other
 
@@ -235,7 +261,7 @@ class Avatar:
 
     def close(self) -> None:
         """Let go of the engines; open sessions keep them until they are closed."""
-        self._new_loop = self._encoder = None
+        self._new_loop = self._engines = None
 
     def __enter__(self) -> Avatar:
         return self
@@ -244,6 +270,15 @@ class Avatar:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+    def _take(self, engines: Mapping[str, Engine], portrait: NDArray[np.uint8]) -> None:
+        """Encode the portrait, and measure what the model makes of it."""
+        self._reference = encode_reference(self.spec, engines["vae_encoder"], portrait)
+        self.portrait_figures: PortraitFigures | None = None
+        self.portrait_fault = ""
+        if (gates := self._portrait_gates) is not None:
+            self.portrait_figures = portrait_figures(portrait, drawn_portrait(engines, self._reference))
+            self.portrait_fault = portrait_fault(self.portrait_figures, gates)
 
     def _loop(self, seed: int) -> Loop:
         self._home.require()

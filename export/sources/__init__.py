@@ -1,1 +1,1 @@
-"""Where the networks of an export come from."""
+"""Where what an export takes comes from: networks and portraits."""

@@ -24,6 +24,7 @@ def parser() -> argparse.ArgumentParser:
     )
     add_model(made)
     made.add_argument("--portrait", metavar="IMG", help="a picture file (default: the bundle's own)")
+    add_strict_portrait(made)
     _source(made)
     _sink(made)
     _run(made)
@@ -35,6 +36,11 @@ def add_model(made: argparse.ArgumentParser) -> None:
     made.add_argument("--bundle", metavar="DIR", help="folder that rap-export wrote")
     add_engine(made)
     made.add_argument("--fallback", action="store_true", help="go on with ONNX Runtime where the plans cannot run")
+
+
+def add_strict_portrait(made: argparse.ArgumentParser) -> None:
+    """Add what refuses a portrait that the model cannot draw."""
+    made.add_argument("--strict-portrait", action="store_true", help="refuse a picture that the model cannot draw well")
 
 
 def add_engine(made: argparse.ArgumentParser) -> None:

@@ -123,8 +123,9 @@ def _with_avatar(
         threads=arguments.threads,
         engine=engine,
         fallback=arguments.fallback,
+        strict_portrait=arguments.strict_portrait,
     ) as avatar:
-        for note in avatar.notes:
+        for note in (*avatar.notes, *filter(None, [avatar.portrait_fault])):
             notify(note)
         load_seconds = perf_counter() - started
         meter = RunMeter(spec, lambda note: say(f"rap-run: {note}"))
@@ -135,6 +136,7 @@ def _with_avatar(
             device=avatar.device,
             load_seconds=load_seconds,
             warnings=found,
+            portrait=avatar.portrait_figures,
         )
     return report, complete
 

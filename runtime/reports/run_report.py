@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
 
+from ..bundle.manifest import PortraitFigures
 from ..session.chunk import Chunk
 from ..spec import ModelSpec
 from .live_report import LiveTimes
@@ -46,6 +47,7 @@ class Report:
         stages: by stage name.
         warnings: what was odd about the input.
         live: clock, latency and overload of a live run, None for a file.
+        portrait: how near the model's own picture of the portrait is to it, None where it was not measured.
     """
 
     engine: str
@@ -63,6 +65,7 @@ class Report:
     stages: Mapping[str, StageTimes]
     warnings: tuple[str, ...] = ()
     live: LiveTimes | None = None
+    portrait: PortraitFigures | None = None
 
     def to_json(self) -> str:
         """The report as a JSON object with one key per field."""
@@ -78,6 +81,9 @@ class Report:
             ("first frame", f"{self.ttff_ms:.0f} ms after the first sound, loading took {self.load_ms:.0f} ms"),
             ("peak memory", memory),
         ]
+        if (near := self.portrait) is not None:
+            figures = f"PSNR {near.psnr:.1f} dB, SSIM {near.ssim:.2f}, colours {near.colour:.1f} levels apart"
+            rows.append(("portrait", f"as the model draws it: {figures}"))
         rows += self.live.rows() if self.live is not None else []
         lines = [f"{name:<17} {value}" for name, value in rows]
         lines.append(f"{'stage':<17} {'p50 ms':>10} {'p95 ms':>10} {'total ms':>10}")
@@ -160,7 +166,14 @@ class RunMeter:
         self._notes = notes
 
     def report(
-        self, *, engine: str, precision: str, device: str, load_seconds: float, warnings: Sequence[str]
+        self,
+        *,
+        engine: str,
+        precision: str,
+        device: str,
+        load_seconds: float,
+        warnings: Sequence[str],
+        portrait: PortraitFigures | None = None,
     ) -> Report:
         """The report so far."""
         return Report(
@@ -179,6 +192,7 @@ class RunMeter:
             stages=self.stages.times(),
             warnings=(*warnings, *self._notes),
             live=self.live,
+            portrait=portrait,
         )
 
 

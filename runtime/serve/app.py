@@ -155,7 +155,8 @@ async def _upload(request: web.Request) -> web.Response:
     finally:
         uploading.discard(request.remote)
     request.app[KIOSK].metrics.uploads.add()
-    return web.json_response(_entry(portrait), status=201)
+    # Before anything is rendered the visitor hears that the face will not look like the picture.
+    return web.json_response(_entry(portrait) | {"warning": portrait.avatar.portrait_fault}, status=201)
 
 
 async def _picture(request: web.Request) -> web.Response:

@@ -59,10 +59,11 @@ class Kiosk:
             viewers=settings.max_sessions or MOST_PLACES,
             engine=settings.engine,
             fallback=settings.fallback,
+            strict_portrait=settings.strict_portraits,
         )
         rtf = avatar.shared_cost() / avatar.spec.chunk_seconds
-        kiosk = cls(settings, Portraits(avatar, sources), rtf)
-        kiosk.notes = avatar.notes
+        kiosk = cls(settings, Portraits(avatar, sources, strict=settings.strict_portraits), rtf)
+        kiosk.notes = (*avatar.notes, *filter(None, [avatar.portrait_fault]))
         return kiosk
 
     async def open_visit(self, transport: str, portrait: str | None, rate: int, live: bool) -> tuple[Seat, Source]:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from ..avatar import Avatar
 from ..bundle.bundle import Bundle
-from ..errors import BundleError, ServeError
+from ..errors import BundleError, PortraitError, ServeError
 from ..inputs.picture.portrait import load_portrait
 from ..inputs.picture.process import decode_picture
 from ..outputs.png import encode_png
@@ -50,6 +50,7 @@ class Portrait:
 
         Raises:
             EngineError, NumericalError: it could not be opened.
+            PortraitError: the model cannot draw it, where that matters.
         """
         with self._lock:
             if self._avatar is None:
@@ -79,20 +80,22 @@ def sources_of(bundle: Bundle, files: tuple[Path, ...]) -> list[tuple[Path | byt
 class Portraits:
     """Gives a model its portraits; opening one and `upload` are slow and safe to call from any thread."""
 
-    def __init__(self, avatar: Avatar, sources: list[tuple[Path | bytes, str]]) -> None:
+    def __init__(self, avatar: Avatar, sources: list[tuple[Path | bytes, str]], *, strict: bool = False) -> None:
         """Read every picture of `sources_of`; the avatar has the first one.
+
+        Under `strict` a picture that the model cannot draw is refused when it is opened.
 
         Raises:
             PortraitError: a picture cannot be read.
         """
-        self._avatar = avatar
+        self._avatar, self._strict = avatar, strict
         self._uploads: OrderedDict[str, Portrait] = OrderedDict()
         self._lock = threading.Lock()
         (_, title), *others = sources
         fixed = [Portrait("p0", title, avatar.portrait, lambda: avatar, uploaded=False)]
         for source, title in others:
             picture = load_portrait(source, avatar.spec.image_size, resizing=avatar.spec.portrait_resizing)
-            open_avatar = partial(avatar.with_portrait, picture)
+            open_avatar = partial(self._opened, picture)
             fixed.append(Portrait(f"p{len(fixed)}", title, picture, open_avatar, uploaded=False))
         self._fixed = {portrait.id: portrait for portrait in fixed}
 
@@ -103,11 +106,11 @@ class Portraits:
             data: a picture file of any kind that `load_portrait` reads.
 
         Raises:
-            PortraitError: no picture, damaged, or too much to decode.
+            PortraitError: no picture, damaged, too much to decode, or, where it matters, not to be drawn by the model.
         """
         spec = self._avatar.spec
         picture = decode_picture(data, spec.image_size, spec.portrait_resizing)
-        avatar = self._avatar.with_portrait(picture)
+        avatar = self._opened(picture)
         portrait = Portrait(secrets.token_urlsafe(12), "Your picture", picture, lambda: avatar, uploaded=True)
         with self._lock:
             self._uploads[portrait.id] = portrait
@@ -130,6 +133,12 @@ class Portraits:
         if found is None:
             raise ServeError("This portrait is not here any more; choose another one.")
         return found
+
+    def _opened(self, picture: NDArray[np.uint8]) -> Avatar:
+        avatar = self._avatar.with_portrait(picture)
+        if self._strict and avatar.portrait_fault:
+            raise PortraitError(avatar.portrait_fault)
+        return avatar
 
     def forget_uploads(self) -> None:
         """Forget every visitor's picture."""

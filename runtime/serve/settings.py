@@ -26,6 +26,7 @@ class Settings:
         port: TCP port; 0 takes a free one.
         token: the secret that opens the kiosk, or None on loopback.
         portraits: pictures to choose from beside the bundle's own.
+        strict_portraits: refuse pictures that the model cannot draw well, the visitors' too.
         max_sessions: None measures how many the machine holds in real time.
         engine: what runs the bundle, see `find_set`; None takes ONNX Runtime.
         fallback: go on with ONNX Runtime where the plans cannot run.
@@ -40,6 +41,7 @@ class Settings:
     port: int = 8080
     token: str | None = field(default=None, repr=False)
     portraits: tuple[Path, ...] = ()
+    strict_portraits: bool = False
     max_sessions: int | None = None
     engine: str | None = None
     fallback: bool = False

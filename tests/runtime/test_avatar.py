@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from pathlib import Path
+
 import numpy as np
 import pytest
 from helpers.bundles.sessions import avatar, drain, frames_of, noisy_field, portrait, speech
 from helpers.bundles.tiny import TINY, tiny_engines
+from helpers.bundles.tiny_bundle import write_tiny_bundle
 
 from rap_edge.runtime.avatar import Avatar
+from rap_edge.runtime.bundle.bundle import Bundle
+from rap_edge.runtime.bundle.manifest import MANIFEST_NAME, PortraitFigures
 from rap_edge.runtime.errors import PortraitError, SessionError
 
 BRIGHT = np.full((TINY.image_size, TINY.image_size, 3), 200, np.uint8)
@@ -48,3 +54,24 @@ def test_idle_motion_is_that_of_the_own_portrait() -> None:
     face = avatar()
     other = face.with_portrait(BRIGHT)
     assert other._reels is not face._reels
+
+
+def test_a_portrait_that_the_model_cannot_draw_has_a_fault_and_figures(tmp_path: Path) -> None:
+    # The tiny model draws the mean of cells, so it is at home with plain pictures and lost with a chessboard.
+    board = np.indices((TINY.image_size, TINY.image_size)).sum(0)[..., None] % 2 * np.full(3, 255)
+    root = write_tiny_bundle(tmp_path / "bundle")
+    manifest = Bundle.open(root).manifest
+    plain = np.full((TINY.image_size, TINY.image_size, 3), 90, np.uint8)
+    with Avatar.open(root, plain, threads=1) as face:
+        assert (face.portrait_figures, face.portrait_fault) == (None, "")
+    gates = PortraitFigures(psnr=25.0, ssim=0.7, colour=4.0)
+    (root / MANIFEST_NAME).write_text(replace(manifest, portrait_gates=gates).to_json())
+    with Avatar.open(root, plain, threads=1, strict_portrait=True) as face:
+        assert face.portrait_fault == ""
+        assert face.portrait_figures is not None
+        assert face.portrait_figures.psnr > 40
+        other = face.with_portrait(board.astype(np.uint8))
+        assert "cannot draw this portrait well" in other.portrait_fault
+        assert face.portrait_fault == ""
+    with pytest.raises(PortraitError, match="cannot draw this portrait well"):
+        Avatar.open(root, board.astype(np.uint8), threads=1, strict_portrait=True)

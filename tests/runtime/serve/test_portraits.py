@@ -10,8 +10,9 @@ from helpers.bundles.tiny_bundle import write_png, write_tiny_bundle
 
 from rap_edge.runtime.avatar import Avatar
 from rap_edge.runtime.bundle.bundle import Bundle, hash_file
-from rap_edge.runtime.bundle.manifest import MANIFEST_NAME
-from rap_edge.runtime.errors import BundleError
+from rap_edge.runtime.bundle.manifest import MANIFEST_NAME, PortraitFigures
+from rap_edge.runtime.errors import BundleError, PortraitError
+from rap_edge.runtime.outputs.png import encode_png
 from rap_edge.runtime.serve.portraits import Portraits, sources_of
 
 
@@ -33,6 +34,19 @@ def test_what_the_bundle_offers_is_offered_where_the_operator_brings_nothing(off
     assert [name for _, name in sources_of(offering, ())] == ["Dora", "Lea"]
     mine = write_png(tmp_path / "our_guide.png", np.zeros((64, 64, 3), np.uint8))
     assert [name for _, name in sources_of(offering, (mine,))] == ["our guide", "Built in"]
+
+
+def test_a_strict_kiosk_refuses_a_visitors_picture_that_the_model_cannot_draw(offering: Bundle) -> None:
+    gates = PortraitFigures(psnr=25.0, ssim=0.7, colour=4.0)
+    (offering.root / MANIFEST_NAME).write_text(replace(offering.manifest, portrait_gates=gates).to_json())
+    bundle = Bundle.open(offering.root)
+    sources = sources_of(bundle, ())
+    board = encode_png((np.indices((64, 64)).sum(0)[..., None] % 2 * np.full(3, 255)).astype(np.uint8))
+    with Avatar.open(bundle, sources[0][0], threads=1) as avatar:
+        told = Portraits(avatar, sources).upload(board)
+        assert "cannot draw this portrait well" in told.avatar.portrait_fault
+        with pytest.raises(PortraitError, match="cannot draw this portrait well"):
+            Portraits(avatar, sources, strict=True).upload(board)
 
 
 def test_a_bundle_that_offers_nothing_has_its_golden_portrait(tmp_path: Path) -> None:
