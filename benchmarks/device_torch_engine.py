@@ -98,7 +98,7 @@ def device_torch_engines(networks: Networks, device: torch.device, dtype: torch.
     ends = contract(networks.spec, "float32" if dtype == torch.float32 else "float16")
     graphs = {name: GraphInfo("", *ends[name]) for name in modules}
     return {
-        name: DeviceTorchEngine(_InPrecision(module, graphs[name], dtype), graphs[name], device)
+        name: DeviceTorchEngine(name, _InPrecision(module, graphs[name], dtype), graphs[name], device)
         for name, module in modules.items()
     }
 

@@ -23,7 +23,7 @@ from rap_edge.runtime.machine.available import available_cores
 from rap_edge.runtime.machine.tensorrt_modules import PLAN_BACKENDS
 
 if TYPE_CHECKING:
-    from .exporter import ExportReport
+    from .exporter import ExportReport, Source
     from .plans.choice import EngineChoice
     from .plans.make_plans import PlansReport
 
@@ -61,6 +61,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     weights = parser.add_mutually_exclusive_group()
     weights.add_argument("--checkpoint", metavar="DIR", help="safetensors checkpoint (default: the one that ships)")
+    weights.add_argument(
+        "--model", metavar="MODULE:FUNCTION", help="a model of your own: runs that function, see docs/own_model.md"
+    )
     weights.add_argument("--random-weights", action="store_true", help="fresh weights of the spec's shapes")
     weights.add_argument("--bundle", metavar="DIR", help="add engines to this bundle and leave its graphs as they are")
     parser.add_argument(
@@ -105,10 +108,8 @@ def _run(arguments: argparse.Namespace) -> ExportReport | PlansReport:
         return _add_engines(arguments)
     precision = Precision(arguments.precision or Precision.FP32)
     from .bundle_writer import refuse_to_replace
-    from .sources.network_source import choose_source
 
-    spec = None if arguments.spec is None else load_spec(arguments.spec)
-    source = choose_source(arguments.checkpoint, spec, random_weights=arguments.random_weights)
+    source: Source | None = None if arguments.model is not None else _checkpoint_source(arguments)
     target = None if arguments.output is None else Path(arguments.output)
     if target is not None:
         # Minutes of work should not end in a refusal that could have come first.
@@ -122,6 +123,13 @@ def _run(arguments: argparse.Namespace) -> ExportReport | PlansReport:
     from .exporter import ExportSettings, export_bundle
     from .stages import Stages
 
+    if source is None:
+        from .sources.own_model import own_source
+
+        if arguments.spec is not None:
+            raise ExportError("--model has a spec of its own; leave --spec out.")
+        source = own_source(arguments.model)
+        say(f"rap-export: running the code of {arguments.model}, as --model asks ...")
     # It counts the machine's cores, of which a container may have a part.
     torch.set_num_threads(min(torch.get_num_threads(), available_cores()))
     settings = ExportSettings(
@@ -131,6 +139,13 @@ def _run(arguments: argparse.Namespace) -> ExportReport | PlansReport:
         compared=not arguments.no_parity,
     )
     return export_bundle(source, target, settings, real_inputs, Stages())
+
+
+def _checkpoint_source(arguments: argparse.Namespace) -> Source:
+    from .sources.network_source import choose_source
+
+    spec = None if arguments.spec is None else load_spec(arguments.spec)
+    return choose_source(arguments.checkpoint, spec, random_weights=arguments.random_weights)
 
 
 def _add_engines(arguments: argparse.Namespace) -> PlansReport:
@@ -185,6 +200,8 @@ def table(report: ExportReport) -> str:
         for name, graph in report.graphs.items()
     ]
     lines = columns([header, *rows])
+    for name, graph in report.graphs.items():
+        lines += [f"{name}: attention stays written out in {place}" for place in graph.recognition.left]
     rollout = report.rollout
     if rollout is None:
         return "\n".join([*lines, "not compared with PyTorch, as --no-parity asks"])

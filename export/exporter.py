@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import onnx
@@ -20,7 +20,6 @@ import torch
 from numpy.typing import NDArray
 from onnx_ir.passes.common import LiftConstantsToInitializersPass, ShapeInferencePass
 
-from rap_edge.models.networks import Networks
 from rap_edge.runtime.bundle.contract import chunk_sizes, contract, runs_per_chunk
 from rap_edge.runtime.bundle.manifest import GoldenInfo, GraphInfo, Island, Manifest, PortraitFigures
 from rap_edge.runtime.bundle.precision import Precision
@@ -33,6 +32,8 @@ from rap_edge.runtime.spec import ModelSpec
 from .bundle_writer import EXTERNAL_DATA_LIMIT, BundleWriter, new_bundle, require_space
 from .capture.five_graphs import OPSET, GraphSource, capture, graph_sources
 from .capture.flops import chunk_flops, count_flops
+from .capture.own_model import AnyNetworks
+from .capture.recognition import Recognition, recognise
 from .check_inputs import RealInputs
 from .hybrid_attention.onnx_function import carry_definition
 from .parity.compare import (
@@ -54,7 +55,6 @@ from .precision.activations import Peaks
 from .precision.rules import FP16_MAX, RULES, ActivationRange, check_finite
 from .precision.to_fp16 import to_fp16
 from .provenance import installed_versions, now
-from .sources.network_source import NetworkSource
 from .sources.portraits import known_portraits, portrait_gates
 from .stages import Stages
 
@@ -108,6 +108,7 @@ class GraphReport:
         flops: operations of one run.
         islands: nodes kept in fp32.
         rewritten: nodes that each pass replaced.
+        recognition: what its attention has become.
         max_abs: largest difference from PyTorch on recorded inputs, None if nothing was compared.
         psnr: least PSNR in dB, likewise.
     """
@@ -118,6 +119,7 @@ class GraphReport:
     flops: int
     islands: int
     rewritten: Mapping[str, int]
+    recognition: Recognition
     max_abs: float | None
     psnr: float | None
 
@@ -137,6 +139,16 @@ class ExportReport:
     engines: PlansReport | None = None
 
 
+class Source(Protocol):
+    """Where an export's networks come from."""
+
+    def load(self) -> AnyNetworks:
+        """The networks, in fp32 and eval mode."""
+
+    def provenance(self) -> dict[str, Any]:
+        """The manifest's record of this source."""
+
+
 @dataclass(frozen=True)
 class _Written:
     info: GraphInfo
@@ -148,7 +160,7 @@ class _Written:
 class _Held:
     """The networks, so that one place can let go of them."""
 
-    networks: Networks | None = None
+    networks: AnyNetworks | None = None
     sources: dict[str, GraphSource] = field(default_factory=dict)
 
     def release(self) -> None:
@@ -158,7 +170,7 @@ class _Held:
 
 
 def export_bundle(
-    source: NetworkSource,
+    source: Source,
     target: Path | None,
     settings: ExportSettings,
     make_inputs: Callable[[ModelSpec], RealInputs],
@@ -289,6 +301,7 @@ def write_graph(
     """
     model = capture(source, spec)
     LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(model)
+    recognition = recognise(model, spec)
     rewritten = {}
     for item in _passes(settings):
         rewritten[item.name] = item.rewrite(model)
@@ -310,7 +323,7 @@ def write_graph(
     size = sum((writer.root / part).stat().st_size for part in (file, *data))
     return _Written(
         GraphInfo(file, inputs, outputs, data, flops),
-        GraphReport(len(list(model.graph)), parameters, size, flops, len(islands), rewritten, None, None),
+        GraphReport(len(list(model.graph)), parameters, size, flops, len(islands), rewritten, recognition, None, None),
         islands,
     )
 
@@ -373,7 +386,7 @@ def _check(
     return parity, reports
 
 
-def _round_weights(networks: Networks, *, half: bool) -> None:
+def _round_weights(networks: AnyNetworks, *, half: bool) -> None:
     """Check every weight, and round it to fp16 if that is what the graphs will hold, so that both compute the same."""
     with torch.no_grad():
         for network in networks.modules:

@@ -21,7 +21,6 @@ from onnx_ir.passes.common import LiftConstantsToInitializersPass
 from torch import Tensor, nn
 
 from rap_edge.models.causal.networks import CausalNetworks
-from rap_edge.models.networks import Networks
 from rap_edge.models.vae import Vae
 from rap_edge.runtime.bundle.contract import FREE_FRAMES, chunk_sizes, contract
 from rap_edge.runtime.bundle.manifest import TensorInfo
@@ -30,6 +29,8 @@ from rap_edge.runtime.spec import ModelSpec
 
 from ..hybrid_attention.onnx_function import symbolic_hybrid_attention
 from ..passes.toolbox import scalar
+from .own_model import AnyNetworks, OwnModel, OwnVae
+from .signature import require_shapes
 
 OPSET = 23
 _SHIELD, _TINY = "rap.shielded", 1e-4
@@ -98,29 +99,28 @@ class GraphSource:
         return sum(parameter.numel() for parameter in self.module.parameters())
 
 
-def graph_sources(networks: Networks | CausalNetworks) -> dict[str, GraphSource]:
+def graph_sources(networks: AnyNetworks) -> dict[str, GraphSource]:
     """The five graphs of a model, sharing the networks' weights.
 
     Raises:
         ExportError: the networks give other audio keys and values than the spec's contract names.
     """
-    signatures = contract(networks.spec, "float32")
+    spec, signatures = networks.spec, contract(networks.spec, "float32")
     if isinstance(networks, CausalNetworks):
         return {name: GraphSource(name, m.eval(), *signatures[name]) for name, m in networks.graph_modules().items()}
-    modules = {
-        "audio_encoder": networks.audio_encoder,
-        "conditioner": networks.dit.conditioner,
-        "dit": networks.dit.denoiser,
-        "vae_encoder": FrameEncoder(networks.vae),
-        "vae_decoder": FrameDecoder(
-            networks.vae, networks.spec.decoded_frames, rounded=networks.spec.frames_dtype == "uint8"
-        ),
-    }
-    if (names := networks.dit.audio_state_names()) != tuple(t.name for t in signatures["conditioner"][1]):
-        raise ExportError(
-            f"The DiT gives the audio state {', '.join(names)}, which is not what spec {networks.spec.name!r} needs; "
-            "use the spec of this checkpoint."
-        )
+    if isinstance(networks, OwnModel):
+        vae: Vae = OwnVae(networks.vae_encoder, networks.vae_decoder)
+        modules = dict(networks.graph_modules())
+    else:
+        vae, dit = networks.vae, networks.dit
+        modules = {"audio_encoder": networks.audio_encoder, "conditioner": dit.conditioner, "dit": dit.denoiser}
+        if (names := dit.audio_state_names()) != tuple(t.name for t in signatures["conditioner"][1]):
+            raise ExportError(
+                f"The DiT gives the audio state {', '.join(names)}, which is not what spec {spec.name!r} needs; use "
+                "the spec of this checkpoint."
+            )
+    decoder = FrameDecoder(vae, spec.decoded_frames, rounded=spec.frames_dtype == "uint8")
+    modules |= {"vae_encoder": FrameEncoder(vae), "vae_decoder": decoder}
     return {name: GraphSource(name, module.eval(), *signatures[name]) for name, module in modules.items()}
 
 
@@ -150,9 +150,10 @@ def capture(source: GraphSource, spec: ModelSpec) -> ir.Model:
                 optimize=False,
                 verbose=False,
             )
-    except (torch.onnx.errors.OnnxExporterError, RuntimeError) as error:
+    except (torch.onnx.errors.OnnxExporterError, RuntimeError, TypeError, ValueError, LookupError) as error:
         raise ExportError(
-            f"Graph {source.name!r} cannot be captured ({first_line(error)}); report the checkpoint's config."
+            f"Graph {source.name!r} cannot be captured ({_innermost(error)}); report the checkpoint's config, or "
+            "correct the module."
         ) from error
     if program is None:
         raise ExportError(f"Graph {source.name!r} was captured as nothing; reinstall torch 2.13 or later.")
@@ -160,6 +161,13 @@ def capture(source: GraphSource, spec: ModelSpec) -> ir.Model:
     simplify(model)
     _apply_contract(model, source)
     return model
+
+
+def _innermost(error: BaseException) -> str:
+    """What was wrong first: torch wraps it in pages about its own exporter."""
+    while (cause := error.__cause__ or error.__context__) is not None:
+        error = cause
+    return first_line(error) if isinstance(error, Exception) else type(error).__name__
 
 
 def simplify(model: ir.Model) -> None:
@@ -210,6 +218,8 @@ def _apply_contract(model: ir.Model, source: GraphSource) -> None:
                 f"Graph {source.name!r} was captured with the {side} {[value.name for value in values]}, not "
                 f"{[tensor.name for tensor in tensors]}; an output may be returned twice or an input be unused."
             )
+        found = [[d if isinstance(d, int) else str(d) for d in value.shape or ()] for value in values]
+        require_shapes(source.name, found, {tensor.name: tensor.shape for tensor in tensors})
         for value, tensor in zip(values, tensors, strict=True):
             value.shape = ir.Shape(tensor.shape)
     ends = {*model.graph.inputs, *model.graph.outputs}

@@ -9,14 +9,14 @@ from collections.abc import Mapping
 from types import MappingProxyType
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from rap_edge.models.causal.networks import CausalNetworks
-from rap_edge.models.networks import Networks
 from rap_edge.runtime.bundle.manifest import GraphInfo
 from rap_edge.runtime.engines.interface import Array, allocate
 
 from .five_graphs import graph_sources
+from .own_model import AnyNetworks
+from .signature import call
 
 _CPU = torch.device("cpu")
 
@@ -24,9 +24,12 @@ _CPU = torch.device("cpu")
 class TorchExecution:
     """One session's buffers and the shared module."""
 
-    def __init__(self, module: nn.Module, graph: GraphInfo, buffers: dict[str, Array], device: torch.device) -> None:
+    def __init__(
+        self, name: str, module: nn.Module, graph: GraphInfo, buffers: dict[str, Array], device: torch.device
+    ) -> None:
         self.buffers: Mapping[str, Array] = MappingProxyType(buffers)
-        self._module, self._device = module, device
+        self._name, self._module, self._device = name, module, device
+        self._shapes = {tensor.name: buffers[tensor.name].shape for tensor in graph.outputs}
         # from_numpy shares memory, so inputs are read where the loop writes them.
         self._inputs = [torch.from_numpy(buffers[tensor.name]) for tensor in graph.inputs]
         self._outputs = [torch.from_numpy(buffers[tensor.name]) for tensor in graph.outputs]
@@ -34,10 +37,8 @@ class TorchExecution:
     def run(self) -> None:
         """Run the module on the bound buffers."""
         with torch.inference_mode():
-            results: Tensor | tuple[Tensor, ...] = self._module(*(tensor.to(self._device) for tensor in self._inputs))
-            for buffer, result in zip(
-                self._outputs, (results,) if isinstance(results, Tensor) else results, strict=True
-            ):
+            inputs = (tensor.to(self._device) for tensor in self._inputs)
+            for buffer, result in zip(self._outputs, call(self._name, self._module, inputs, self._shapes), strict=True):
                 buffer.copy_(result)
 
     def capture(self) -> str:
@@ -48,8 +49,8 @@ class TorchExecution:
 class TorchEngine:
     """One graph of a model as a PyTorch module in fp32."""
 
-    def __init__(self, module: nn.Module, graph: GraphInfo, device: torch.device) -> None:
-        self.module, self.graph, self._device = module, graph, device
+    def __init__(self, name: str, module: nn.Module, graph: GraphInfo, device: torch.device) -> None:
+        self.name, self.module, self.graph, self._device = name, module, graph, device
         self.backend = f"torch {torch.__version__}"
         self.device = f"CPU, {torch.get_num_threads()} threads" if device.type == "cpu" else str(device)
 
@@ -57,12 +58,12 @@ class TorchEngine:
         self, buffers: Mapping[str, Array] | None = None, sizes: Mapping[str, int] | None = None
     ) -> TorchExecution:
         """Bind buffers; see `Engine.prepare`."""
-        return TorchExecution(self.module, self.graph, allocate(self.graph, buffers, sizes), self._device)
+        return TorchExecution(self.name, self.module, self.graph, allocate(self.graph, buffers, sizes), self._device)
 
 
-def torch_engines(networks: Networks | CausalNetworks, device: torch.device = _CPU) -> dict[str, TorchEngine]:
+def torch_engines(networks: AnyNetworks, device: torch.device = _CPU) -> dict[str, TorchEngine]:
     """An engine for every graph of the contract, sharing the networks' weights, which are on `device`."""
     return {
-        name: TorchEngine(source.module, GraphInfo("", source.inputs, source.outputs), device)
+        name: TorchEngine(name, source.module, GraphInfo("", source.inputs, source.outputs), device)
         for name, source in graph_sources(networks).items()
     }

@@ -8,15 +8,16 @@ from contextlib import contextmanager
 import torch
 from torch import nn
 
-from rap_edge.models.networks import Networks
 from rap_edge.runtime.errors import ExportError
+
+from ..capture.own_model import AnyNetworks
 
 # Weights, and the activations of the largest network beside them.
 _ROOM = 2.5
 
 
 @contextmanager
-def on_best_device(networks: Networks) -> Iterator[torch.device]:
+def on_best_device(networks: AnyNetworks) -> Iterator[torch.device]:
     """Move the networks to where they run fastest, in full fp32, and back to the CPU afterwards.
 
     Raises:

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from rap_edge.models.networks import Networks
 from rap_edge.runtime.bundle.contract import runs_per_chunk
 from rap_edge.runtime.bundle.golden import pack_frames
 from rap_edge.runtime.bundle.manifest import GoldenInfo
@@ -18,6 +17,7 @@ from rap_edge.runtime.outputs.wave_file import write_wave
 from rap_edge.runtime.spec import ModelSpec
 
 from ..bundle_writer import BundleWriter
+from ..capture.own_model import AnyNetworks
 from ..capture.torch_engine import torch_engines
 from ..check_inputs import RealInputs
 from ..precision.activations import ActivationPeaks, Peaks
@@ -53,7 +53,7 @@ class Reference:
 
 
 def run_reference(
-    networks: Networks, inputs: RealInputs, limits: tuple[int, float], stages: Stages, *, watch: bool
+    networks: AnyNetworks, inputs: RealInputs, limits: tuple[int, float], stages: Stages, *, watch: bool
 ) -> Reference:
     """Roll out in PyTorch and record what every network was given and answered in the first and the last chunk.
 

@@ -22,9 +22,10 @@ class Rewriter:
         self._graph, self._old = graph, old
 
     def add(self, op_type: str, inputs: Sequence[ir.Value | None], **attributes: object) -> ir.Value:
-        """A new node's only output, of the first input's type."""
+        """A new node's only output, of the first input's type; `op_type` is ONNX's own, or `domain::type`."""
         name = self._name()
-        node = ir.node(op_type, inputs, attributes=attributes, name=name)  # type: ignore[arg-type]
+        domain, _, kind = op_type.rpartition("::")
+        node = ir.node(kind, inputs, attributes=attributes, domain=domain, name=name)  # type: ignore[arg-type]
         output = node.outputs[0]
         output.name = name
         if inputs[0] is not None and inputs[0].dtype is not None:

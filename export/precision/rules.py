@@ -14,6 +14,8 @@ import onnx_ir as ir
 
 from rap_edge.runtime.errors import ExportError
 
+from .operator_types import gives_half
+
 FP16_MAX = 65504.0
 FP16_TINY = 2.0**-24
 _REDUCTIONS = frozenset(
@@ -186,6 +188,20 @@ class ConstantRange:
 
 
 @dataclass(frozen=True)
+class NoHalfOperator:
+    """Operators that ONNX defines without fp16, as `Range`."""
+
+    name: str = "no-half-operator"
+    reason: str = "ONNX defines the operator without fp16"
+
+    def select(self, graph: ir.Graph) -> Iterable[ir.Node]:
+        """See `Rule.select`."""
+        for node in graph:
+            if any(is_float(value) and not gives_half(node, index) for index, value in enumerate(node.outputs)):
+                yield node
+
+
+@dataclass(frozen=True)
 class ActivationRange:
     """What makes or reads an activation that was seen to leave fp16, with some headroom.
 
@@ -229,7 +245,14 @@ class Between:
 
 
 BETWEEN = Between()
-RULES: tuple[Rule, ...] = (NormReduction(), SoftmaxScale(), TimestepEmbedding(), PixelConversion(), ConstantRange())
+RULES: tuple[Rule, ...] = (
+    NormReduction(),
+    SoftmaxScale(),
+    TimestepEmbedding(),
+    PixelConversion(),
+    ConstantRange(),
+    NoHalfOperator(),
+)
 
 
 def fits_fp16(array: np.ndarray) -> bool:

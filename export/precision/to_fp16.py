@@ -15,6 +15,7 @@ import onnx_ir as ir
 from rap_edge.runtime.bundle.manifest import Island
 from rap_edge.runtime.errors import ExportError
 
+from .operator_types import takes_half
 from .rules import BETWEEN, MOVEMENT, RULES, Between, Rule, is_float
 
 
@@ -101,11 +102,12 @@ class _Conversion:
         for index, value in enumerate(node.inputs):
             if value is None:
                 continue
+            wanted = target if takes_half(node, index) else ir.DataType.FLOAT
             if value.const_value is not None:
-                if value.dtype == ir.DataType.FLOAT and target == ir.DataType.FLOAT16:
+                if value.dtype == ir.DataType.FLOAT and wanted == ir.DataType.FLOAT16:
                     node.replace_input_with(index, self._half(value))
-            elif value in self._floats and value.dtype != target and node.op_type != "Cast":
-                node.replace_input_with(index, self._cast(value, target, node))
+            elif value in self._floats and value.dtype != wanted and node.op_type != "Cast":
+                node.replace_input_with(index, self._cast(value, wanted, node))
         if node.op_type == "Cast" and node.outputs[0].dtype == ir.DataType.FLOAT:
             node.attributes["to"] = ir.AttrInt64("to", int(target))
         for value in node.outputs:

@@ -22,6 +22,7 @@ class _Provenance:
     weights: Annotated[str, Text(32)] = ""
     seed: Annotated[int, Whole(0, (1 << 63) - 1)] = RANDOM_SEED
     checkpoint: Annotated[str, _PATH] | None = None
+    model: Annotated[str, Text(256)] | None = None
 
 
 @dataclass(frozen=True)
@@ -105,6 +106,11 @@ def networks_of(manifest: Manifest, checkpoint: Path | None = None) -> Any:
         return NetworkSource(None, manifest.spec, record.seed).load()
     if record.weights == "shipped":
         return NetworkSource(SHIPPED, manifest.spec).load()
+    if record.weights == "own model":
+        raise CheckpointError(
+            f"The bundle came from modules of somebody's own ({shown(record.model)}), which are not run for this; "
+            "leave PyTorch out."
+        )
     if record.weights != "checkpoint" or record.checkpoint is None:
         raise CheckpointError("The bundle does not say which checkpoint it came from; export it again.")
     raise CheckpointError(f"The bundle came from the checkpoint {shown(record.checkpoint)}; pass --checkpoint DIR.")

@@ -13,6 +13,7 @@ import pytest
 from helpers.pages import PYTHON
 from helpers.places import ROOT
 
+import rap_edge.export as export
 import rap_edge.runtime as runtime
 
 MADE = ("AudioFile", "Avatar", "Session")  # by read_audio, Avatar.open and Avatar.session
@@ -52,6 +53,8 @@ def public_interface() -> str:
     lines = []
     for name in sorted(runtime.__all__):
         lines += described(name, getattr(runtime, name))
+    for name in export.__all__:
+        lines += described(f"export.{name}", getattr(export, name))
     return "\n".join(lines) + "\n"
 
 
@@ -78,6 +81,7 @@ def test_every_public_name_and_method_has_a_docstring() -> None:
 
 PUBLIC = {
     "rap_edge.runtime": set(runtime.__all__),
+    "rap_edge.export": set(export.__all__),
     "rap_edge.integrations.livekit": {"AvatarVideoGenerator"},
     "rap_edge.integrations.pipecat": {"AvatarVideoService"},
 }

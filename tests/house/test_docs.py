@@ -34,6 +34,7 @@ NOT_RUN = {
     r"^rap-export(?! explain)": "takes a minute or gigabytes: test_wheel exports the model that ships",
     r"^rap-calibrate|^rap-export explain": "takes minutes: tests/calibration/test_cli.py calibrates",
     r"^rap-bench|^python benchmarks/": "measures for minutes, or on a GPU",
+    r"build/mine": "needs a model of one's own: tests/export/sources exports the example and runs it",
     r"\.plan|tensorrt|nano-fp16|flashhead": "needs plans and a GPU",
     r"rap-serve|turnserver": "serves until it is stopped: tests/runtime/serve/test_cli.py serves",
     r"--mic|--window|kiosk\.py|pyside_widget\.py": "needs a microphone or a screen: tests/runtime/cli, test_examples",
@@ -43,7 +44,7 @@ NOT_RUN = {
 # Programs that need a room, a visitor or a server, by their page: the tests beside them bring a stand-in.
 PLAYED = {"livekit.md", "openai_realtime.md", "pipecat.md"}
 # Blocks that hold no code, by their first line; one with an arrow in it, but for a comment, shows what becomes of what.
-PICTURES = re.compile(r"build/nano-fp32/|Machine|rap-run: The engine|\"hybrid_attention\"|[^#\n]*->")
+PICTURES = re.compile(r"build/nano-fp32/|Machine|rap-run: The engine|dit: |\"hybrid_attention\"|[^#\n]*->")
 
 
 def commands(text: str) -> Iterator[str]:
