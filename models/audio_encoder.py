@@ -1,15 +1,17 @@
-"""wav2vec 2.0 as a per-video-frame feature extractor.
+"""wav2vec 2.0 and HuBERT as per-video-frame feature extractors.
 
-Sources: wav2vec 2.0 (arXiv 2006.11477) with the parameter names of Hugging Face's `Wav2Vec2Model`; FlashHead
+Sources: wav2vec 2.0 (arXiv 2006.11477) and HuBERT (arXiv 2106.07447), whose network is the same, with the parameter
+names of Hugging Face's `Wav2Vec2Model` and `HubertModel`; FlashHead
 (arXiv 2602.07449) for resampling the convolutional features to the video's frame rate before the transformer.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
+from types import MappingProxyType
 from typing import Annotated, Any, Literal
 
 import numpy as np
@@ -26,10 +28,24 @@ from .config import check_config, check_rules, config_from_dict, known_fields
 from .fresh import draw_uniform
 from .norms import LayerNorm32
 
+Activation = Literal["gelu", "gelu_new", "gelu_pytorch_tanh", "relu", "silu", "swish"]
+MODEL_TYPES = ("wav2vec2", "hubert")
+_tanh_gelu = partial(F.gelu, approximate="tanh")
+_ACTIVATIONS: Mapping[str, Callable[[Tensor], Tensor]] = MappingProxyType(
+    {
+        "gelu": F.gelu,
+        "gelu_new": _tanh_gelu,
+        "gelu_pytorch_tanh": _tanh_gelu,
+        "relu": F.relu,
+        "silu": F.silu,
+        "swish": F.silu,
+    }
+)
+
 
 @dataclass(frozen=True, kw_only=True)
 class AudioEncoderConfig:
-    """Sizes of a wav2vec 2.0 encoder; keys are those of Hugging Face's config.json, defaults wav2vec2-base's.
+    """Sizes of a wav2vec 2.0 or HuBERT encoder; keys are those of Hugging Face's config.json, defaults wav2vec2-base's.
 
     Attributes:
         conv_dim: channels of each convolutional layer.
@@ -45,6 +61,11 @@ class AudioEncoderConfig:
         num_conv_pos_embeddings: kernel of the positional convolution.
         num_conv_pos_embedding_groups: its groups.
         do_stable_layer_norm: normalise before, not after, each sublayer.
+        hidden_act: activation of the transformer's feed-forward layers.
+        feat_extract_activation: activation of the convolutions.
+        feat_proj_layer_norm: whether convolutional features are normalised before their projection.
+        conv_pos_batch_norm: whether the positional convolution's input is batch-normalised.
+        do_normalize: whether the waveform is brought to zero mean and unit variance (of preprocessor_config.json).
         norm_eps: epsilon of the waveform's normalisation.
         samples_per_frame: audio samples per video frame (640 at 16 kHz and 25 Hz).
     """
@@ -62,22 +83,31 @@ class AudioEncoderConfig:
     num_conv_pos_embeddings: Annotated[int, Whole(1, 4096)] = 128
     num_conv_pos_embedding_groups: Annotated[int, Whole(1, 1024)] = 16
     do_stable_layer_norm: bool = False
+    hidden_act: Activation = "gelu"
+    feat_extract_activation: Activation = "gelu"
+    feat_proj_layer_norm: bool = True
+    conv_pos_batch_norm: bool = False
+    do_normalize: bool = True
     norm_eps: Annotated[float, Real(0.0, 1.0)] = 1e-7
     samples_per_frame: Annotated[int, Whole(1, 768000)] = 640
 
     @classmethod
     def from_hugging_face(cls, data: Mapping[str, Any], source: str) -> AudioEncoderConfig:
-        """Read a published wav2vec 2.0 config.json.
+        """Read a published config.json of wav2vec 2.0 or HuBERT.
 
         Raises:
-            CheckpointError: another model type or activation, or a value that cannot work.
+            CheckpointError: another model type, adapters in every layer, or a value that cannot work.
         """
-        for key, only in (("model_type", "wav2vec2"), ("hidden_act", "gelu"), ("feat_extract_activation", "gelu")):
-            if data.get(key, only) != only:
-                raise CheckpointError(
-                    f"{source} says {key} {shown(data[key])} but only {only!r} is supported; use a wav2vec 2.0 "
-                    "checkpoint."
-                )
+        if (kind := data.get("model_type", MODEL_TYPES[0])) not in MODEL_TYPES:
+            raise CheckpointError(
+                f"{source} says model_type {shown(kind)} but only {' and '.join(MODEL_TYPES)} are supported; use one of "
+                "these."
+            )
+        if data.get("adapter_attn_dim") is not None:
+            raise CheckpointError(
+                f"{source} says adapter_attn_dim {shown(data['adapter_attn_dim'])}, adapters of one language in every "
+                "layer, which are not supported; use a checkpoint without."
+            )
         return config_from_dict(cls, known_fields(cls, data), source).validate()
 
     def validate(self) -> AudioEncoderConfig:
@@ -112,6 +142,7 @@ class ConvLayer(nn.Module):
         kernel, stride = config.conv_kernel[index], config.conv_stride[index]
         self.conv = nn.Conv1d(before, after, kernel, stride, bias=config.conv_bias)
         self.over_channels = config.feat_extract_norm == "layer"
+        self.activation = _ACTIVATIONS[config.feat_extract_activation]
         if self.over_channels:
             self.layer_norm: nn.Module = LayerNorm32(after)
         elif index == 0:
@@ -123,7 +154,7 @@ class ConvLayer(nn.Module):
         """[B, channels, time] -> [B, channels', time']."""
         x = self.conv(x)
         x = self.layer_norm(x.transpose(1, 2)).transpose(1, 2) if self.over_channels else self.layer_norm(x)
-        return F.gelu(x)
+        return self.activation(x)
 
 
 class FeatureExtractor(nn.Module):
@@ -146,13 +177,28 @@ class FeatureProjection(nn.Module):
 
     def __init__(self, config: AudioEncoderConfig) -> None:
         super().__init__()
-        self.layer_norm = LayerNorm32(config.conv_dim[-1], eps=config.layer_norm_eps)
+        self.layer_norm: nn.Module = nn.Identity()
+        if config.feat_proj_layer_norm:
+            self.layer_norm = LayerNorm32(config.conv_dim[-1], eps=config.layer_norm_eps)
         self.projection = nn.Linear(config.conv_dim[-1], config.hidden_size)
 
     def forward(self, x: Tensor) -> Tensor:
         """[B, frames, channels] -> [B, frames, hidden]."""
         result: Tensor = self.projection(self.layer_norm(x))
         return result
+
+
+class ChannelAffine(nn.Module):
+    """A gain and an offset per channel: a batch normalisation with its statistics folded in."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(channels))
+        self.bias = nn.Parameter(torch.zeros(channels))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[B, frames, channels] -> the same shape."""
+        return x * self.weight + self.bias
 
 
 class PositionalConv(nn.Module):
@@ -168,12 +214,16 @@ class PositionalConv(nn.Module):
             padding=kernel // 2,
             groups=config.num_conv_pos_embedding_groups,
         )
+        self.batch_norm: nn.Module = nn.Identity()
+        if config.conv_pos_batch_norm:
+            self.batch_norm = ChannelAffine(config.hidden_size)
+        self.activation = _ACTIVATIONS[config.feat_extract_activation]
 
     def forward(self, x: Tensor) -> Tensor:
         """[B, frames, hidden] -> the same shape."""
         # An even kernel with symmetric padding gives one frame too many.
-        positions = self.conv(x.transpose(1, 2))[..., : x.shape[1]]
-        return F.gelu(positions).transpose(1, 2)
+        positions = self.conv(self.batch_norm(x).transpose(1, 2))[..., : x.shape[1]]
+        return self.activation(positions).transpose(1, 2)
 
 
 class EncoderAttention(nn.Module):
@@ -194,16 +244,17 @@ class EncoderAttention(nn.Module):
 
 
 class FeedForward(nn.Module):
-    """Two linear layers with GELU between them."""
+    """Two linear layers with an activation between them."""
 
     def __init__(self, config: AudioEncoderConfig) -> None:
         super().__init__()
         self.intermediate_dense = nn.Linear(config.hidden_size, config.intermediate_size)
         self.output_dense = nn.Linear(config.intermediate_size, config.hidden_size)
+        self.activation = _ACTIVATIONS[config.hidden_act]
 
     def forward(self, x: Tensor) -> Tensor:
         """[B, frames, hidden] -> the same shape."""
-        result: Tensor = self.output_dense(F.gelu(self.intermediate_dense(x)))
+        result: Tensor = self.output_dense(self.activation(self.intermediate_dense(x)))
         return result
 
 
@@ -273,7 +324,7 @@ def resample_features(features: Tensor, frames: int) -> Tensor:
 
 
 class AudioEncoder(nn.Module):
-    """wav2vec 2.0 hidden states, one row per video frame."""
+    """Hidden states of wav2vec 2.0 or HuBERT, one row per video frame."""
 
     def __init__(self, config: AudioEncoderConfig) -> None:
         super().__init__()
@@ -305,7 +356,7 @@ class AudioEncoder(nn.Module):
 
         Args:
             waveforms: [B, samples] mono audio in -1..1 at 25 * `samples_per_frame` samples per second; its mean
-                and variance are normalised here.
+                and variance are normalised here, if the config says so.
 
         Returns:
             [B, frames, layers, hidden] with frames = round(samples / samples_per_frame): the state after every
@@ -320,12 +371,15 @@ class AudioEncoder(nn.Module):
             time = (time - kernel) // stride + 1
         if min(frames, time) < 1:
             raise AudioError(f"{waveforms.shape[1]} audio samples are too few for one feature frame; pass more audio.")
-        centred = waveforms.float() - waveforms.float().mean(dim=1, keepdim=True)
-        variance = (centred * centred).mean(dim=1, keepdim=True)
-        normalised = (centred / torch.sqrt(variance + self.config.norm_eps)).to(waveforms.dtype)
-        features = resample_features(self.feature_extractor(normalised), frames)
+        heard = self._normalised(waveforms) if self.config.do_normalize else waveforms
+        features = resample_features(self.feature_extractor(heard), frames)
         result: Tensor = self.encoder(self.feature_projection(features))
         return result
+
+    def _normalised(self, waveforms: Tensor) -> Tensor:
+        centred = waveforms.float() - waveforms.float().mean(dim=1, keepdim=True)
+        variance = (centred * centred).mean(dim=1, keepdim=True)
+        return (centred / torch.sqrt(variance + self.config.norm_eps)).to(waveforms.dtype)
 
     def forward(self, waveform: Tensor) -> Tensor:
         """[1, samples] -> [frames, layers, hidden]; see `encode`."""

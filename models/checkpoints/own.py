@@ -24,6 +24,7 @@ from ..config import config_from_dict, config_to_dict, read_json_object
 from ..dit import DiT, DiTConfig
 from ..networks import NetworkConfigs, Networks, check_agreement, vae_config
 from ..vae import LtxVae, LtxVaeConfig, Vae
+from .published import hugging_face_audio_encoder
 from .tensors import load_weights, open_checkpoint
 
 if TYPE_CHECKING:
@@ -43,12 +44,13 @@ def load_own_networks(folder: Path, spec: ModelSpec | None, dtype: torch.dtype) 
     Raises:
         CheckpointError: a file is missing or damaged, or the networks do not agree with the spec.
     """
+    wanted = spec or read_own_spec(folder / "spec.json")
     return check_agreement(
         Networks(
-            spec or read_own_spec(folder / "spec.json"),
+            wanted,
             load_own_dit(folder / "dit", dtype),
             load_own_vae(folder / "vae", dtype),
-            load_own_audio_encoder(folder / "audio_encoder", dtype),
+            load_own_audio_encoder(folder / "audio_encoder", dtype, wanted.samples_per_frame),
         )
     )
 
@@ -70,8 +72,19 @@ def load_own_dit(folder: Path, dtype: torch.dtype) -> DiT:
     return dit.eval()
 
 
-def load_own_audio_encoder(folder: Path, dtype: torch.dtype) -> AudioEncoder:
-    """Read an audio encoder from its config.json and model.safetensors; raises `CheckpointError`."""
+def load_own_audio_encoder(folder: Path, dtype: torch.dtype, samples_per_frame: int) -> AudioEncoder:
+    """Read an audio encoder from its config.json and model.safetensors, Hugging Face's or ours.
+
+    Args:
+        folder: with the files.
+        dtype: of the weights in memory.
+        samples_per_frame: audio samples per video frame, which Hugging Face's config does not say.
+
+    Raises:
+        CheckpointError: a file is missing, damaged or of another network.
+    """
+    if "model_type" in read_json_object(folder / "config.json"):
+        return hugging_face_audio_encoder(folder, dtype, samples_per_frame)
     with torch.device("meta"):
         encoder = AudioEncoder(_audio_encoder_config(folder))
     load_weights(encoder, open_checkpoint(folder, STEM), dtype)

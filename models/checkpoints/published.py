@@ -1,7 +1,8 @@
-"""Readers of published checkpoints of single networks: diffusers' LTX VAE and Hugging Face's wav2vec 2.0."""
+"""Readers of published checkpoints of single networks: diffusers' LTX VAE, Hugging Face's wav2vec 2.0 and HuBERT."""
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import torch
@@ -11,9 +12,13 @@ from ..config import read_json_object
 from ..vae import LtxVae, LtxVaeConfig
 from .tensors import Checkpoint, load_weights, open_checkpoint
 
-# Tensors of the pre-training and recognition heads, which no hidden state depends on.
-WAV2VEC2_UNUSED = ("masked_spec_embed", "lm_head.", "quantizer.", "project_q.", "project_hid.", "adapter.")
+# Tensors of the heads for pre-training, recognition and classification, which no hidden state depends on.
+HEADS = (
+    *("masked_spec_embed", "lm_head.", "quantizer.", "project_q.", "project_hid.", "adapter."),
+    *("projector.", "classifier.", "layer_weights"),
+)
 _POSITIONAL = "encoder.pos_conv_embed.conv."
+_BATCH_NORM, _BATCH_NORM_EPS = "encoder.pos_conv_embed.batch_norm.", 1e-5
 _WEIGHT_NORMS = (("weight_g", "weight_v"), ("parametrizations.weight.original0", "parametrizations.weight.original1"))
 
 
@@ -31,18 +36,30 @@ def diffusers_ltx_vae(folder: Path, dtype: torch.dtype = torch.float32) -> LtxVa
     return vae.eval()
 
 
-def hugging_face_audio_encoder(folder: Path, dtype: torch.dtype = torch.float32) -> AudioEncoder:
-    """wav2vec 2.0 in Hugging Face's layout: config.json and model.safetensors, with or without a head.
+def hugging_face_audio_encoder(
+    folder: Path, dtype: torch.dtype = torch.float32, samples_per_frame: int = 640
+) -> AudioEncoder:
+    """wav2vec 2.0 or HuBERT in Hugging Face's layout: config.json and model.safetensors, with or without a head.
+
+    What preprocessor_config.json says of normalisation is heeded if there is one.
+
+    Args:
+        folder: with the files.
+        dtype: of the weights in memory.
+        samples_per_frame: audio samples per video frame.
 
     Raises:
         CheckpointError: the folder holds no such encoder or one that cannot be read.
     """
-    file = folder / "config.json"
-    config = AudioEncoderConfig.from_hugging_face(read_json_object(file), str(file))
+    file, preprocessor = folder / "config.json", folder / "preprocessor_config.json"
+    data = read_json_object(file) | {"samples_per_frame": samples_per_frame}
+    if os.path.isfile(preprocessor):
+        data |= {key: value for key, value in read_json_object(preprocessor).items() if key == "do_normalize"}
+    config = AudioEncoderConfig.from_hugging_face(data, str(file))
     with torch.device("meta"):
         encoder = AudioEncoder(config)
-    checkpoint = open_checkpoint(folder, "model").stripped("wav2vec2.").without(WAV2VEC2_UNUSED)
-    load_weights(encoder, _fold_weight_norm(checkpoint), dtype)
+    checkpoint = open_checkpoint(folder, "model").stripped("wav2vec2.").stripped("hubert.").without(HEADS)
+    load_weights(encoder, _fold_batch_norm(_fold_weight_norm(checkpoint)), dtype)
     return encoder.eval()
 
 
@@ -56,3 +73,14 @@ def _fold_weight_norm(checkpoint: Checkpoint) -> Checkpoint:
             rest = checkpoint.without((gain, direction))
             return Checkpoint(rest.source, rest.stored, {f"{_POSITIONAL}weight": weight})
     return checkpoint
+
+
+def _fold_batch_norm(checkpoint: Checkpoint) -> Checkpoint:
+    names = [_BATCH_NORM + name for name in ("weight", "bias", "running_mean", "running_var")]
+    if not all(name in checkpoint.stored for name in names):
+        return checkpoint
+    gain, offset, mean, variance = map(checkpoint.tensor, names)
+    gain = gain / torch.sqrt(variance + _BATCH_NORM_EPS)
+    rest = checkpoint.without((_BATCH_NORM,))
+    folded = {f"{_BATCH_NORM}weight": gain, f"{_BATCH_NORM}bias": offset - mean * gain}
+    return Checkpoint(rest.source, rest.stored, {**rest.computed, **folded})

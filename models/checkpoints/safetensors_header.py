@@ -22,8 +22,9 @@ from rap_edge.runtime.errors import CheckpointError
 
 # A hundred thousand tensors; the format allows 100 MB.
 MAX_HEADER_BYTES = 16 << 20
-# Bytes per value of the dtypes that weights come in.
-DTYPES = {"F32": 4, "F16": 2, "BF16": 2, "F64": 8}
+# Bytes per value of the dtypes that weights come in, and of the counters that some checkpoints hold beside them.
+DTYPES = {"F32": 4, "F16": 2, "BF16": 2, "F64": 8, "I64": 8}
+COUNTER = "I64"
 _LENGTH_BYTES = 8
 _METADATA = "__metadata__"
 _NAME = Text(1024)

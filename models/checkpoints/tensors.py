@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from rap_edge.runtime.errors import CheckpointError, first_line
 
 from ..config import read_json_object
-from .safetensors_header import read_header
+from .safetensors_header import COUNTER, read_header
 
 PICKLE_SUFFIXES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".zip", ".tar")
 
@@ -145,7 +145,11 @@ def _opened(file: Path) -> safe_open:
 
 
 def _tensors_of(file: Path) -> dict[str, StoredTensor]:
-    return {name: StoredTensor(file, name, entry.shape) for name, entry in read_header(file).items()}
+    return {
+        name: StoredTensor(file, name, entry.shape)
+        for name, entry in read_header(file).items()
+        if entry.dtype != COUNTER
+    }
 
 
 def _tensors_of_index(index: Path) -> dict[str, StoredTensor]:

@@ -23,7 +23,7 @@ import torch
 from helpers.bundles.diffusers_vae import reference_vae
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
-from transformers import Wav2Vec2Config, Wav2Vec2ForCTC
+from transformers import HubertConfig, HubertModel, Wav2Vec2Config, Wav2Vec2ForCTC
 
 from rap_edge.export.sources.network_source import choose_source
 from rap_edge.models import NetworkConfigs, Networks, load_dit, load_networks, random_networks, save_networks
@@ -91,6 +91,19 @@ def assert_same_tensors(one: torch.nn.Module, other: torch.nn.Module) -> None:
 def own(tmp_path) -> Path:
     save_networks(tiny_networks(), tmp_path / "own")
     return tmp_path / "own"
+
+
+def test_an_audio_encoder_may_lie_in_our_layout_as_transformers_saved_it(own):
+    folder = own / "audio_encoder"
+    config = json.loads((folder / "config.json").read_text())
+    sizes = {key: value for key, value in config.items() if key not in ("norm_eps", "samples_per_frame")}
+    shutil.rmtree(folder)
+    reference = HubertModel(HubertConfig(**sizes))
+    reference.save_pretrained(folder)
+    encoder = load_networks(own).audio_encoder
+    assert encoder.config.samples_per_frame == TINY.samples_per_frame
+    weight = reference.encoder.layers[1].attention.k_proj.weight
+    assert torch.equal(encoder.encoder.layers[1].attention.k_proj.weight, weight)
 
 
 @pytest.fixture
