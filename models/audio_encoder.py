@@ -100,8 +100,8 @@ class AudioEncoderConfig:
         """
         if (kind := data.get("model_type", MODEL_TYPES[0])) not in MODEL_TYPES:
             raise CheckpointError(
-                f"{source} says model_type {shown(kind)} but only {' and '.join(MODEL_TYPES)} are supported; use one of "
-                "these."
+                f"{source} says model_type {shown(kind)} but only {' and '.join(MODEL_TYPES)} are supported; use one "
+                "of these."
             )
         if data.get("adapter_attn_dim") is not None:
             raise CheckpointError(
