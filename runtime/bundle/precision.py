@@ -44,8 +44,8 @@ class _Traits(NamedTuple):
     frame_psnr: float
 
 
-# Of another machine's sums, and for fp16 the exporter's gate of a roll-out whose state is fed back; 8 bits may cost more,
-# yet a stale, black or shifted frame lies far below.
+# Of another machine's sums, and for fp16 the exporter's gate of a roll-out whose state is fed back; 8 bits may cost
+# more, yet a stale, black or shifted frame lies far below.
 _TRAITS: Mapping[Precision, _Traits] = MappingProxyType(
     {
         Precision.FP32: _Traits("float32", 4, "cpu", 40.0),
