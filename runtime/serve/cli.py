@@ -47,8 +47,15 @@ def _parser() -> argparse.ArgumentParser:
         epilog="Needs the extra: pip install 'rap-edge[serve]'. Everything about it is in docs/serve.md.",
     )
     add_model(parser)
-    parser.add_argument("--host", default=defaults.host, help="address to listen on (default: this machine only)")
-    parser.add_argument("--port", type=int, default=defaults.port, help=f"TCP port (default: {defaults.port})")
+    parser.add_argument("--host", help="address to listen on (default: this machine only)")
+    parser.add_argument("--port", type=int, help=f"TCP port (default: {defaults.port})")
+    parser.add_argument(
+        "--unix",
+        metavar="PATH",
+        type=Path,
+        help="a socket for programs of this machine, which get frames in shared memory; "
+        "the page is then served only if --host or --port is given",
+    )
     parser.add_argument(
         "--token", help=f"secret that opens the kiosk, needed for other hosts (better: {_TOKEN} in the environment)"
     )
@@ -80,9 +87,13 @@ def _parser() -> argparse.ArgumentParser:
 
 @needs_extra("serve")
 def _run(arguments: argparse.Namespace) -> int:
+    defaults = Settings()
+    page = arguments.unix is None or arguments.host is not None or arguments.port is not None
+    port = defaults.port if arguments.port is None else arguments.port
     settings = Settings(
-        host=arguments.host,
-        port=arguments.port,
+        host=defaults.host if arguments.host is None else arguments.host,
+        port=port if page else None,
+        unix=arguments.unix,
         token=arguments.token or os.environ.get(_TOKEN) or None,
         portraits=tuple(map(Path, arguments.portrait)),
         strict_portraits=arguments.strict_portrait,
@@ -115,8 +126,11 @@ def _run(arguments: argparse.Namespace) -> int:
         print("rap-serve: That is more than this machine can render in real time.", file=sys.stderr)
     token = "?token=<the token>" if settings.token else ""
 
-    def ready(address: str) -> None:
-        print(f"rap-serve: open {address}{token}", flush=True)
+    def ready(address: str | None) -> None:
+        if settings.unix is not None:
+            print(f"rap-serve: local clients connect to {settings.unix}", flush=True)
+        if address is not None:
+            print(f"rap-serve: open {address}{token}", flush=True)
 
     asyncio.run(serve(kiosk, ready))
     return 0

@@ -32,7 +32,7 @@ class Kiosk:
         """Offer the measured number of places, or what the settings say."""
         self.settings, self.portraits, self.rtf = settings, portraits, rtf
         self.admission = Admission(settings.max_sessions or places_for(rtf))
-        self.metrics = Metrics(sessions=lambda: len(self.visits), places=self.admission.places, rtf=rtf)
+        self.metrics = Metrics(sessions=lambda: self.admission.taken, places=self.admission.places, rtf=rtf)
         self.visits: dict[str, Visit] = {}
         self.fed: dict[str, FedVisit] = {}
         self.stopping = False

@@ -17,6 +17,7 @@ from .app import build_app
 from .http.crowd import Crowd, most_connections
 from .http.listener import Listener
 from .kiosk import Kiosk
+from .local.server import listening_at
 from .log import note_loose_end
 from .settings import Settings
 from .transports.relay import note_missing_relay
@@ -24,23 +25,27 @@ from .transports.relay import note_missing_relay
 _SHUTDOWN_SECONDS = 3.0
 
 
-async def serve(kiosk: Kiosk, on_ready: Callable[[str], None], stop: asyncio.Event | None = None) -> None:
+async def serve(kiosk: Kiosk, on_ready: Callable[[str | None], None], stop: asyncio.Event | None = None) -> None:
     """Listen until SIGINT, SIGTERM or `stop`.
 
     Args:
         kiosk: what to serve; it is stopped in the end.
-        on_ready: is told the address once connections are taken.
+        on_ready: is told the page's address, or None where the settings have no port, once connections are taken.
         stop: ends the server when set.
 
     Raises:
-        ServeError: the address is taken or does not exist, or the certificate cannot be used.
+        ServeError: an address or the socket's path is taken or does not exist, or the certificate cannot be used.
     """
-    stop = stop or asyncio.Event()
+    stop, settings = stop or asyncio.Event(), kiosk.settings
     asyncio.get_running_loop().set_exception_handler(note_loose_end)
-    async with listening(kiosk) as address:
+    async with contextlib.AsyncExitStack() as doors:
+        doors.push_async_callback(kiosk.stop)
+        if settings.unix is not None:
+            await doors.enter_async_context(listening_at(settings.unix, kiosk))
+        address = None if settings.port is None else await doors.enter_async_context(listening(kiosk))
         with _signals(stop):
             on_ready(address)
-            kiosk.start(note_missing_relay(kiosk.settings.ice_servers))
+            kiosk.start(note_missing_relay(settings.ice_servers))
             await stop.wait()
 
 
@@ -52,6 +57,7 @@ async def listening(kiosk: Kiosk) -> AsyncIterator[str]:
         ServeError: as `serve`.
     """
     settings = kiosk.settings
+    assert settings.port is not None
     tls = _tls(settings)
     runner = web.AppRunner(build_app(kiosk), shutdown_timeout=_SHUTDOWN_SECONDS)
     await runner.setup()
@@ -60,7 +66,7 @@ async def listening(kiosk: Kiosk) -> AsyncIterator[str]:
         crowd = Crowd(most_connections(kiosk.admission.places))
         listener = Listener(runner.server, crowd, kiosk.metrics, tls)
         try:
-            port = await _open(listener, settings)
+            port = await _open(listener, settings.host, settings.port)
             yield _address(settings, port)
         finally:
             await listener.close()
@@ -75,14 +81,12 @@ def open_kiosk(bundle_folder: str | None, settings: Settings) -> Kiosk:
     return Kiosk.open(bundle, replace(settings, engine=engine))
 
 
-async def _open(listener: Listener, settings: Settings) -> int:
+async def _open(listener: Listener, host: str, port: int) -> int:
     try:
-        return await listener.open(settings.host, settings.port)
+        return await listener.open(host, port)
     except OSError as error:
         reason = error.strerror or "the address cannot be used"
-        raise ServeError(
-            f"Port {settings.port} of {settings.host!r} cannot be opened ({reason}); choose another one."
-        ) from None
+        raise ServeError(f"Port {port} of {host!r} cannot be opened ({reason}); choose another one.") from None
 
 
 def _address(settings: Settings, port: int) -> str:

@@ -23,7 +23,7 @@ class Settings:
 
     Attributes:
         host: address to listen on; anything but loopback needs a token.
-        port: TCP port; 0 takes a free one.
+        port: TCP port; 0 takes a free one, None serves no page.
         token: the secret that opens the kiosk, or None on loopback.
         portraits: pictures to choose from beside the bundle's own.
         strict_portraits: refuse pictures that the model cannot draw well, the visitors' too.
@@ -35,10 +35,11 @@ class Settings:
         origins: further origins ("https://kiosk.example") whose pages may use this server.
         ice_servers: STUN and TURN servers; none are needed on one machine or one network.
         certificate, key: PEM files for HTTPS, both or neither.
+        unix: where local clients connect, a path for a Unix socket; None lets none in.
     """
 
     host: str = "127.0.0.1"
-    port: int = 8080
+    port: int | None = 8080
     token: str | None = field(default=None, repr=False)
     portraits: tuple[Path, ...] = ()
     strict_portraits: bool = False
@@ -51,6 +52,7 @@ class Settings:
     ice_servers: tuple[IceServer, ...] = ()
     certificate: Path | None = None
     key: Path | None = None
+    unix: Path | None = None
 
     @property
     def loopback(self) -> bool:
@@ -74,7 +76,7 @@ class Settings:
                 )
         if (self.certificate is None) != (self.key is None):
             raise ServeError("A certificate and its key belong together; pass both --tls-cert and --tls-key.")
-        if not 0 <= self.port <= 65535:
+        if self.port is not None and not 0 <= self.port <= 65535:
             raise ServeError(f"Port {self.port} does not exist; choose 0 to 65535.")
         options: dict[str, tuple[Bounds, object]] = {
             "--max-sessions": (_SESSIONS, self.max_sessions),

@@ -26,7 +26,7 @@ ROOMS = {
     "runtime": "checks machine bundle inputs engines loop session reports outputs doctor cli serve",
     "runtime/inputs": "picture",
     "runtime/loop": "gpu",
-    "runtime/serve": "http visits transports",
+    "runtime/serve": "http visits transports local",
     "models": "causal checkpoints nano",
     "models/nano": "data measure training motion portraits",
     "export": "hybrid_attention passes capture precision parity plans sources bench commands",

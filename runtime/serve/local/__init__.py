@@ -1,0 +1,1 @@
+"""Programs of this machine, in any language: messages over a Unix socket, frames over shared memory."""

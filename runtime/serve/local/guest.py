@@ -1,0 +1,211 @@
+"""`Guest`: one local client, from its start message to its end. Its frames leave in a thread of their own."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+from collections.abc import Coroutine
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import Any
+
+from ...errors import RapEdgeError, ServeError
+from ...session.stream import AvatarStream
+from ...session.stream_core import Started, StreamEvent
+from ..admission import KioskFullError
+from ..kiosk import Kiosk
+from ..transports.protocol import Start, decode_pcm
+from ..visits.visit import FINISHED, LEFT, STOPPING, End
+from .address import refuse_strangers
+from .control import VERSION, Audio, RefusedError, Verb, described, encoded, parse_hello, parse_message
+from .ring import FrameRing
+
+# Of a line; sound is read in pieces of this.
+LIMIT = 64 << 10
+_START_SECONDS = 10.0
+_FAREWELL_SECONDS = 1.0
+_MOST_UNREAD = 256 << 10
+_SLOW = End("slow", "The client does not read what it is told; read the events.", 1008)
+
+
+class Guest:
+    """Used from the event loop, but for the frames."""
+
+    def __init__(self, kiosk: Kiosk, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Talk over one connection."""
+        self._kiosk, self._reader, self._writer = kiosk, reader, writer
+        self._loop = asyncio.get_running_loop()
+        self._ended: asyncio.Future[End] = self._loop.create_future()
+        self._last: int | None = None
+
+    def end(self, end: End) -> None:
+        """Ask it to leave and say why; the first reason stays."""
+        if not self._ended.done():
+            self._ended.set_result(end)
+
+    async def stay(self, frames: ThreadPoolExecutor) -> None:
+        """Serve until either side has had enough; `frames` has a thread for each place."""
+        end = await self._admitted(frames)
+        self._tell({"type": "end", "reason": end.reason, "message": end.message})
+        try:
+            async with asyncio.timeout(_FAREWELL_SECONDS):
+                self._writer.close()
+                await self._writer.wait_closed()
+        except (OSError, TimeoutError):
+            self._writer.transport.abort()
+
+    async def _admitted(self, frames: ThreadPoolExecutor) -> End:
+        kiosk = self._kiosk
+        try:
+            refuse_strangers(self._writer.get_extra_info("socket"))
+            start = await self._started()
+            if start is None:
+                return LEFT
+            if kiosk.stopping:
+                return STOPPING
+            avatar = kiosk.portraits.find(start.portrait).avatar
+            place = kiosk.admission.take()
+        except KioskFullError as error:
+            kiosk.metrics.refused.add(label="full")
+            return End("full", str(error))
+        except ServeError as error:
+            kiosk.metrics.refused.add(label="bad-message")
+            return End("bad-start", str(error))
+        kiosk.metrics.opened.add(label="unix")
+        end = LEFT
+        try:
+            stream = await asyncio.to_thread(partial(avatar.stream, sample_rate=start.rate))
+            with stream:
+                end = await self._shown(stream, start, frames)
+        except RapEdgeError as error:
+            end = End("failed", str(error))
+        finally:
+            place.release()
+            kiosk.metrics.ended.add(label=end.reason)
+            kiosk.note_use()
+        return end
+
+    async def _started(self) -> Start | None:
+        """The start message; None if the client has left before."""
+        waiting = asyncio.ensure_future(self._line())
+        try:
+            await asyncio.wait([waiting, self._ended], timeout=_START_SECONDS, return_when=asyncio.FIRST_COMPLETED)
+            if self._ended.done():
+                raise KioskFullError(self._ended.result().message)
+            if not waiting.done():
+                raise ServeError("No start message came within 10 seconds; connect again.")
+            line = waiting.result()
+        finally:
+            waiting.cancel()
+            await asyncio.gather(waiting, return_exceptions=True)
+        return None if line is None else parse_hello(line)
+
+    async def _shown(self, stream: AvatarStream, start: Start, frames: ThreadPoolExecutor) -> End:
+        """Share frames, and talk."""
+        ring = FrameRing(stream.image_size, stream.fps, stream.sample_rate)
+        showing: asyncio.Future[None] | None = None
+        try:
+            self._share(ring)
+            showing = self._loop.run_in_executor(frames, self._show, stream, ring)
+            return await self._first_of(self._listen(stream, start.format), self._watched(showing))
+        except ConnectionError:
+            return LEFT
+        finally:
+            stream.close()
+            if showing is not None:
+                await asyncio.wait([showing])
+            ring.close()
+
+    async def _first_of(self, *parts: Coroutine[Any, Any, End]) -> End:
+        tasks = [asyncio.ensure_future(part) for part in parts]
+        try:
+            await asyncio.wait([self._ended, *tasks], return_when=asyncio.FIRST_COMPLETED)
+            return next(task for task in (self._ended, *tasks) if task.done()).result()
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    def _share(self, ring: FrameRing) -> None:
+        """Answer the start, with the ring's memory and bell."""
+        ready = encoded({"type": "ready", "version": VERSION})
+        with socket.socket(fileno=os.dup(self._writer.get_extra_info("socket").fileno())) as connection:
+            # Nothing else has been sent, so there is room for it.
+            socket.send_fds(connection, [ready], [ring.memory, ring.bell])
+
+    def _show(self, stream: AvatarStream, ring: FrameRing) -> None:
+        """Put every frame into the ring when it is due, in a thread that does nothing else."""
+        for frame in stream:
+            number = ring.publish(frame)
+            if frame.events:
+                self._loop.call_soon_threadsafe(self._happened, number, frame.events)
+
+    async def _watched(self, showing: asyncio.Future[None]) -> End:
+        """The reason why there are no more frames."""
+        await asyncio.wait([showing])
+        error = showing.exception()
+        if isinstance(error, RapEdgeError):
+            return End("failed", str(error))
+        if error is not None:
+            raise error
+        return LEFT
+
+    def _happened(self, number: int, events: tuple[StreamEvent, ...]) -> None:
+        for event in events:
+            self._tell(described(event, number))
+            if self._last is not None and event.utterance >= self._last and not isinstance(event, Started):
+                self.end(FINISHED)
+
+    async def _listen(self, stream: AvatarStream, form: str) -> End:
+        """Do what the client says until it leaves or says what nobody can read."""
+        try:
+            while (line := await self._line()) is not None:
+                await self._do(stream, form, line)
+                # A storm of messages must not keep the event loop from the other visitors.
+                await asyncio.sleep(0)
+        except asyncio.IncompleteReadError:
+            return LEFT
+        except ServeError as error:
+            return End("bad-message", str(error))
+        return LEFT
+
+    async def _do(self, stream: AvatarStream, form: str, line: bytes) -> None:
+        try:
+            message = parse_message(line)
+            if isinstance(message, Audio):
+                data = await self._reader.readexactly(message.size)
+                self._hear(stream, data, form)
+            elif message is Verb.INTERRUPT:
+                stream.interrupt()
+            elif message is Verb.END_UTTERANCE:
+                stream.end_utterance()
+            else:
+                self._last = stream.end_utterance()
+        except RefusedError as error:
+            self._kiosk.metrics.refused.add(label="bad-message")
+            self._tell({"type": "refused", "message": str(error)})
+
+    def _hear(self, stream: AvatarStream, data: bytes, form: str) -> None:
+        if self._last is not None:
+            raise RefusedError("The sound has been finished; connect again to say more.")
+        try:
+            stream.push(decode_pcm(data, form))
+        except RapEdgeError as error:
+            raise RefusedError(str(error)) from None
+
+    async def _line(self) -> bytes | None:
+        """The next line; None where the client has left. Raises `ServeError` for one that is too long."""
+        try:
+            return await self._reader.readuntil(b"\n")
+        except (asyncio.IncompleteReadError, ConnectionError):
+            return None
+        except asyncio.LimitOverrunError:
+            raise ServeError(f"The line is longer than {LIMIT} bytes; send sound behind its line.") from None
+
+    def _tell(self, message: dict[str, Any]) -> None:
+        """Send a message, unless the client has stopped reading them."""
+        if self._writer.transport.get_write_buffer_size() > _MOST_UNREAD:
+            self.end(_SLOW)
+        elif not self._writer.is_closing():
+            self._writer.write(encoded(message))
