@@ -39,6 +39,7 @@ NOT_RUN = {
     r"rap-serve|turnserver": "serves until it is stopped: tests/runtime/serve/test_cli.py serves",
     r"--mic|--window|kiosk\.py|pyside_widget\.py": "needs a microphone or a screen: tests/runtime/cli, test_examples",
     r"openai_realtime\.py|voice_agent\.py": "needs a server or a visitor: tests/integrations",
+    r"rap_edge_kiosk": "needs a server and a screen: tests/clients/c",
     r"espeakng|tts\.py|rap_edge\.models\.nano": "takes minutes, or a synthesiser: test_examples, tests/models/nano",
 }
 # Programs that need a room, a visitor or a server, by their page: the tests beside them bring a stand-in.
@@ -150,6 +151,8 @@ def names_what_exists(program: str, *rest: str) -> bool:
     if program == "pip":
         extras = [found for word in rest for found in re.findall(r"^(?:\.|rap-edge)\[(.*)\]$", word)]
         return set(",".join(extras).split(",")) - {""} <= set(PROJECT["optional-dependencies"])
+    if program.startswith("build/clients/"):
+        return f"add_executable({Path(program).name} " in (ROOT / "clients" / "c" / "CMakeLists.txt").read_text()
     return files and program in OTHERS
 
 
@@ -157,7 +160,7 @@ def test_every_file_that_a_page_links_or_names_is_there() -> None:
     for page in (*PAGES, ROOT / "models" / "nano" / "MODEL_CARD.md"):
         text = page.read_text()
         linked = [page.parent / found for found in re.findall(r"\]\(([^)#:]+)[^):]*\)", text)]
-        folders = "runtime|models|export|calibration|plugins|benchmarks|examples|tests|docs"
+        folders = "runtime|models|export|calibration|plugins|clients|benchmarks|examples|tests|docs"
         named = [ROOT / found for found in re.findall(rf"`((?:{folders})/[\w./-]*\w)/?[` ]", text)]
         assert [str(place) for place in linked + named if not place.exists()] == [], page
 
@@ -169,7 +172,7 @@ def test_programs_that_are_not_run_here_are_run_by_a_test_of_their_page() -> Non
 
 
 def test_every_block_is_known() -> None:
-    unknown = [str(block) for block in BLOCKS if block.language not in ("", "python", "json")]
+    unknown = [str(block) for block in BLOCKS if block.language not in ("", "python", "json", "c")]
     assert not unknown
     assert len(PYTHON) >= 4
     assert len(CONSOLE) >= 15
