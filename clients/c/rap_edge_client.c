@@ -308,7 +308,7 @@ int rap_edge_next_frame(rap_edge_client *client, rap_edge_frame *frame, uint8_t 
     uint64_t number = client->next;
     if (!has_frame(client)) return 0;
     /* Every try but the last has lost a race of hundreds of milliseconds. */
-    for (uint32_t tries = 0; tries < client->slots; tries++) {
+    for (uint32_t tries = 0; tries <= client->slots; tries++) {
         if (read_slot(client, number, frame, picture, pitch, sound)) {
             frame->lost = number - client->next;
             client->next = number + 1;

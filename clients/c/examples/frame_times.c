@@ -16,12 +16,12 @@ static int64_t now_ns(void) {
     return (int64_t)now.tv_sec * 1000000000 + now.tv_nsec;
 }
 
-static int say_stdin(rap_edge_client *face) {
+/* If the server goes meanwhile, the last event says why. */
+static void say_stdin(rap_edge_client *face) {
     int16_t pcm[4096];
     size_t samples;
-    while ((samples = fread(pcm, sizeof *pcm, 4096, stdin)) > 0)
-        if (rap_edge_push(face, pcm, samples) < 0) return 0;
-    return rap_edge_end_utterance(face) == 0;
+    while ((samples = fread(pcm, sizeof *pcm, 4096, stdin)) > 0) rap_edge_push(face, pcm, samples);
+    rap_edge_end_utterance(face);
 }
 
 static void print_frames(rap_edge_client *face, long count, uint8_t *picture, float *sound) {
@@ -51,7 +51,10 @@ int main(int argc, char **argv) {
     format = rap_edge_get_format(face);
     uint8_t *picture = (uint8_t *)malloc((size_t)format->height * format->width * format->channels);
     float *sound = (float *)malloc(format->samples * sizeof *sound);
-    if (picture != NULL && sound != NULL && say_stdin(face)) print_frames(face, atol(argv[2]), picture, sound);
+    if (picture != NULL && sound != NULL) {
+        say_stdin(face);
+        print_frames(face, atol(argv[2]), picture, sound);
+    }
     free(picture);
     free(sound);
     rap_edge_close(face);
