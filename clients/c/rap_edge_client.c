@@ -223,8 +223,8 @@ static int read_event(rap_edge_client *client, const char *line, rap_edge_event 
         end(client, event->message);
         return 0;
     }
-    event->kind = RAP_EDGE_REFUSED;
-    return strcmp(type, "refused") == 0;
+    event->kind = RAP_EDGE_NOTICE;
+    return strcmp(type, "notice") == 0;
 }
 
 int rap_edge_next_event(rap_edge_client *client, rap_edge_event *event) {

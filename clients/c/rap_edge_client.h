@@ -64,7 +64,7 @@ typedef enum {
     RAP_EDGE_STARTED,     /* the first sound of an utterance is in this frame */
     RAP_EDGE_ENDED,       /* its last sound is */
     RAP_EDGE_INTERRUPTED, /* it was cut off before this frame */
-    RAP_EDGE_REFUSED,     /* the server did not take what was sent, for the reason in `message`, and goes on */
+    RAP_EDGE_NOTICE,      /* the server passed over what was sent, for the reason in `message`, and goes on */
     RAP_EDGE_CLOSED       /* it is over, for the reason in `message`; comes once, as the last event */
 } rap_edge_event_kind;
 
@@ -115,14 +115,14 @@ int rap_edge_next_event(rap_edge_client *client, rap_edge_event *event);
 /* Why it is over, a sentence; empty while it goes on. */
 const char *rap_edge_reason(const rap_edge_client *client);
 
-/* Add mono samples to what is being said, any number, faster than they are spoken. Blocks while the server holds two
- * minutes that have not been said. Returns 0, or -1 if the server is gone. */
+/* Add mono samples to what is being said, any number, faster than they are spoken. Blocks while the server holds a
+ * minute that has not been said. Returns 0, or -1 if the server is gone. */
 int rap_edge_push(rap_edge_client *client, const int16_t *pcm, size_t samples);
 
 /* The same with samples in -1..1. */
 int rap_edge_push_float(rap_edge_client *client, const float *pcm, size_t samples);
 
-/* End what is being said: all of it is shown, then the face idles. Returns 0, or -1 if the server is gone. */
+/* End what is being said, if anything is: all of it is shown, then the face idles. Returns 0, or -1 if the server is gone. */
 int rap_edge_end_utterance(rap_edge_client *client);
 
 /* Drop everything that has not been shown; the face idles with the next frame. Returns 0, or -1 if the server is gone. */

@@ -21,7 +21,7 @@ typedef struct {
     float *sound;
 } screen;
 
-/* Says stdin, in a thread: a server that is minutes ahead lets a push wait. */
+/* Says stdin, in a thread: a server that is a minute behind lets a push wait. */
 static int say_stdin(void *client) {
     rap_edge_client *face = (rap_edge_client *)client;
     int16_t pcm[1024];
@@ -103,7 +103,7 @@ static void tell_events(rap_edge_client *face) {
         if (event.kind == RAP_EDGE_ENDED) printf("ended %lld, %.0f ms\n", (long long)event.utterance, event.played_ms);
         if (event.kind == RAP_EDGE_INTERRUPTED)
             printf("interrupted %lld, %.0f ms\n", (long long)event.utterance, event.played_ms);
-        if (event.kind == RAP_EDGE_REFUSED || event.kind == RAP_EDGE_CLOSED) fprintf(stderr, "%s\n", event.message);
+        if (event.kind == RAP_EDGE_NOTICE || event.kind == RAP_EDGE_CLOSED) fprintf(stderr, "%s\n", event.message);
         fflush(stdout);
     }
 }

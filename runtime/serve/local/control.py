@@ -1,27 +1,18 @@
-"""The messages of local clients, a JSON object on each line, checked before use; docs/local.md describes them."""
+"""The messages of local clients, a JSON object on each line, checked before use: those of every client, and sound."""
 
 from __future__ import annotations
 
-import enum
 import json
 from dataclasses import dataclass
 from typing import Any
 
 from ...checks.bounds import Whole, shown
 from ...errors import ServeError
-from ...session.stream_core import Ended, Interrupted, StreamEvent
-from ..transports.protocol import MAX_BINARY, Start, parse_object, parse_start
+from ..transports.protocol import MAX_BINARY, Start, parse_object, parse_start, parse_verb
 
 VERSION = 1
+VERBS = frozenset({"end_utterance", "interrupt", "finish"})
 _BYTES = Whole(0, MAX_BINARY, "bytes")
-
-
-class Verb(enum.Enum):
-    """Messages that are only a type."""
-
-    END_UTTERANCE = "end_utterance"
-    INTERRUPT = "interrupt"
-    FINISH = "finish"
 
 
 @dataclass(frozen=True)
@@ -31,13 +22,20 @@ class Audio:
     size: int
 
 
-class RefusedError(ServeError):
+class PassedOverError(ServeError):
     """A message is not taken; what follows it can be read all the same."""
+
+    def __init__(self, reason: str, message: str) -> None:
+        """`reason` is a word for programs, `message` a sentence for people."""
+        super().__init__(message)
+        self.reason = reason
 
 
 def parse_hello(line: bytes) -> Start:
     """The first line; raises `ServeError` with a sentence for the client."""
     start = parse_start(_text(line))
+    if not isinstance(start, Start):
+        raise ServeError('A local client has a face of its own; the first message must be {"type": "start"}.')
     version = parse_object(line).get("version", VERSION)
     if version != VERSION:
         raise ServeError(
@@ -47,34 +45,24 @@ def parse_hello(line: bytes) -> Start:
     return start
 
 
-def parse_message(line: bytes) -> Audio | Verb:
-    """A later line.
+def parse_message(line: bytes) -> Audio | str:
+    """A later line: what announces sound, or one of `VERBS`.
 
     Raises:
-        RefusedError: a message of a type that there is not.
+        PassedOverError: a message that there is not.
         ServeError: no message, so that nobody knows where the next one begins.
     """
     message = parse_object(_text(line))
-    kind = message.get("type")
-    if kind == "audio":
-        size = message.get("bytes")
-        if fault := _BYTES.fault(size):
-            raise ServeError(f'"bytes" of an audio message {fault}.')
-        assert isinstance(size, int)
-        return Audio(size)
-    for verb in Verb:
-        if kind == verb.value:
-            return verb
-    raise RefusedError(f"A message of type {shown(kind)} is not known; send audio, {', '.join(v.value for v in Verb)}.")
-
-
-def described(event: StreamEvent, frame: int) -> dict[str, Any]:
-    """An event as a message; `frame` is the number of the frame in which it happened."""
-    names = {Ended: "ended", Interrupted: "interrupted"}
-    message = {"type": "utterance", "event": names.get(type(event), "started"), "utterance": event.utterance}
-    if isinstance(event, Ended | Interrupted):
-        message["played_ms"] = round(event.played_ms, 3)
-    return message | {"frame": frame}
+    if message.get("type") != "audio":
+        try:
+            return parse_verb(line, VERBS)
+        except ServeError as error:
+            raise PassedOverError("unknown-message", str(error)) from None
+    size = message.get("bytes")
+    if fault := _BYTES.fault(size):
+        raise ServeError(f'"bytes" of an audio message {fault}.')
+    assert isinstance(size, int)
+    return Audio(size)
 
 
 def encoded(message: dict[str, Any]) -> bytes:

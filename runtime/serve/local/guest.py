@@ -4,21 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import os
+import select
 import socket
-from collections.abc import Coroutine
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 from typing import Any
 
 from ...errors import RapEdgeError, ServeError
 from ...session.stream import AvatarStream
-from ...session.stream_core import Started, StreamEvent
+from ...session.stream_core import Ended, Interrupted, StreamEvent
 from ..admission import KioskFullError
 from ..kiosk import Kiosk
-from ..transports.protocol import Start, decode_pcm
-from ..visits.visit import FINISHED, LEFT, STOPPING, End
+from ..transports.first_of import first_of
+from ..transports.protocol import Pcm, Start, decode_pcm
+from ..visits.seat import LEFT, End
+from ..visits.visit import FINISHED, MOST_SECONDS, MOST_UTTERANCES, STOPPING, told
 from .address import refuse_strangers
-from .control import VERSION, Audio, RefusedError, Verb, described, encoded, parse_hello, parse_message
+from .control import VERSION, Audio, PassedOverError, encoded, parse_hello, parse_message
 from .ring import FrameRing
 
 # Of a line; sound is read in pieces of this.
@@ -26,6 +27,7 @@ LIMIT = 64 << 10
 _START_SECONDS = 10.0
 _FAREWELL_SECONDS = 1.0
 _MOST_UNREAD = 256 << 10
+_ROOM_SECONDS = 0.1
 _SLOW = End("slow", "The client does not read what it is told; read the events.", 1008)
 
 
@@ -37,7 +39,9 @@ class Guest:
         self._kiosk, self._reader, self._writer = kiosk, reader, writer
         self._loop = asyncio.get_running_loop()
         self._ended: asyncio.Future[End] = self._loop.create_future()
-        self._last: int | None = None
+        # The utterances that are open, have been said, and are over.
+        self._open = self._finished = False
+        self._said = self._over = 0
 
     def end(self, end: End) -> None:
         """Ask it to leave and say why; the first reason stays."""
@@ -64,7 +68,7 @@ class Guest:
                 return LEFT
             if kiosk.stopping:
                 return STOPPING
-            avatar = kiosk.portraits.find(start.portrait).avatar
+            chosen = kiosk.portraits.find(start.portrait)
             place = kiosk.admission.take()
         except KioskFullError as error:
             kiosk.metrics.refused.add(label="full")
@@ -75,9 +79,9 @@ class Guest:
         kiosk.metrics.opened.add(label="unix")
         end = LEFT
         try:
-            stream = await asyncio.to_thread(partial(avatar.stream, sample_rate=start.rate))
-            with stream:
-                end = await self._shown(stream, start, frames)
+            # A portrait is opened when it is chosen for the first time.
+            with await asyncio.to_thread(lambda: chosen.avatar.stream(sample_rate=start.sound.rate)) as stream:
+                end = await self._shown(stream, start.sound, frames)
         except RapEdgeError as error:
             end = End("failed", str(error))
         finally:
@@ -90,7 +94,8 @@ class Guest:
         """The start message; None if the client has left before."""
         waiting = asyncio.ensure_future(self._line())
         try:
-            await asyncio.wait([waiting, self._ended], timeout=_START_SECONDS, return_when=asyncio.FIRST_COMPLETED)
+            parts: list[asyncio.Future[Any]] = [waiting, self._ended]
+            await asyncio.wait(parts, timeout=_START_SECONDS, return_when=asyncio.FIRST_COMPLETED)
             if self._ended.done():
                 raise KioskFullError(self._ended.result().message)
             if not waiting.done():
@@ -101,14 +106,14 @@ class Guest:
             await asyncio.gather(waiting, return_exceptions=True)
         return None if line is None else parse_hello(line)
 
-    async def _shown(self, stream: AvatarStream, start: Start, frames: ThreadPoolExecutor) -> End:
+    async def _shown(self, stream: AvatarStream, sound: Pcm, frames: ThreadPoolExecutor) -> End:
         """Share frames, and talk."""
         ring = FrameRing(stream.image_size, stream.fps, stream.sample_rate)
         showing: asyncio.Future[None] | None = None
         try:
             self._share(ring)
             showing = self._loop.run_in_executor(frames, self._show, stream, ring)
-            return await self._first_of(self._listen(stream, start.format), self._watched(showing))
+            return await first_of(self._ended, self._listen(stream, sound.format), self._watched(showing))
         except ConnectionError:
             return LEFT
         finally:
@@ -116,16 +121,6 @@ class Guest:
             if showing is not None:
                 await asyncio.wait([showing])
             ring.close()
-
-    async def _first_of(self, *parts: Coroutine[Any, Any, End]) -> End:
-        tasks = [asyncio.ensure_future(part) for part in parts]
-        try:
-            await asyncio.wait([self._ended, *tasks], return_when=asyncio.FIRST_COMPLETED)
-            return next(task for task in (self._ended, *tasks) if task.done()).result()
-        finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
 
     def _share(self, ring: FrameRing) -> None:
         """Answer the start, with the ring's memory and bell."""
@@ -140,6 +135,8 @@ class Guest:
             number = ring.publish(frame)
             if frame.events:
                 self._loop.call_soon_threadsafe(self._happened, number, frame.events)
+            if self._finished and stream.quiet:
+                return
 
     async def _watched(self, showing: asyncio.Future[None]) -> End:
         """The reason why there are no more frames."""
@@ -149,18 +146,18 @@ class Guest:
             return End("failed", str(error))
         if error is not None:
             raise error
-        return LEFT
+        return FINISHED
 
     def _happened(self, number: int, events: tuple[StreamEvent, ...]) -> None:
         for event in events:
-            self._tell(described(event, number))
-            if self._last is not None and event.utterance >= self._last and not isinstance(event, Started):
-                self.end(FINISHED)
+            self._tell(told(event) | {"frame": number})
+            if isinstance(event, Ended | Interrupted):
+                self._over = event.utterance + 1
 
     async def _listen(self, stream: AvatarStream, form: str) -> End:
         """Do what the client says until it leaves or says what nobody can read."""
         try:
-            while (line := await self._line()) is not None:
+            while await self._room(stream) and (line := await self._line()) is not None:
                 await self._do(stream, form, line)
                 # A storm of messages must not keep the event loop from the other visitors.
                 await asyncio.sleep(0)
@@ -176,23 +173,35 @@ class Guest:
             if isinstance(message, Audio):
                 data = await self._reader.readexactly(message.size)
                 self._hear(stream, data, form)
-            elif message is Verb.INTERRUPT:
+            elif message == "interrupt":
+                self._open = False
                 stream.interrupt()
-            elif message is Verb.END_UTTERANCE:
-                stream.end_utterance()
             else:
-                self._last = stream.end_utterance()
-        except RefusedError as error:
+                if self._open:
+                    self._open = False
+                    stream.end_utterance()
+                self._finished |= message == "finish"
+        except PassedOverError as error:
             self._kiosk.metrics.refused.add(label="bad-message")
-            self._tell({"type": "refused", "message": str(error)})
+            self._tell({"type": "notice", "reason": error.reason, "message": str(error)})
 
     def _hear(self, stream: AvatarStream, data: bytes, form: str) -> None:
-        if self._last is not None:
-            raise RefusedError("The sound has been finished; connect again to say more.")
+        if self._finished:
+            raise PassedOverError("finished", "The sound has been finished; connect again to say more.")
         try:
-            stream.push(decode_pcm(data, form))
+            samples = decode_pcm(data, form)
         except RapEdgeError as error:
-            raise RefusedError(str(error)) from None
+            raise PassedOverError("bad-audio", str(error)) from None
+        if samples.size:
+            self._open, self._said = True, stream.push(samples) + 1
+
+    async def _room(self, stream: AvatarStream) -> bool:
+        """Wait until more may be said; returns whether the client is still there."""
+        while stream.unplayed_seconds > MOST_SECONDS or self._said - self._over > MOST_UTTERANCES:
+            await asyncio.sleep(_ROOM_SECONDS)
+            if _has_hung_up(self._writer.get_extra_info("socket").fileno()):
+                return False
+        return True
 
     async def _line(self) -> bytes | None:
         """The next line; None where the client has left. Raises `ServeError` for one that is too long."""
@@ -209,3 +218,10 @@ class Guest:
             self.end(_SLOW)
         elif not self._writer.is_closing():
             self._writer.write(encoded(message))
+
+
+def _has_hung_up(connection: int) -> bool:
+    """Whether the other side is gone, also while nothing is read from it."""
+    waiting = select.poll()
+    waiting.register(connection, 0)
+    return bool(waiting.poll(0))

@@ -11,7 +11,8 @@ from pathlib import Path
 
 from ...errors import ServeError
 from ..kiosk import Kiosk
-from ..visits.visit import STOPPING, End
+from ..visits.seat import End
+from ..visits.visit import STOPPING
 from .address import socket_at
 from .guest import LIMIT, Guest
 

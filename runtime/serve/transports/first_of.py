@@ -1,4 +1,4 @@
-"""The parts of one connection run side by side until the first of them, or the client's seat itself, is over."""
+"""The parts of one connection run side by side until the first of them is over, or the client has to go."""
 
 from __future__ import annotations
 
@@ -6,15 +6,15 @@ import asyncio
 from collections.abc import Coroutine
 from typing import Any
 
-from ..visits.seat import End, Seat
+from ..visits.seat import End
 
 
-async def first_of(seat: Seat, *parts: Coroutine[Any, Any, End]) -> End:
-    """The reason of whatever ends first; the seat's own goes before the others'. The rest is cancelled."""
+async def first_of(ended: asyncio.Future[End], *parts: Coroutine[Any, Any, End]) -> End:
+    """The reason of whatever ends first; `ended` goes before the others. The rest is cancelled."""
     tasks = [asyncio.ensure_future(part) for part in parts]
     try:
-        await asyncio.wait([seat.ended, *tasks], return_when=asyncio.FIRST_COMPLETED)
-        return next(task for task in (seat.ended, *tasks) if task.done()).result()
+        await asyncio.wait([ended, *tasks], return_when=asyncio.FIRST_COMPLETED)
+        return next(task for task in (ended, *tasks) if task.done()).result()
     finally:
         for task in tasks:
             task.cancel()

@@ -165,7 +165,7 @@ class _Connection:
         parts = [self._wait_for_loss(), self._speak(), self._tell_news()]
         if self._source is not None:
             parts.append(self._listen(self._source))
-        return await first_of(self._seat, *parts)
+        return await first_of(self._seat.ended, *parts)
 
     async def _wait_for_loss(self) -> End:
         try:

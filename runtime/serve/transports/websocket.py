@@ -71,7 +71,7 @@ async def _serve(kiosk: Kiosk, socket: web.WebSocketResponse, connection: HttpCo
     try:
         with connection.has_place():
             speak = _speak(seat, socket) if not isinstance(start, Feed) else _greet(seat, socket)
-            end = await first_of(seat, _listen(seat, socket, hear), _tell_news(seat, socket), speak)
+            end = await first_of(seat.ended, _listen(seat, socket, hear), _tell_news(seat, socket), speak)
     finally:
         seat.close(end)
     return end

@@ -30,7 +30,7 @@ _FIGURES_SECONDS = 1.0
 # What comes in as closely came at the same time.
 _SAME_SECONDS = 0.01
 # What may be said ahead of what is heard.
-MOST_SECONDS, _MOST_UTTERANCES = 60.0, 256
+MOST_SECONDS, MOST_UTTERANCES = 60.0, 256
 
 FINISHED = End("finished", "The audio has ended and everything was rendered.")
 STOPPING = End("stopping", "The kiosk is being switched off; come back later.", 1001)
@@ -151,7 +151,7 @@ class Visit:
     def has_room(self) -> bool:
         """Whether more may be said now."""
         waiting = self._came[-1][0] - self._over if self._came else 0
-        return self._stream.unplayed_seconds < MOST_SECONDS and waiting < _MOST_UTTERANCES
+        return self._stream.unplayed_seconds < MOST_SECONDS and waiting < MOST_UTTERANCES
 
     async def room(self) -> None:
         """Wait until there is room."""
@@ -238,7 +238,7 @@ class Visit:
         self._metrics.stalled_slots.add(frame.mark is Mark.HELD)
         self._hear_voice(frame.sound)
         for event in frame.events:
-            self.tell(_told(event))
+            self.tell(told(event))
             if isinstance(event, Ended | Interrupted):
                 self._over = event.utterance + 1
         if not self._room.is_set() and self.has_room():
@@ -264,7 +264,8 @@ class Visit:
             self._metrics.frames.add(rendering.frames)
 
 
-def _told(event: StreamEvent) -> Message:
+def told(event: StreamEvent) -> Message:
+    """An event as a client is told it."""
     played = event.played_ms if isinstance(event, Ended | Interrupted) else 0.0
     return {
         "type": "utterance",
