@@ -36,7 +36,7 @@ async def _make(request: web.Request) -> web.Response:
         "feed_token": fed.feed_token,
         "watch_token": fed.watch_token,
         # Behind the # no browser sends it to a server, whose log would keep it.
-        "page": f"/#session={session}&token={fed.watch_token}",
+        "page": f"/#session={session}&token={fed.watch_token}&portrait={fed.visit.portrait.id}",
     }
     return web.json_response(answer, status=201)
 

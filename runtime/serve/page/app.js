@@ -15,7 +15,9 @@ const SWITCH_MS = 4000;
 const NO_WEBRTC = new Set(["no-path", "bad-request", "failed"]);
 // How long a network that WebRTC did not get through is not tried again.
 const PLAIN_MS = 10 * 60 * 1000;
-const METER_MS = { moving: 0, still: 250 };
+const TICK_MS = 50;
+const SMOOTH = 0.65;
+const STILL_TICKS = 5;
 
 const $ = (id) => document.getElementById(id);
 const video = $("video");
@@ -224,26 +226,19 @@ function choose({ id, name, url }) {
 
 function setLevel(level) {
   $("meter").value = level;
-  document.documentElement.style.setProperty("--level", still.matches ? "0" : level.toFixed(3));
 }
 
+// A timer and not animation frames: those make a machine without a GPU paint all the time, which the model pays for.
 let smooth = 0;
-let before = 0;
-let shown = 0;
-function animate(now) {
-  if (document.body.dataset.state === "live" && microphone) {
-    const { decibels } = microphone;
-    const spoken = detector.hear(decibels, now - before);
-    // In the visitor's own voice the portrait speaks a moment later: there it is no interruption.
-    if (spoken && speaking && watched) interrupt();
-    smooth = Math.max(levelOf(decibels), smooth * 0.86);
-    if (now - shown >= METER_MS[still.matches ? "still" : "moving"]) {
-      setLevel(smooth);
-      shown = now;
-    }
-  }
-  before = now;
-  requestAnimationFrame(animate);
+let ticks = 0;
+function hear() {
+  if (document.body.dataset.state !== "live" || !microphone) return;
+  const { decibels } = microphone;
+  // In the visitor's own voice the portrait speaks a moment later: there it is no interruption.
+  if (detector.hear(decibels, TICK_MS) && speaking && watched) interrupt();
+  smooth = Math.max(levelOf(decibels), smooth * SMOOTH);
+  ticks += 1;
+  if (!still.matches || ticks % STILL_TICKS === 0) setLevel(smooth);
 }
 
 // ---- events
@@ -282,11 +277,16 @@ addEventListener("pagehide", disconnect);
 addEventListener("hashchange", () => location.reload());
 if (!document.documentElement.requestFullscreen) $("full").hidden = true;
 
+// Uploads are listed to nobody.
+function portraitOf(id, listed) {
+  return listed.find((portrait) => portrait.id === id) ?? { id, name: "Portrait", url: `/api/portraits/${encodeURIComponent(id)}` };
+}
+
 async function load() {
   show("loading");
   try {
     const kiosk = await describe();
-    if (watched) kiosk.portraits = kiosk.portraits.filter(({ id }) => id === (link.get("portrait") ?? id));
+    if (watched && link.has("portrait")) kiosk.portraits = [portraitOf(link.get("portrait"), kiosk.portraits)];
     faces.show(kiosk);
     show("ready");
   } catch (error) {
@@ -298,4 +298,4 @@ async function load() {
 document.body.dataset.mode = watched ? "watch" : "mirror";
 if (watched) $("start").querySelector("use").setAttribute("href", "#i-sound");
 load();
-requestAnimationFrame(animate);
+setInterval(hear, TICK_MS);

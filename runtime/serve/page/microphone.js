@@ -33,7 +33,7 @@ export class Microphone {
     this.context = new AudioContext();
     this.source = this.context.createMediaStreamSource(stream);
     this.meter = this.context.createAnalyser();
-    this.meter.fftSize = 1024;
+    this.meter.fftSize = 2048;
     this.samples = new Float32Array(this.meter.fftSize);
     const filter = new BiquadFilterNode(this.context, { type: "highpass", frequency: VOICE_HZ });
     this.source.connect(filter).connect(this.meter);

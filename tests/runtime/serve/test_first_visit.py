@@ -135,6 +135,7 @@ def test_a_portrait_that_a_program_feeds_stops_when_its_visitor_speaks(
             url = f"{address.rstrip('/')}{made['page']}"
             async with open_page(url, tmp_path / "profile", browser, **sound) as page:
                 await page.until("document.body?.dataset.state === 'ready'")
+                assert await page.js("document.getElementById('portrait').src.endsWith('/api/portraits/p0')")
                 assert await page.js("getComputedStyle(document.getElementById('faces')).display") == "none"
                 await touch(page, "start")
                 await page.until(LIVE)
