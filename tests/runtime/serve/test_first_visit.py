@@ -11,7 +11,7 @@ import pytest
 from helpers.bundles.tiny_bundle import write_tiny_bundle
 from helpers.media.virtual_sound import PulseServer, missing_pulse, pulse_server
 from helpers.places import ROOT
-from helpers.serving.browser import BROWSERS, Page, open_page
+from helpers.serving.browser import BROWSERS, open_page
 from helpers.serving.live_page import LIVE, Server, touch
 
 SPEAKING = "document.body.hasAttribute('data-speaking')"
@@ -63,10 +63,6 @@ def speech() -> tuple[np.ndarray, int]:
         return np.frombuffer(file.readframes(file.getnframes()), np.int16), file.getframerate()
 
 
-async def level(page: Page) -> float:
-    return float(await page.js("document.getElementById('meter').value"))
-
-
 @pytest.mark.slow
 def test_a_first_visit_ends_in_talk(nano_bundle: Path, tmp_path: Path, headset: PulseServer, browser: str) -> None:
     async def scenario(address: str) -> np.ndarray:
@@ -85,10 +81,10 @@ def test_a_first_visit_ends_in_talk(nano_bundle: Path, tmp_path: Path, headset: 
             await page.js(WATCH_THE_MOUTH)
             await asyncio.sleep(2.0)
             assert not await page.js(SPEAKING)
-            assert await level(page) < 0.1
+            assert await page.js("document.getElementById('meter').value") == 0
             headset.speak(*speech())
+            await page.until("document.getElementById('meter').value > 0.2")
             await page.until(SPEAKING)
-            assert await level(page) > 0.1
             await asyncio.sleep(5.0)
             await touch(page, "stop")
             await page.until("document.body.dataset.state === 'ready'")
