@@ -93,7 +93,7 @@ class _Connection:
         self._microphone: asyncio.Future[MediaStreamTrack] = asyncio.get_running_loop().create_future()
         self._connected, self._gone = asyncio.Event(), asyncio.Event()
         self._lost = False
-        self._channel: RTCDataChannel | None = None
+        self._channel: asyncio.Future[RTCDataChannel] = asyncio.get_running_loop().create_future()
 
     async def run(self, sdp: str) -> None:
         """Answer the offer and serve until somebody ends it; `answer` gets the answer's SDP or a `ServeError`."""
@@ -207,6 +207,7 @@ class _Connection:
         return FINISHED
 
     async def _tell_news(self) -> End:
+        await self._channel
         while True:
             await self._seat.mail.wait()
             for message in self._seat.mail.take():
@@ -217,7 +218,8 @@ class _Connection:
             self._microphone.set_result(track)
 
     def _on_channel(self, channel: RTCDataChannel) -> None:
-        self._channel = channel
+        if not self._channel.done():
+            self._channel.set_result(channel)
         channel.on("message", lambda text: obey(self._seat, text))
 
     def _on_state(self, state: str) -> None:
@@ -228,8 +230,10 @@ class _Connection:
             self._gone.set()
 
     def _tell(self, message: dict[str, Any]) -> None:
-        channel = self._channel
-        if channel is not None and channel.readyState == "open" and channel.bufferedAmount < _MOST_UNSENT:
+        if not self._channel.done():
+            return
+        channel = self._channel.result()
+        if channel.readyState == "open" and channel.bufferedAmount < _MOST_UNSENT:
             channel.send(json.dumps(message))
 
 

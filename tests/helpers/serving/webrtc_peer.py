@@ -7,7 +7,14 @@ from contextlib import asynccontextmanager
 from fractions import Fraction
 
 import numpy as np
-from aiortc import MediaStreamTrack, RTCConfiguration, RTCIceServer, RTCPeerConnection, RTCSessionDescription
+from aiortc import (
+    MediaStreamTrack,
+    RTCConfiguration,
+    RTCDataChannel,
+    RTCIceServer,
+    RTCPeerConnection,
+    RTCSessionDescription,
+)
 from av import AudioFrame
 from helpers.serving.kiosk_client import Client
 
@@ -42,22 +49,39 @@ class Peer:
         self.messages: list[dict] = []
         self.tracks: dict[str, MediaStreamTrack] = {}
         self.session = ""
+        self.channel: RTCDataChannel
+
+    async def told(self, **words: object) -> dict:
+        """The first message with these entries, which must come soon."""
+        async with asyncio.timeout(15):
+            while True:
+                for message in self.messages:
+                    if words.items() <= message.items():
+                        return message
+                await asyncio.sleep(0.02)
 
 
 @asynccontextmanager
 async def connected(
-    client: Client, ice_servers: Sequence[RTCIceServer] = (), candidates: str = ""
+    client: Client, ice_servers: Sequence[RTCIceServer] = (), candidates: str = "", key: dict[str, str] | None = None
 ) -> AsyncIterator[Peer]:
-    """A visitor; of both descriptions only the candidates with these words are told to the other side."""
+    """A visitor, or with the `key` of a session its watcher, who is not heard.
+
+    Of both descriptions only the candidates with these words are told to the other side.
+    """
     peer = Peer(ice_servers)
     connection = peer.connection
-    channel = connection.createDataChannel("figures")
+    channel = peer.channel = connection.createDataChannel("messages")
     channel.on("message", lambda text: peer.messages.append(json.loads(text)))
     connection.on("track", lambda track: peer.tracks.update({track.kind: track}))
-    connection.addTransceiver(Voice(), direction="sendrecv")
+    if key is None:
+        connection.addTransceiver(Voice(), direction="sendrecv")
+    else:
+        connection.addTransceiver("audio", direction="recvonly")
     connection.addTransceiver("video", direction="recvonly")
     await connection.setLocalDescription(await connection.createOffer())
-    answer = await client.post("/api/webrtc", json={"sdp": only(candidates, connection.localDescription.sdp)})
+    offer = {"sdp": only(candidates, connection.localDescription.sdp)} | (key or {})
+    answer = await client.post("/api/webrtc", json=offer)
     assert answer.status == 200
     description = await answer.json()
     peer.session = description["session"]

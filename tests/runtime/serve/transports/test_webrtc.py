@@ -14,6 +14,14 @@ from helpers.serving.webrtc_peer import Peer, Voice, connected
 from rap_edge.runtime.serve.transports import webrtc
 
 
+class _AnySentence:
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, str) and other.endswith(".")
+
+
+ANY_SENTENCE = _AnySentence()
+
+
 @pytest.fixture(scope="module")
 def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_tiny_bundle(tmp_path_factory.mktemp("tiny") / "bundle")
@@ -51,6 +59,25 @@ def test_the_voice_comes_back_with_a_picture_that_follows_it(bundle: Path) -> No
             figures = [message for message in peer.messages if message["type"] == "stats" and message["latency_ms"]]
             assert 300 < figures[-1]["latency_ms"] < 5000
             assert len(kiosk.visits) == 1
+
+    run(scenario)
+
+
+def test_a_visitor_interrupts_over_the_data_channel_and_nonsense_there_ends_nothing(bundle: Path) -> None:
+    async def scenario() -> None:
+        async with served(bundle) as (client, kiosk), connected(client) as peer:
+            await peer.told(type="utterance", event="started", utterance=0)
+            peer.channel.send('{"type": "interrupt"}')
+            cut = await peer.told(type="utterance", event="interrupted", utterance=0)
+            assert 0 <= cut["played_ms"] < 5000
+            for nonsense in ("hello", "[]", '{"type": "dance"}', "x" * 5000, b"\xff\0"):
+                peer.channel.send(nonsense)
+            notice = await peer.told(type="notice")
+            assert (notice["reason"], notice["message"]) == ("unknown-message", ANY_SENTENCE)
+            await peer.told(type="utterance", event="started", utterance=1)
+            assert len(kiosk.visits) == 1
+            peer.channel.send('{"type": "finish"}')
+            assert (await peer.told(type="end"))["reason"] == "finished"
 
     run(scenario)
 

@@ -57,7 +57,7 @@ def test_a_gate_that_was_shut_opens_for_what_is_said_next() -> None:
     assert list(gate.hear(voice(0.1), 2.0))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(
     st.lists(st.tuples(st.booleans(), st.floats(0.01, 1.5)), max_size=8),
     st.integers(100, 4000),
