@@ -37,3 +37,9 @@ def blocks(page: Path) -> Iterator[Block]:
 
 BLOCKS = [block for page in PAGES for block in blocks(page)]
 PYTHON = [block for block in BLOCKS if block.language == "python"]
+
+
+def program(page: str) -> str:
+    """The only program in Python of a page."""
+    (block,) = [block for block in PYTHON if block.page.name == page]
+    return block.text

@@ -43,7 +43,12 @@ NOT_RUN = {
     r"espeakng|tts\.py|rap_edge\.models\.nano": "takes minutes, or a synthesiser: test_examples, tests/models/nano",
 }
 # Programs that need a room, a visitor or a server, by their page: the tests beside them bring a stand-in.
-PLAYED = {"livekit.md", "openai_realtime.md", "pipecat.md"}
+PLAYED = {
+    "livekit.md": "integrations/test_livekit.py",
+    "openai_realtime.md": "integrations/test_openai_realtime.py",
+    "pipecat.md": "integrations/test_pipecat.py",
+    "serve.md": "runtime/serve/test_sessions.py",
+}
 # Blocks that hold no code, by their first line; one with an arrow in it, but for a comment, shows what becomes of what.
 PICTURES = re.compile(r"build/nano-fp32/|Machine|rap-run: The engine|dit: |\"hybrid_attention\"|[^#\n]*->")
 
@@ -166,9 +171,8 @@ def test_every_file_that_a_page_links_or_names_is_there() -> None:
 
 
 def test_programs_that_are_not_run_here_are_run_by_a_test_of_their_page() -> None:
-    for page in PLAYED:
-        test = ROOT / "tests" / "integrations" / f"test_{page.removesuffix('.md')}.py"
-        assert f'program("{page}")' in test.read_text()
+    for page, test in PLAYED.items():
+        assert f'program("{page}")' in (ROOT / "tests" / test).read_text()
 
 
 def test_every_block_is_known() -> None:

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 from helpers.bundles.tiny_bundle import write_tiny_bundle
-from helpers.pages import PYTHON
+from helpers.pages import program as text_of
 from helpers.places import ROOT
 
 
@@ -17,9 +17,8 @@ def program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], 
     monkeypatch.chdir(tmp_path)
 
     def imported(page: str) -> dict[str, Any]:
-        (block,) = [block for block in PYTHON if block.page.name == page]
         names = {"__name__": "program"}
-        exec(compile(block.text, str(block), "exec"), names)
+        exec(compile(text_of(page), page, "exec"), names)
         return names
 
     return imported

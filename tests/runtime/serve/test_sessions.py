@@ -3,6 +3,8 @@
 import asyncio
 import io
 import json
+import shutil
+import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -12,6 +14,7 @@ import pytest
 from aiohttp import ClientWebSocketResponse, WSMsgType
 from helpers.bundles.tiny import TINY
 from helpers.bundles.tiny_bundle import write_tiny_bundle
+from helpers.pages import program
 from helpers.serving.kiosk_client import Client, listen, run, served
 from helpers.serving.webrtc_peer import connected
 from hypothesis import HealthCheck, given, settings
@@ -47,6 +50,10 @@ class Session:
 
     async def say(self, sound: bytes) -> tuple[int, dict]:
         return await self.ask("post", f"/sound?rate={RATE}&format=s16le", data=sound)
+
+
+def watching(client: Client, key: dict[str, str]):
+    return opened(client, "watch", key)
 
 
 async def made(client: Client, **body: object) -> Session:
@@ -96,17 +103,13 @@ def feeding(client: Client, session: Session):
     return opened(client, "feed", session.feed_key, rate=RATE)
 
 
-def watching(client: Client, session: Session):
-    return opened(client, "watch", session.watch_key)
-
-
 def test_a_program_speaks_and_a_browser_hears_it(bundle: Path) -> None:
     async def scenario() -> None:
         async with served(bundle) as (client, kiosk):
             session = await made(client)
             assert session.page == f"/#session={session.id}&token={session.watch_key['token']}"
             assert kiosk.admission.taken == 1
-            async with feeding(client, session) as feeder, watching(client, session) as watcher:
+            async with feeding(client, session) as feeder, watching(client, session.watch_key) as watcher:
                 await feeder.told(type="watched", watched=True)
                 await feeder.socket.send_bytes(voice(0.5))
                 await feeder.ask("end_utterance")
@@ -129,7 +132,7 @@ def test_a_program_without_a_connection_speaks_by_requests(bundle: Path) -> None
             status, state = await session.say(voice(0.5))
             assert (status, state["watched"], state["unplayed_seconds"]) == (200, False, pytest.approx(0.5, abs=0.02))
             assert (await session.ask("post", "/end_utterance"))[0] == 200
-            async with watching(client, session) as watcher:
+            async with watching(client, session.watch_key) as watcher:
                 await watcher.told(type="utterance", event="ended")
                 events = (await session.ask("get"))[1]["events"]
                 assert [event.get("event", event["type"]) for event in events] == ["watched", "started", "ended"]
@@ -153,7 +156,7 @@ def test_the_visitor_interrupts_and_what_was_on_the_way_is_not_said(bundle: Path
     async def scenario() -> None:
         async with served(bundle) as (client, kiosk):
             session = await made(client)
-            async with feeding(client, session) as feeder, watching(client, session) as watcher:
+            async with feeding(client, session) as feeder, watching(client, session.watch_key) as watcher:
                 await feeder.socket.send_bytes(voice(2.0))
                 await watcher.told(type="utterance", event="started")
                 await watcher.ask("interrupt")
@@ -177,7 +180,7 @@ def test_a_barge_in_while_nothing_is_said_yet_is_told_to_the_program(bundle: Pat
     async def scenario() -> None:
         async with served(bundle) as (client, _):
             session = await made(client)
-            async with feeding(client, session) as feeder, watching(client, session) as watcher:
+            async with feeding(client, session) as feeder, watching(client, session.watch_key) as watcher:
                 for _ in range(1000):
                     await watcher.ask("interrupt")
                 await feeder.told(type="interrupt", by="watcher", played_ms=0)
@@ -194,7 +197,7 @@ def test_a_watcher_is_not_heard_and_may_only_interrupt(bundle: Path) -> None:
     async def scenario() -> None:
         async with served(bundle) as (client, kiosk):
             session = await made(client)
-            async with watching(client, session) as watcher:
+            async with watching(client, session.watch_key) as watcher:
                 await watcher.socket.send_bytes(voice(0.1))
                 assert "not heard" in (await watcher.told(type="notice"))["message"]
                 await asyncio.sleep(1.0)
@@ -215,7 +218,7 @@ def test_who_comes_later_takes_the_place_and_what_is_said_waits_for_a_watcher(bu
             async with feeding(client, session) as feeder:
                 await feeder.socket.send_bytes(voice(0.4))
                 await feeder.ask("end_utterance")
-                async with watching(client, session) as first, watching(client, session) as second:
+                async with watching(client, session.watch_key) as first, watching(client, session.watch_key) as second:
                     assert (await first.told(type="end"))["reason"] == "replaced"
                     await second.told(type="utterance", event="ended", played_ms=400)
                 async with feeding(client, session) as later:
@@ -349,11 +352,36 @@ def test_a_session_without_one_of_its_sides_ends_after_the_idle_time(bundle: Pat
         async with served(bundle, idle_seconds=1.5) as (client, kiosk):
             session = await made(client)
             async with feeding(client, session) as feeder:
-                async with watching(client, session):
+                async with watching(client, session.watch_key):
                     await asyncio.sleep(3.5)
                     assert len(kiosk.fed) == 1
                 assert (await feeder.told(type="end"))["reason"] == "idle"
             assert (kiosk.admission.taken, kiosk.fed) == (0, {})
+
+    run(scenario)
+
+
+@pytest.mark.skipif(shutil.which("espeak-ng") is None, reason="espeak-ng is not installed")
+def test_the_program_of_the_docs_speaks_as_it_stands(bundle: Path) -> None:
+    text = program("serve.md")
+
+    async def scenario() -> None:
+        async with served(bundle) as (client, _):
+            process = await asyncio.create_subprocess_exec(
+                sys.executable, "-c", text.replace("8080", str(client.port)), stdout=asyncio.subprocess.PIPE
+            )
+            words = (await process.stdout.readline()).decode().split("#")
+            key = dict(part.split("=", 1) for part in words[1].strip().split("&"))
+            async with watching(client, key) as watcher:
+                output, _ = await process.communicate()
+                assert (await watcher.told(type="end"))["reason"] == "finished"
+            assert process.returncode == 0
+            assert [line.split()[:2] for line in output.decode().splitlines()] == [
+                ["started", "0"],
+                ["ended", "0"],
+                ["started", "1"],
+                ["ended", "1"],
+            ]
 
     run(scenario)
 
@@ -377,11 +405,11 @@ def test_whatever_both_sides_send_a_session_ends_by_its_end_alone(bundle: Path, 
                         if who == "request":
                             await session.say(message if isinstance(message, bytes) else message.encode())
                         elif who == "leave":
-                            async with watching(client, session):
+                            async with watching(client, session.watch_key):
                                 pass
                         else:
                             side = feeder if who == "feeder" else None
-                            async with watching(client, session) as watcher:
+                            async with watching(client, session.watch_key) as watcher:
                                 socket = (side or watcher).socket
                                 send = socket.send_bytes if isinstance(message, bytes) else socket.send_str
                                 await send(message)
