@@ -107,7 +107,7 @@ def test_a_program_speaks_and_a_browser_hears_it(bundle: Path) -> None:
     async def scenario() -> None:
         async with served(bundle) as (client, kiosk):
             session = await made(client)
-            assert session.page == f"/#session={session.id}&token={session.watch_key['token']}"
+            assert session.page == f"/#session={session.id}&token={session.watch_key['token']}&portrait=p0"
             assert kiosk.admission.taken == 1
             async with feeding(client, session) as feeder, watching(client, session.watch_key) as watcher:
                 await feeder.told(type="watched", watched=True)
