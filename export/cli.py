@@ -37,11 +37,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: arguments without the program's name; None takes the process's.
 
     Returns:
-        0 done; 2 something is wrong, said in one sentence on stderr; 130 stopped by Ctrl-C or SIGTERM. Unless it
-        returns 0 an older bundle is as it was.
+        0 done; 1 `inspect` found a checkpoint that is not whole; 2 something is wrong, said in one sentence on stderr;
+        130 stopped by Ctrl-C or SIGTERM. Unless it returns 0 an older bundle is as it was.
     """
     words = sys.argv[1:] if argv is None else list(argv)
-    start = partial(_explain, words[1:]) if words[:1] == ["explain"] else partial(_start, words)
+    command = _COMMANDS.get(words[0]) if words else None
+    start = partial(_start, words) if command is None else partial(command, words[1:])
     return exit_status("rap-export", start, "Stopped; nothing was written.")
 
 
@@ -57,7 +58,8 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="rap-export",
         description="Export a model to five ONNX graphs and compare them with PyTorch.",
-        epilog="rap-export explain BUNDLE LAYER says why a layer of a calibrated bundle has its precision.",
+        epilog="rap-export inspect DIR says what a checkpoint folder is and what it lacks; rap-export explain BUNDLE "
+        "LAYER says why a layer of a calibrated bundle has its precision.",
     )
     weights = parser.add_mutually_exclusive_group()
     weights.add_argument("--checkpoint", metavar="DIR", help="safetensors checkpoint (default: the one that ships)")
@@ -101,6 +103,23 @@ def _explain(words: Sequence[str]) -> int:
     arguments = parser.parse_args(words)
     print(explain(arguments.bundle, arguments.layer))
     return 0
+
+
+def _inspect(words: Sequence[str]) -> int:
+    from .commands.inspect import inspect, text
+
+    parser = argparse.ArgumentParser(
+        prog="rap-export inspect", description="What a checkpoint folder is and lacks, without loading it."
+    )
+    parser.add_argument("folder", metavar="DIR", help="folder of safetensors files and their configs")
+    parser.add_argument("--json", action="store_true", help="print everything as JSON, lists whole")
+    arguments = parser.parse_args(words)
+    found = inspect(arguments.folder)
+    print(json.dumps(found.to_dict(), indent=2) if arguments.json else text(found))
+    return 0 if found.whole else 1
+
+
+_COMMANDS = {"explain": _explain, "inspect": _inspect}
 
 
 def _run(arguments: argparse.Namespace) -> ExportReport | PlansReport:

@@ -21,12 +21,9 @@ from ..config import config_from_dict, known_fields, read_json_object
 from ..dit import DiT, DiTConfig
 from ..networks import Networks, check_agreement, dit_config
 from ..presets import FLASHHEAD_LITE
+from .layouts import AUDIO_FOLDER, DIT_FOLDER, DIT_UNUSED, VAE_FOLDER
 from .published import diffusers_ltx_vae, hugging_face_audio_encoder
 from .tensors import load_weights, open_checkpoint
-
-DIT_FOLDER, VAE_FOLDER, AUDIO_FOLDER = "Model_Lite", "VAE_LTX", "wav2vec2-base-960h"
-# Left over from the text-to-video base model; the published inference code does not call them.
-DIT_UNUSED = ("text_embedding.", "audio_emb.")
 
 
 def is_flashhead_layout(folder: Path) -> bool:

@@ -17,7 +17,8 @@ from ..dit import DiT
 from ..networks import Networks
 from ..presets import FLASHHEAD_LITE
 from .causal import load_causal_networks
-from .flashhead import DIT_FOLDER, is_flashhead_layout, load_flashhead_dit, load_flashhead_networks
+from .flashhead import is_flashhead_layout, load_flashhead_dit, load_flashhead_networks
+from .layouts import DIT_FOLDER
 from .own import is_own_layout, load_own_dit, load_own_networks, read_own_spec
 from .tensors import refuse_pickle
 

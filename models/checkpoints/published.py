@@ -10,16 +10,10 @@ import torch
 from ..audio_encoder import AudioEncoder, AudioEncoderConfig
 from ..config import read_json_object
 from ..vae import LtxVae, LtxVaeConfig
+from .layouts import HEADS, POSITIONAL, WEIGHT_NORMS
 from .tensors import Checkpoint, load_weights, open_checkpoint
 
-# Tensors of the heads for pre-training, recognition and classification, which no hidden state depends on.
-HEADS = (
-    *("masked_spec_embed", "lm_head.", "quantizer.", "project_q.", "project_hid.", "adapter."),
-    *("projector.", "classifier.", "layer_weights"),
-)
-_POSITIONAL = "encoder.pos_conv_embed.conv."
 _BATCH_NORM, _BATCH_NORM_EPS = "encoder.pos_conv_embed.batch_norm.", 1e-5
-_WEIGHT_NORMS = (("weight_g", "weight_v"), ("parametrizations.weight.original0", "parametrizations.weight.original1"))
 
 
 def diffusers_ltx_vae(folder: Path, dtype: torch.dtype = torch.float32) -> LtxVae:
@@ -64,14 +58,14 @@ def hugging_face_audio_encoder(
 
 
 def _fold_weight_norm(checkpoint: Checkpoint) -> Checkpoint:
-    for names in _WEIGHT_NORMS:
-        gain, direction = (_POSITIONAL + name for name in names)
+    for names in WEIGHT_NORMS:
+        gain, direction = (POSITIONAL + name for name in names)
         if gain in checkpoint.stored and direction in checkpoint.stored:
             value = checkpoint.tensor(direction)
             # The norm is one per kernel position (weight_norm with dim=2).
             weight = checkpoint.tensor(gain) * value / value.norm(dim=(0, 1), keepdim=True)
             rest = checkpoint.without((gain, direction))
-            return Checkpoint(rest.source, rest.stored, {f"{_POSITIONAL}weight": weight})
+            return Checkpoint(rest.source, rest.stored, {f"{POSITIONAL}weight": weight})
     return checkpoint
 
 

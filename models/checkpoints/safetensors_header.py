@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from io import BufferedReader
 from pathlib import Path
@@ -25,6 +25,9 @@ MAX_HEADER_BYTES = 16 << 20
 # Bytes per value of the dtypes that weights come in, and of the counters that some checkpoints hold beside them.
 DTYPES = {"F32": 4, "F16": 2, "BF16": 2, "F64": 8, "I64": 8}
 COUNTER = "I64"
+# Of all that the format knows; what is no weight may be looked at, and not loaded.
+ALL_DTYPES = DTYPES | {"F8_E4M3": 1, "F8_E5M2": 1, "I32": 4, "I16": 2, "I8": 1, "U64": 8, "U32": 4, "U16": 2, "U8": 1}
+ALL_DTYPES |= {"BOOL": 1}
 _LENGTH_BYTES = 8
 _METADATA = "__metadata__"
 _NAME = Text(1024)
@@ -35,7 +38,7 @@ _ZIP, _PICKLE = b"PK\x03\x04", tuple(bytes((0x80, protocol)) for protocol in ran
 class TensorEntry:
     """What a header says of a tensor; it lies in the bytes from the first to the second of `data_offsets`."""
 
-    dtype: Annotated[str, OneOf(tuple(DTYPES))]
+    dtype: Annotated[str, OneOf(tuple(ALL_DTYPES))]
     shape: Annotated[tuple[Annotated[int, Whole(0, 1 << 40)], ...], Count(8)]
     data_offsets: Annotated[tuple[Annotated[int, Whole(0, 1 << 50, "bytes")], ...], Count(2)]
 
@@ -50,8 +53,12 @@ class TensorEntry:
         return self.data_offsets[1]
 
 
-def read_header(file: Path) -> dict[str, TensorEntry]:
+def read_header(file: Path, dtypes: Collection[str] = tuple(DTYPES)) -> dict[str, TensorEntry]:
     """The tensors in a safetensors file by name.
+
+    Args:
+        file: may come from anybody.
+        dtypes: that are taken, of `ALL_DTYPES`.
 
     Raises:
         CheckpointError: the file is missing, a pickle, cut short or no safetensors file; or a tensor has an impossible
@@ -65,7 +72,8 @@ def read_header(file: Path) -> dict[str, TensorEntry]:
         raise CheckpointError(
             f"{file} is missing or unreadable ({reason(error)}); download the checkpoint completely."
         ) from None
-    tensors = {name: _entry(file, name, value) for name, value in _parsed(file, content).items() if name != _METADATA}
+    parsed = _parsed(file, content)
+    tensors = {name: _entry(file, name, value, dtypes) for name, value in parsed.items() if name != _METADATA}
     _check_places(file, tensors, size - _LENGTH_BYTES - len(content))
     return tensors
 
@@ -101,12 +109,14 @@ def _unique(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
     return found
 
 
-def _entry(file: Path, name: str, value: Any) -> TensorEntry:
+def _entry(file: Path, name: str, value: Any, dtypes: Collection[str]) -> TensorEntry:
     try:
         if fault := _NAME.fault(name):
             raise FieldError(f"its name {fault}")
         entry = record_from(TensorEntry, value, "")
-        if len(entry.data_offsets) != 2 or math.prod(entry.shape) * DTYPES[entry.dtype] != entry.end - entry.begin:
+        if fault := OneOf(tuple(dtypes)).fault(entry.dtype):
+            raise FieldError(f"dtype {fault}")
+        if len(entry.data_offsets) != 2 or math.prod(entry.shape) * ALL_DTYPES[entry.dtype] != entry.end - entry.begin:
             raise FieldError("its length is another than that of its shape")
     except FieldError as error:
         raise CheckpointError(

@@ -145,7 +145,7 @@ def test_what_a_command_names_exists() -> None:
 def names_what_exists(program: str, *rest: str) -> bool:
     files = all((ROOT / word).exists() for word in rest if re.match(r"(examples|benchmarks|tests|docs)/", word))
     if program in OURS:
-        form = [word for word in rest if word in ("explain", "--selftest")]
+        form = [word for word in rest if word in ("explain", "inspect", "compare", "--selftest")]
         named = {word.partition("=")[0] for word in rest if re.match(r"--?[a-z]", word)}
         return files and named <= options(program, *form)
     if program == "make":

@@ -1,0 +1,218 @@
+"""The tensors that a published config.json promises, by name and shape, known without PyTorch and without the weights.
+
+What the networks of `dit`, `vae` and `audio_encoder` hold; their tests compare the two.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+from rap_edge.runtime.checks.bounds import Count, Whole
+from rap_edge.runtime.checks.fields import FieldError, record_from
+from rap_edge.runtime.errors import CheckpointError
+from rap_edge.runtime.spec import ModelSpec
+
+from ..config import known_fields
+
+Shape = tuple[int, ...]
+# What a later LTX VAE says otherwise.
+_LTX_0_9_0 = {
+    "timestep_conditioning": False,
+    "decoder_inject_noise": False,
+    "upsample_residual": False,
+    "upsample_factor": 1,
+    "patch_size_t": 1,
+    "down_block_types": "LTXVideoDownBlock3D",
+    "downsample_type": "conv",
+}
+_Size = Annotated[int, Whole(1, 1 << 17)]
+_Few = Annotated[int, Whole(0, 1024)]
+_Sizes = Annotated[tuple[_Size, ...], Count(32)]
+_Counts = Annotated[tuple[_Few, ...], Count(32)]
+_Flags = Annotated[tuple[bool, ...], Count(32)]
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Dit:
+    dim: _Size
+    in_dim: _Size
+    out_dim: _Size
+    ffn_dim: _Size
+    freq_dim: _Size
+    num_layers: _Few
+    patch_size: _Sizes = (1, 1, 1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Ltx:
+    in_channels: _Size = 3
+    out_channels: _Size = 3
+    latent_channels: _Size = 128
+    block_out_channels: _Sizes = (128, 256, 512, 512)
+    layers_per_block: _Counts = (4, 3, 3, 3, 4)
+    spatio_temporal_scaling: _Flags = (True, True, True, False)
+    decoder_block_out_channels: _Sizes = ()
+    decoder_layers_per_block: _Counts = ()
+    decoder_spatio_temporal_scaling: _Flags = ()
+    patch_size: _Size = 4
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Wav2Vec2:
+    conv_dim: _Sizes = (512,) * 7
+    conv_kernel: _Sizes = (10, 3, 3, 3, 3, 2, 2)
+    conv_bias: bool = False
+    hidden_size: _Size = 768
+    num_hidden_layers: _Few = 12
+    intermediate_size: _Size = 3072
+    num_conv_pos_embeddings: _Size = 128
+    num_conv_pos_embedding_groups: _Size = 16
+
+
+def dit_tensors(config: Mapping[str, Any], spec: ModelSpec, source: str) -> dict[str, Shape]:
+    """Those of the DiT that a published config.json and a spec describe.
+
+    Raises:
+        CheckpointError: a size is missing or impossible; names `source`.
+    """
+    sizes = _read(_Dit, config, source)
+    dim, width = sizes.dim, spec.feature_layers * spec.feature_width
+    hidden = config.get("audio_hidden", 512)
+    slots = spec.feature_window + spec.temporal_compression - 1
+    found = dict(_linear("patch_embedding", dim, sizes.in_dim, *sizes.patch_size))
+    found |= _linear("time_embedding.0", dim, sizes.freq_dim) | _linear("time_embedding.2", dim, dim)
+    found |= _linear("time_projection.1", 6 * dim, dim)
+    attention = ("self_attn", "cross_attn")
+    for block in (f"blocks.{index}" for index in range(sizes.num_layers)):
+        found[f"{block}.modulation"] = (1, 6, dim)
+        for name in (f"{block}.{kind}.{part}" for kind in attention for part in "qkvo"):
+            found |= _linear(name, dim, dim)
+        found |= {f"{block}.{kind}.norm_{part}.weight": (dim,) for kind in attention for part in "qk"}
+        if spec.audio_branches == "separate":
+            found |= _linear(f"{block}.cross_attn.full_k", dim, dim) | _linear(f"{block}.cross_attn.full_v", dim, dim)
+            found[f"{block}.cross_attn.norm_full_k.weight"] = (dim,)
+        found |= _norm(f"{block}.norm3", dim)
+        found |= _linear(f"{block}.ffn.0", sizes.ffn_dim, dim) | _linear(f"{block}.ffn.2", dim, sizes.ffn_dim)
+    found["head.modulation"] = (1, 2, dim)
+    found |= _linear("head.head", math.prod(sizes.patch_size) * sizes.out_dim, dim)
+    found |= _linear("audio_proj.proj1", hidden, spec.feature_window * width)
+    found |= _linear("audio_proj.proj1_vf", hidden, slots * width)
+    found |= _linear("audio_proj.proj2", hidden, hidden)
+    found |= _linear("audio_proj.proj3", spec.audio_tokens * dim, hidden)
+    return found | _norm("audio_proj.norm", dim)
+
+
+def ltx_tensors(config: Mapping[str, Any], source: str) -> dict[str, Shape] | None:
+    """Those of the LTX 0.9.0 VAE that a config.json of diffusers describes, None for a later one.
+
+    Raises:
+        CheckpointError: a size is impossible; names `source`.
+    """
+    if any(_says(config, key) - {only} for key, only in _LTX_0_9_0.items()):
+        return None
+    sizes = _read(_Ltx, config, source)
+    widths = sizes.block_out_channels
+    decoder_widths = (sizes.decoder_block_out_channels or widths)[::-1]
+    layers, decoder_layers = sizes.layers_per_block, (sizes.decoder_layers_per_block or sizes.layers_per_block)[::-1]
+    halves = sizes.spatio_temporal_scaling
+    doubles = (sizes.decoder_spatio_temporal_scaling or halves)[::-1]
+    if not len(widths) + 1 == len(layers) == len(halves) + 1 or not len(decoder_widths) + 1 == len(decoder_layers):
+        raise CheckpointError(f"{source} has lists of lengths that do not belong together; download it again.")
+    pixels = sizes.patch_size**2
+    found: dict[str, Shape] = {"latents_mean": (sizes.latent_channels,), "latents_std": (sizes.latent_channels,)}
+    found |= _conv("encoder.conv_in", widths[0], sizes.in_channels * pixels)
+    for index, (width, after, halve) in enumerate(zip(widths, (*widths[1:], widths[-1]), halves, strict=True)):
+        block = f"encoder.down_blocks.{index}"
+        found |= _residuals(block, width, layers[index])
+        if halve:
+            found |= _conv(f"{block}.downsamplers.0", width, width)
+        if after != width:
+            found |= _widening(f"{block}.conv_out", width, after)
+    found |= _residuals("encoder.mid_block", widths[-1], layers[-1])
+    found |= _conv("encoder.conv_out", sizes.latent_channels + 1, widths[-1])
+    found |= _conv("decoder.conv_in", decoder_widths[0], sizes.latent_channels)
+    found |= _residuals("decoder.mid_block", decoder_widths[0], decoder_layers[0])
+    before = (decoder_widths[0], *decoder_widths[:-1])
+    for index, (previous, width, double) in enumerate(zip(before, decoder_widths, doubles, strict=True)):
+        block = f"decoder.up_blocks.{index}"
+        if previous != width:
+            found |= _widening(f"{block}.conv_in", previous, width)
+        if double:
+            found |= _conv(f"{block}.upsamplers.0.conv", 8 * width, width)
+        found |= _residuals(block, width, decoder_layers[index + 1])
+    return found | _conv("decoder.conv_out", sizes.out_channels * pixels, decoder_widths[-1])
+
+
+def wav2vec2_tensors(config: Mapping[str, Any], source: str) -> dict[str, Shape] | None:
+    """Those of the wav2vec 2.0 encoder that a config.json of transformers describes, weight norms folded.
+
+    None where it has parts that no wav2vec 2.0 base or large has.
+
+    Raises:
+        CheckpointError: a size is impossible; names `source`.
+    """
+    if config.get("conv_pos_batch_norm") or config.get("feat_proj_layer_norm") is False:
+        return None
+    sizes = _read(_Wav2Vec2, config, source)
+    if len(sizes.conv_dim) != len(sizes.conv_kernel):
+        raise CheckpointError(f"{source} has lists of lengths that do not belong together; download it again.")
+    found: dict[str, Shape] = {}
+    before, hidden = 1, sizes.hidden_size
+    for index, (width, kernel) in enumerate(zip(sizes.conv_dim, sizes.conv_kernel, strict=True)):
+        layer = f"feature_extractor.conv_layers.{index}"
+        found[f"{layer}.conv.weight"] = (width, before, kernel)
+        if sizes.conv_bias:
+            found[f"{layer}.conv.bias"] = (width,)
+        if index == 0 or config.get("feat_extract_norm") == "layer":
+            found |= _norm(f"{layer}.layer_norm", width)
+        before = width
+    found |= _norm("feature_projection.layer_norm", before) | _linear("feature_projection.projection", hidden, before)
+    positions = (hidden // sizes.num_conv_pos_embedding_groups, sizes.num_conv_pos_embeddings)
+    found |= _linear("encoder.pos_conv_embed.conv", hidden, *positions) | _norm("encoder.layer_norm", hidden)
+    for layer in (f"encoder.layers.{index}" for index in range(sizes.num_hidden_layers)):
+        for part in ("q_proj", "k_proj", "v_proj", "out_proj"):
+            found |= _linear(f"{layer}.attention.{part}", hidden, hidden)
+        found |= _norm(f"{layer}.layer_norm", hidden) | _norm(f"{layer}.final_layer_norm", hidden)
+        found |= _linear(f"{layer}.feed_forward.intermediate_dense", sizes.intermediate_size, hidden)
+        found |= _linear(f"{layer}.feed_forward.output_dense", hidden, sizes.intermediate_size)
+    return found
+
+
+def _read(cls: type[Any], config: Mapping[str, Any], source: str) -> Any:
+    try:
+        return record_from(cls, known_fields(cls, config))
+    except FieldError as error:
+        raise CheckpointError(f"{source} cannot be read: {error}; download the checkpoint again.") from None
+
+
+def _says(config: Mapping[str, Any], key: str) -> set[Any]:
+    value = config.get(key)
+    items = value if isinstance(value, list) else [] if value is None else [value]
+    return {item if isinstance(item, str | int | float) else str(item) for item in items}
+
+
+def _linear(name: str, *shape: int) -> dict[str, Shape]:
+    return {f"{name}.weight": shape, f"{name}.bias": shape[:1]}
+
+
+def _norm(name: str, width: int) -> dict[str, Shape]:
+    return _linear(name, width)
+
+
+def _conv(name: str, after: int, before: int, kernel: int = 3) -> dict[str, Shape]:
+    return _linear(f"{name}.conv", after, before, kernel, kernel, kernel)
+
+
+def _residuals(block: str, width: int, count: int) -> dict[str, Shape]:
+    names: Iterator[str] = (f"{block}.resnets.{index}.conv{part}" for index in range(count) for part in (1, 2))
+    return {tensor: shape for name in names for tensor, shape in _conv(name, width, width).items()}
+
+
+def _widening(name: str, before: int, after: int) -> dict[str, Shape]:
+    found = (
+        _conv(f"{name}.conv1", after, before) | _conv(f"{name}.conv2", after, after) | _norm(f"{name}.norm3", before)
+    )
+    return found | _conv(f"{name}.conv_shortcut", after, before, 1)

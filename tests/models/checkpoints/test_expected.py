@@ -1,0 +1,77 @@
+"""The lists of tensors that are known without PyTorch are those of the networks."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+import torch
+from helpers.bundles.small import AUDIO_ENCODER, LTX, SMALL, SMALL_GUIDED
+from torch import nn
+
+from rap_edge.models.audio_encoder import AudioEncoder, AudioEncoderConfig
+from rap_edge.models.checkpoints.expected import dit_tensors, ltx_tensors, wav2vec2_tensors
+from rap_edge.models.config import config_to_dict
+from rap_edge.models.dit import DiT
+from rap_edge.models.networks import dit_config, published_configs
+from rap_edge.models.presets import FLASHHEAD_LITE
+from rap_edge.models.vae import LtxVae, LtxVaeConfig
+from rap_edge.runtime.errors import CheckpointError
+
+
+def shapes(network: nn.Module) -> dict[str, tuple[int, ...]]:
+    return {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}
+
+
+@pytest.mark.parametrize("spec", [FLASHHEAD_LITE, SMALL, SMALL_GUIDED], ids=lambda spec: spec.name)
+def test_those_of_the_dit(spec) -> None:
+    config = dit_config(spec, ffn_dim=40, audio_hidden=24)
+    with torch.device("meta"):
+        assert dit_tensors(config_to_dict(config), spec, "config.json") == shapes(DiT(config))
+
+
+UNEVEN = dataclasses.replace(
+    LTX,
+    block_out_channels=(8, 16, 16),
+    layers_per_block=(2, 1, 0, 3),
+    spatio_temporal_scaling=(True, True, False),
+    decoder_block_out_channels=(8, 8, 16),
+    decoder_layers_per_block=(1, 0, 2, 1),
+    decoder_spatio_temporal_scaling=(True, False, True),
+)
+
+
+@pytest.mark.parametrize("config", [published_configs(FLASHHEAD_LITE).vae, LTX, UNEVEN])
+def test_those_of_the_vae(config: LtxVaeConfig) -> None:
+    with torch.device("meta"):
+        assert ltx_tensors(config_to_dict(config), "config.json") == shapes(LtxVae(config))
+
+
+@pytest.mark.parametrize("key", ["timestep_conditioning", "upsample_residual"])
+def test_those_of_a_later_vae_are_not_known(key: str) -> None:
+    assert ltx_tensors({key: [False, True]}, "config.json") is None
+
+
+LARGE = dataclasses.replace(AUDIO_ENCODER, feat_extract_norm="layer", do_stable_layer_norm=True, conv_bias=True)
+
+
+@pytest.mark.parametrize("config", [published_configs(FLASHHEAD_LITE).audio_encoder, AUDIO_ENCODER, LARGE])
+def test_those_of_the_audio_encoder(config: AudioEncoderConfig) -> None:
+    with torch.device("meta"):
+        assert wav2vec2_tensors(config_to_dict(config), "config.json") == shapes(AudioEncoder(config))
+
+
+@pytest.mark.parametrize(
+    ("read", "config"),
+    [
+        (lambda config: dit_tensors(config, SMALL, "config.json"), {"dim": 8}),
+        (lambda config: dit_tensors(config, SMALL, "config.json"), dict.fromkeys(("dim", "in_dim"), 1 << 40)),
+        (lambda config: ltx_tensors(config, "config.json"), {"layers_per_block": [1]}),
+        (lambda config: ltx_tensors(config, "config.json"), {"block_out_channels": "many"}),
+        (lambda config: wav2vec2_tensors(config, "config.json"), {"num_hidden_layers": 10**9}),
+        (lambda config: wav2vec2_tensors(config, "config.json"), {"conv_dim": [8]}),
+    ],
+)
+def test_a_config_that_cannot_be_is_a_sentence(read, config) -> None:
+    with pytest.raises(CheckpointError, match=r"^config\.json (cannot be read|has lists)"):
+        read(config)
