@@ -5,8 +5,9 @@ import { Refusal } from "./api.js";
 const OPEN_MS = 8000;
 const SOUND_MS = 3000;
 const START_BUFFER = 0.25;
-const FAST_ABOVE = 1.6;
-const JUMP_ABOVE = 4;
+// The kiosk sends in step with the clock: more than this in the buffer is latency only.
+const FAST_ABOVE = 0.5;
+const JUMP_ABOVE = 1.2;
 const DROP_SECONDS = 10;
 // The stream has a keyframe at least this often, and a browser drops everything up to one.
 const GROUP_SECONDS = 20;
@@ -143,7 +144,7 @@ export class Player {
     if (!this.buffer || this.buffer.updating || this.source.readyState !== "open") return;
     const { video } = this;
     if (this.ahead > START_BUFFER && video.paused) video.play().catch(() => {});
-    if (this.ahead > JUMP_ABOVE) video.currentTime += this.ahead - 1;
+    if (this.ahead > JUMP_ABOVE) video.currentTime += this.ahead - FAST_ABOVE;
     video.playbackRate = this.ahead > FAST_ABOVE ? 1.08 : 1;
     if (this.queue.length) this.buffer.appendBuffer(this.queue.shift());
     else if (video.buffered.length && video.currentTime > video.buffered.start(0) + DROP_SECONDS + GROUP_SECONDS) {
