@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Mapping
 from copy import copy
 from functools import partial
@@ -40,6 +41,8 @@ from .session.turns import Turns
 from .spec import ModelSpec
 
 _REEL_SECONDS = 4.0
+# Those of the last streams over the same engines: who comes soon after finds the face moving.
+_REELS_KEPT = 3
 _CLOSED = "The avatar is closed; open it again with Avatar.open()."
 
 
@@ -92,6 +95,7 @@ class Avatar:
         self._take(engines, portrait)
         self._turns, self._home = turns or Turns(), HomeProcess()
         self._reels: WeakValueDictionary[int, IdleReel] = WeakValueDictionary()
+        self._last_reels: deque[IdleReel] = deque(maxlen=_REELS_KEPT)
         self._opening = threading.Lock()
 
     @classmethod
@@ -262,6 +266,7 @@ class Avatar:
     def close(self) -> None:
         """Let go of the engines; open sessions keep them until they are closed."""
         self._new_loop = self._engines = None
+        self._last_reels.clear()
 
     def __enter__(self) -> Avatar:
         return self
@@ -293,4 +298,5 @@ class Avatar:
             if reel is None:
                 reel = IdleReel(self.portrait, self.spec.new_frames, round(_REEL_SECONDS / self.spec.chunk_seconds))
                 self._reels[seed] = reel
+            self._last_reels.append(reel)
             return reel

@@ -22,7 +22,7 @@ from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from aiohttp import ClientSession, WSMsgType
+from aiohttp import ClientSession, ClientWebSocketResponse, WSMsgType
 from aioice import stun
 from helpers.media.pictures import face, jpeg_of_scans, png_with
 from helpers.serving.kiosk_client import good_offer
@@ -202,6 +202,49 @@ async def streams(server: Server, rng: random.Random) -> None:
         await server.send(_UPGRADE + sent, 0.15)
 
 
+async def storms(server: Server, rng: random.Random) -> None:
+    """A thousand interrupts, ends and unknown messages in a second, with sound of no and of few samples between."""
+    words = ('{"type": "interrupt"}', '{"type": "end_utterance"}', '{"type": "dance"}', "[]", "x" * 5000)
+    async with session(server) as client, client.ws_connect("/api/stream") as socket:
+        await socket.send_str(_START.decode())
+        if (await socket.receive_json())["type"] != "ready":
+            return
+        listening = asyncio.create_task(_last_text(socket))
+        for _ in range(100):
+            for _ in range(10):
+                await socket.send_str(rng.choice(words))
+            await socket.send_bytes(bytes(2 * rng.choice([0, 1, 1600])))
+            await asyncio.sleep(0.01)
+        await socket.send_str('{"type": "finish"}')
+        assert json.loads(await listening)["reason"] == "finished"
+
+
+async def sessions(server: Server, rng: random.Random) -> None:
+    """Sessions that nobody watches, tokens that open none, and sound that is none."""
+    async with session(server) as client:
+        answer = await client.post("/api/sessions", data=mutated(rng, b"no JSON"))
+        assert answer.status == 400, answer.status
+        answer = await client.post("/api/sessions")
+        assert answer.status in (201, 503), answer.status
+        made = await answer.json() if answer.status == 201 else {"session": "x", "feed_token": "y"}
+        place, mine = f"/api/sessions/{made['session']}", {"X-Session-Token": made["feed_token"]}
+        for token in ("", rng.randbytes(8).hex(), made["feed_token"][:-1], "\xff"):
+            for method, path in (("GET", ""), ("DELETE", ""), ("POST", "/interrupt"), ("POST", "/sound?rate=8000")):
+                answer = await client.request(method, place + path, headers={"X-Session-Token": token})
+                assert answer.status == 404, answer.status
+        for query in ("rate=8000", "rate=8000&format=f32le", "rate=-1", "rate=%00", "", "rate=1e9&format=[]"):
+            answer = await client.post(f"{place}/sound?{query}", data=rng.randbytes(rng.randrange(4000)), headers=mine)
+            assert answer.status in (200, 400, 404), answer.status
+        await client.delete(place, headers=mine)
+
+
+async def _last_text(socket: ClientWebSocketResponse) -> str:
+    text = ""
+    async for message in socket:
+        text = message.data if message.type is WSMsgType.TEXT else text
+    return text
+
+
 async def uploads(server: Server, rng: random.Random) -> None:
     """Pictures that are none, picture headers that promise too much, and pictures that cost more than their pixels."""
     png = b"\x89PNG\r\n\x1a\n\x00\x00\x00\rIHDR" + (60_000).to_bytes(4) * 2 + b"\x08\x02\x00\x00\x00" + bytes(900)
@@ -238,6 +281,8 @@ ATTACKS: tuple[Callable[[Server, random.Random], Awaitable[None]], ...] = (
     offers,
     datagrams,
     streams,
+    storms,
+    sessions,
     uploads,
     strangers,
 )

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import threading
 import time
+import weakref
 
 import numpy as np
 import pytest
@@ -218,6 +219,20 @@ def test_streams_of_one_seed_share_their_reel() -> None:
     with shared.stream() as one, shared.stream() as other, shared.stream(seed=1) as third:
         assert one._worker.core._reel is other._worker.core._reel
         assert one._worker.core._reel is not third._worker.core._reel
+
+
+def test_the_reels_of_the_last_streams_are_kept_for_whoever_comes_next() -> None:
+    face, reels = avatar(LIVELY), []
+    for seed in range(4):
+        with face.stream(seed=seed) as stream:
+            reels.append(weakref.ref(stream._worker.core._reel))
+        stream._worker._thread.join(10)
+    del stream
+    gc.collect()
+    assert [reel() is not None for reel in reels] == [False, True, True, True]
+    face.close()
+    gc.collect()
+    assert not any(reel() for reel in reels)
 
 
 def test_a_program_may_end_while_its_stream_renders(tmp_path) -> None:
