@@ -79,28 +79,6 @@ def test_it_is_compiled_without_a_warning(compiler: str, source: str, tmp_path: 
     assert built.returncode == 0, built.stderr.decode()
 
 
-def test_cmake_builds_it_where_there_is_no_cuda(tmp_path: Path) -> None:
-    cmake = shutil.which("cmake")
-    if cmake is None:
-        pytest.skip("cmake is not installed")
-    # What a machine has that has neither nvcc nor SDL.
-    tools = tmp_path / "bin"
-    tools.mkdir()
-    for tool in ("gcc", "cc", "make", "ar", "ranlib", "ld", "as", "cmake"):
-        (tools / tool).symlink_to(shutil.which(tool))
-    options = ["-DCMAKE_DISABLE_FIND_PACKAGE_SDL2=ON", f"-DCMAKE_INSTALL_PREFIX={tmp_path / 'there'}"]
-    for command in (
-        [cmake, "-S", CLIENT, "-B", tmp_path / "build", *options],
-        [cmake, "--build", tmp_path / "build"],
-        [cmake, "--install", tmp_path / "build"],
-    ):
-        built = subprocess.run(command, capture_output=True, text=True, env={"PATH": str(tools)}, check=False)
-        assert built.returncode == 0, built.stdout + built.stderr
-        assert "warning" not in built.stdout + built.stderr
-    installed = {file.name for file in (tmp_path / "there").rglob("*") if file.is_file()}
-    assert installed == {"librap_edge_client.a", "rap_edge_client.h"}
-
-
 @pytest.mark.parametrize("sanitizer", SANITIZERS)
 def test_no_frame_is_torn_however_fast_it_is_overwritten(folder: Path, sanitizer: str) -> None:
     hammered = done(compiled(folder, PROGRAMS / "ring_hammer.c", sanitizer))
