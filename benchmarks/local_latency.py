@@ -1,8 +1,8 @@
 """What the way over shared memory adds: `python benchmarks/local_latency.py --bundle build/nano-fp32`.
 
 Serves at a Unix socket and reads with the client in C, built here with gcc. Per frame, from when it is due at the
-`AvatarStream` to when the client has copied picture and sound; apart from that, from its publication in the ring on. First
-the face idles, its reel complete, then it speaks, for which the engines take the cores.
+`AvatarStream` to when the client has copied picture and sound; apart from that, from its publication on. The face
+idles first, its reel complete, then it speaks, for which the engines take the cores.
 """
 
 from __future__ import annotations
