@@ -6,6 +6,7 @@ import argparse
 import json
 import sys
 from collections.abc import Sequence
+from contextlib import redirect_stdout
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -37,7 +38,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: arguments without the program's name; None takes the process's.
 
     Returns:
-        0 done; 1 `inspect` found a checkpoint that is not whole; 2 something is wrong, said in one sentence on stderr;
+        0 done; 1 `inspect` found a checkpoint that is not whole, or `compare` a difference; 2 something is wrong, said
+        in one sentence on stderr;
         130 stopped by Ctrl-C or SIGTERM. Unless it returns 0 an older bundle is as it was.
     """
     words = sys.argv[1:] if argv is None else list(argv)
@@ -58,8 +60,9 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="rap-export",
         description="Export a model to five ONNX graphs and compare them with PyTorch.",
-        epilog="rap-export inspect DIR says what a checkpoint folder is and what it lacks; rap-export explain BUNDLE "
-        "LAYER says why a layer of a calibrated bundle has its precision.",
+        epilog="rap-export inspect DIR says what a checkpoint folder is and what it lacks; rap-export compare BUNDLE "
+        "runs its graphs side by side and names the first layer that differs; rap-export explain "
+        "BUNDLE LAYER says why a layer of a calibrated bundle has its precision.",
     )
     weights = parser.add_mutually_exclusive_group()
     weights.add_argument("--checkpoint", metavar="DIR", help="safetensors checkpoint (default: the one that ships)")
@@ -119,7 +122,29 @@ def _inspect(words: Sequence[str]) -> int:
     return 0 if found.whole else 1
 
 
-_COMMANDS = {"explain": _explain, "inspect": _inspect}
+def _compare(words: Sequence[str]) -> int:
+    with needs_extra("debug"), redirect_stdout(sys.stderr):
+        import polygraphy.comparator  # noqa: F401
+
+        from .commands.compare import AS_WRITTEN, ENGINES, compare_bundle, text, to_json
+    parser = argparse.ArgumentParser(
+        prog="rap-export compare",
+        description="Compare a bundle's graphs between ONNX Runtime and another engine, with Polygraphy.",
+    )
+    parser.add_argument("bundle", metavar="BUNDLE", help="folder that rap-export wrote")
+    parser.add_argument("--engine", choices=ENGINES, default=AS_WRITTEN, help="default: the graph as written")
+    parser.add_argument("--graph", action="append", default=[], metavar="NAME", help="this one only; may be repeated")
+    parser.add_argument("--layers", action="store_true", help="every layer, and name the first that differs")
+    parser.add_argument("--json", action="store_true", help="print the comparison as JSON")
+    arguments = parser.parse_args(words)
+    # Polygraphy tells on stdout what it does.
+    with redirect_stdout(sys.stderr):
+        found = compare_bundle(arguments.bundle, arguments.engine, arguments.graph, layers=arguments.layers)
+    print(json.dumps(to_json(found), indent=2) if arguments.json else text(found))
+    return 0 if all(item.first is None for item in found) else 1
+
+
+_COMMANDS = {"explain": _explain, "inspect": _inspect, "compare": _compare}
 
 
 def _run(arguments: argparse.Namespace) -> ExportReport | PlansReport:

@@ -25,7 +25,7 @@ from helpers.places import ROOT
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 OURS = set(PROJECT["scripts"])
 OTHERS = {"apt-get", "cmake", "espeak-ng", "ffmpeg", "make", "pip", "printf", "pytest", "python", "python3"}
-OTHERS |= {"rsync", "turnserver", "."}
+OTHERS |= {"polygraphy", "rsync", "turnserver", "."}
 
 # What a command has that keeps it from being run here, and why.
 NOT_RUN = {
@@ -33,6 +33,7 @@ NOT_RUN = {
     r"^pytest": "the tests do not run the tests",
     r"^rap-export(?! explain)": "takes a minute or gigabytes: test_wheel exports the model that ships",
     r"^rap-calibrate|^rap-export explain": "takes minutes: tests/calibration/test_cli.py calibrates",
+    r"^polygraphy": "takes seconds each: tests/export/commands/test_compare.py runs them on another bundle",
     r"^rap-bench|^python benchmarks/": "measures for minutes, or on a GPU",
     r"build/mine": "needs a model of one's own: tests/export/sources exports the example and runs it",
     r"\.plan|tensorrt|nano-fp16|flashhead": "needs plans and a GPU",

@@ -11,11 +11,13 @@ import pytest
 from helpers.places import ROOT, TESTS
 
 PACKAGES = ("runtime", "models", "export", "calibration", "integrations")
-GPU_ONLY = {"tensorrt", "tensorrt_rtx", "tensorrt_lean", "pycuda", "cuda", "cupy", "polygraphy"}
+GPU_ONLY = {"tensorrt", "tensorrt_rtx", "tensorrt_lean", "pycuda", "cuda", "cupy"}
 INTEGRATIONS = {"rap_edge.integrations"}
 ABOVE = {"rap_edge.calibration", "rap_edge.plugins"} | INTEGRATIONS
 FORBIDDEN = {
-    "runtime": {"torch", "onnx", "onnxscript", "safetensors", "rap_edge.models", "rap_edge.export"} | ABOVE | GPU_ONLY,
+    "runtime": {"polygraphy", "torch", "onnx", "onnxscript", "safetensors", "rap_edge.models", "rap_edge.export"}
+    | ABOVE
+    | GPU_ONLY,
     "models": {"onnx", "onnxscript", "onnxruntime", "rap_edge.export"} | ABOVE | GPU_ONLY,
     "export": ABOVE | GPU_ONLY,
     "calibration": {"torch", "rap_edge.models.checkpoints", "rap_edge.models.networks"} | INTEGRATIONS | GPU_ONLY,
