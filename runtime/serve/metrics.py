@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from ..session.stream_core import Rendering
+
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 _RENDER_BUCKETS = (0.05, 0.1, 0.2, 0.3, 0.5, 0.8, 1.0, 1.5, 2.0)
 
@@ -94,6 +96,15 @@ class Metrics:
             Gauge("rap_serve_rtf_at_start", "Real-time factor of one session, measured at start.", lambda: rtf),
             *(value for value in vars(self).values() if isinstance(value, Counter | Histogram)),
         ]
+
+    def count(self, rendering: Rendering) -> None:
+        """Note what became of a chunk."""
+        if rendering.frames:
+            self.render.observe(rendering.seconds)
+        self.chunks.add()
+        self.late_chunks.add(rendering.late)
+        self.marks.add(label=rendering.mark)
+        self.frames.add(rendering.frames)
 
     def text(self) -> str:
         """Everything, for a scrape."""

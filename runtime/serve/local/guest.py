@@ -116,6 +116,8 @@ class Guest:
             return await first_of(self._ended, self._listen(stream, sound.format), self._watched(showing))
         except ConnectionError:
             return LEFT
+        except OSError as error:
+            return End("failed", f"The frames cannot be shared ({error.strerror}); close other programs or clients.")
         finally:
             stream.close()
             if showing is not None:
@@ -134,7 +136,7 @@ class Guest:
         for frame in stream:
             number = ring.publish(frame)
             if frame.events:
-                self._loop.call_soon_threadsafe(self._happened, number, frame.events)
+                self._loop.call_soon_threadsafe(self._happened, stream, number, frame.events)
             if self._finished and stream.quiet:
                 return
 
@@ -148,11 +150,13 @@ class Guest:
             raise error
         return FINISHED
 
-    def _happened(self, number: int, events: tuple[StreamEvent, ...]) -> None:
+    def _happened(self, stream: AvatarStream, number: int, events: tuple[StreamEvent, ...]) -> None:
         for event in events:
             self._tell(told(event) | {"frame": number})
             if isinstance(event, Ended | Interrupted):
                 self._over = event.utterance + 1
+        for rendering in stream.take_renderings():
+            self._kiosk.metrics.count(rendering)
 
     async def _listen(self, stream: AvatarStream, form: str) -> End:
         """Do what the client says until it leaves or says what nobody can read."""

@@ -69,8 +69,7 @@ class FrameRing:
         sound = _aligned(_PICTURE + size * size * 3)
         layout = _slot(size, most, sound)
         length = _HEADER_BYTES + SLOTS * layout.itemsize
-        self.memory, self.bell = _open(length)
-        mapped = mmap.mmap(self.memory, length)
+        self.memory, self.bell, mapped = _open(length)
         _seal(self.memory)
         header = np.ndarray(1, _HEADER, mapped)
         header[0] = (
@@ -122,21 +121,21 @@ def _aligned(offset: int) -> int:
     return -(-offset // _CACHE_LINE) * _CACHE_LINE
 
 
-def _open(length: int) -> tuple[int, int]:
-    """Descriptors of zeroed memory without a name, all of it there, and of an eventfd."""
+def _open(length: int) -> tuple[int, int, mmap.mmap]:
+    """Descriptors of memory without a name, all of it there, and of an eventfd; and the memory, to be written."""
     descriptors: list[int] = []
     try:
         descriptors.append(os.memfd_create("rap-edge-frames", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING))
         # Memory that is missing would end the process at the first write.
         os.posix_fallocate(descriptors[0], 0, length)
         descriptors.append(os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK))
+        return descriptors[0], descriptors[1], mmap.mmap(descriptors[0], length)
     except OSError as error:
         for descriptor in descriptors:
             os.close(descriptor)
         raise ServeError(
             f"There is no memory for {SLOTS} frames ({error.strerror}); close other programs or other clients."
-        ) from None
-    return descriptors[0], descriptors[1]
+        ) from error
 
 
 def _seal(memory: int) -> None:

@@ -254,14 +254,10 @@ class Visit:
             if rendering.frames:
                 rtf = rendering.seconds / self.spec.chunk_seconds
                 self.rtf = rtf if self.rtf is None else 0.7 * self.rtf + 0.3 * rtf
-                self._metrics.render.observe(rendering.seconds)
             self.chunks += 1
             self.late_chunks += rendering.late
             self._marks.append(rendering.mark)
-            self._metrics.chunks.add()
-            self._metrics.late_chunks.add(rendering.late)
-            self._metrics.marks.add(label=rendering.mark)
-            self._metrics.frames.add(rendering.frames)
+            self._metrics.count(rendering)
 
 
 def told(event: StreamEvent) -> Message:

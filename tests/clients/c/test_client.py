@@ -22,6 +22,7 @@ from helpers.pages import BLOCKS
 from helpers.places import ROOT, TESTS
 from helpers.serving.local_server import served_locally
 
+from rap_edge.runtime.serve.local import ring
 from rap_edge.runtime.serve.local.control import encoded
 from rap_edge.runtime.serve.local.ring import FrameRing
 from rap_edge.runtime.session.chunk import Mark
@@ -143,9 +144,9 @@ def test_a_server_without_a_place_says_so(folder: Path, bundle: Path, path: Path
 
 
 @contextmanager
-def pretended(path: Path, answer: bytes, *, shared: bool = True) -> Iterator[FrameRing]:
+def pretended(path: Path, answer: bytes, *, shared: bool = True) -> Iterator[None]:
     """Something else at the socket: it answers one client with these bytes, frames, and goes."""
-    ring = FrameRing(64, 25, 16000)
+    frames = FrameRing(64, 25, 16000)
     listener = socket.socket(socket.AF_UNIX)
     listener.bind(str(path))
     listener.listen()
@@ -154,19 +155,19 @@ def pretended(path: Path, answer: bytes, *, shared: bool = True) -> Iterator[Fra
         connection, _ = listener.accept()
         with connection:
             connection.recv(4096)
-            socket.send_fds(connection, [answer[:1]], [ring.memory, ring.bell] if shared else [])
+            socket.send_fds(connection, [answer[:1]], [frames.memory, frames.bell] if shared else [])
             picture, sound = np.zeros((64, 64, 3), np.uint8), np.zeros(640, np.float32)
-            ring.publish(StreamFrame(picture, sound, 0.0, None, Mark.GOOD))
+            frames.publish(StreamFrame(picture, sound, 0.0, None, Mark.GOOD))
             connection.sendall(answer[1:])
 
     thread = threading.Thread(target=answer_one)
     thread.start()
     try:
-        yield ring
+        yield
     finally:
         thread.join()
         listener.close()
-        ring.close()
+        frames.close()
 
 
 READY = encoded({"type": "ready", "version": 1})
@@ -196,6 +197,14 @@ def test_a_server_that_shares_nothing_is_a_sentence(folder: Path, path: Path) ->
     with pretended(path, READY, shared=False):
         failed = done(compiled(folder, PROGRAMS / "two_threads.c", SANITIZERS[0]), path)
     assert (failed.returncode, b"shared no frames" in failed.stderr) == (1, True)
+
+
+def test_frames_of_another_version_are_a_sentence(folder: Path, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ring, "LAYOUT_VERSION", 2)
+    with pretended(path, READY):
+        failed = done(compiled(folder, PROGRAMS / "two_threads.c", SANITIZERS[0]), path)
+    assert failed.returncode == 1
+    assert b"another version; use the client of its release" in failed.stderr
 
 
 LINES = [

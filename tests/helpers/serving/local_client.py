@@ -70,7 +70,10 @@ class LocalClient:
     def told(self) -> dict[str, Any] | None:
         """The server's next message; None at its end."""
         while b"\n" not in self._received:
-            part, control, _, _ = self.socket.recvmsg(65536, socket.CMSG_SPACE(8))
+            try:
+                part, control, _, _ = self.socket.recvmsg(65536, socket.CMSG_SPACE(8))
+            except ConnectionResetError:
+                return None
             for _, _, data in control:
                 self.descriptors += array.array("i", data)
             if not part:

@@ -2,12 +2,14 @@
 
 import json
 import os
+import re
 import select
 import signal
 import socket
 import subprocess
 import sys
 import time
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -19,8 +21,10 @@ from helpers.serving.local_client import LocalClient
 from helpers.serving.local_server import served_locally
 
 from rap_edge.runtime.errors import ServeError
+from rap_edge.runtime.serve import cli
 from rap_edge.runtime.serve.kiosk import Kiosk
 from rap_edge.runtime.serve.local import address, guest
+from rap_edge.runtime.serve.settings import Settings
 from rap_edge.runtime.session.chunk import Mark
 
 RATE = 16000
@@ -118,6 +122,17 @@ def test_finish_shows_everything_and_then_ends(kiosk: Kiosk, path: Path) -> None
     assert is_free(kiosk)
 
 
+def test_the_metrics_count_what_was_rendered_for_it(kiosk: Kiosk, path: Path) -> None:
+    with LocalClient(path) as client:
+        client.start()
+        client.push(noise(0.5))
+        client.send({"type": "finish"})
+        client.until(type="end")
+    text = kiosk.metrics.text()
+    assert 'rap_serve_sessions_total{transport="unix"} 1' in text
+    assert re.search(r"^rap_serve_chunks_total [1-9]", text, re.M)
+
+
 def test_finish_without_a_word_ends_at_once(kiosk: Kiosk, path: Path) -> None:
     with LocalClient(path) as client:
         client.start()
@@ -202,6 +217,40 @@ def test_what_nobody_can_read_ends_it_with_a_sentence(
         assert told["reason"] == ("bad-message" if started else "bad-start")
         if started or b"audio" not in sent:
             assert words in told["message"]
+    assert is_free(kiosk)
+
+
+def test_whatever_comes_the_next_client_is_served(kiosk: Kiosk, path: Path) -> None:
+    rng = np.random.default_rng(2)
+    hello = b'{"type": "start", "rate": 16000}\n'
+    said = [b'{"type": "audio", "bytes": 40}\n' + bytes(40), b'{"type": "interrupt"}\n', b'{"type": "end_utterance"}\n']
+    for number in range(60):
+        with LocalClient(path) as client:
+            lines = hello * (number % 4 > 0) + b"".join(said[i] for i in rng.integers(3, size=10))
+            garbage = bytearray(lines)
+            for place in rng.integers(len(garbage), size=rng.integers(4)):
+                garbage[place] = rng.integers(256)
+            client.socket.sendall(garbage[: rng.integers(1, len(garbage) + 1)])
+            client.socket.shutdown(socket.SHUT_WR)
+            while client.told() is not None:
+                pass
+    assert is_free(kiosk)
+    with LocalClient(path) as client:
+        assert client.start()["type"] == "ready"
+        client.frame()
+
+
+@pytest.mark.parametrize("fault", [OSError(24, "Too many open files"), ConnectionResetError()])
+def test_frames_that_cannot_be_shared_give_the_place_back(
+    kiosk: Kiosk, path: Path, monkeypatch: pytest.MonkeyPatch, fault: OSError
+) -> None:
+    def fail(*_: object) -> None:
+        raise fault
+
+    with LocalClient(path) as client, monkeypatch.context() as patch:
+        patch.setattr(guest.os, "dup", fail)
+        told = client.start()
+        assert told["type"] == "end"
     assert is_free(kiosk)
 
 
@@ -441,14 +490,18 @@ def test_elsewhere_than_on_linux_it_is_a_sentence(bundle: Path, path: Path, monk
         pass
 
 
-def test_rap_serve_takes_a_path_and_serves_no_page(bundle: Path, path: Path) -> None:
+def test_page_and_socket_share_their_places_until_a_signal(bundle: Path, path: Path) -> None:
     command = [sys.executable, "-m", "rap_edge.runtime.serve.cli", "--bundle", str(bundle), "--unix", str(path)]
+    command += ["--port", "0", "--max-sessions", "1"]
     server = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     assert server.stdout is not None
     assert server.stdout.readline() == f"rap-serve: local clients connect to {path}\n"
+    page = server.stdout.readline().split()[-1]
     with LocalClient(path) as client:
         client.start()
         client.frame()
+        with urllib.request.urlopen(f"{page}healthz") as answer:
+            assert json.load(answer) == {"status": "ok", "sessions": 1, "sessions_max": 1}
         server.send_signal(signal.SIGTERM)
         assert client.until(type="end")["reason"] == "stopping"
     out, complaints = server.communicate(timeout=20)
@@ -456,3 +509,25 @@ def test_rap_serve_takes_a_path_and_serves_no_page(bundle: Path, path: Path) -> 
     assert out == ""
     assert "Traceback" not in complaints
     assert not path.exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "port", "host"),
+    [
+        ([], None, "127.0.0.1"),
+        (["--port", "80"], 80, "127.0.0.1"),
+        (["--host", "localhost"], 8080, "localhost"),
+    ],
+)
+def test_a_page_is_served_beside_the_socket_only_where_it_is_asked_for(
+    arguments: list[str], port: int | None, host: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[Settings] = []
+
+    def stop(_: str, settings: Settings) -> None:
+        asked.append(settings)
+        raise ServeError("enough.")
+
+    monkeypatch.setattr("rap_edge.runtime.serve.server.open_kiosk", stop)
+    assert cli.main(["--bundle", "b", "--unix", "face.sock", *arguments]) == 2
+    assert [(settings.port, settings.host, settings.unix) for settings in asked] == [(port, host, Path("face.sock"))]
