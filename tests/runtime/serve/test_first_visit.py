@@ -11,7 +11,7 @@ import pytest
 from helpers.bundles.tiny_bundle import write_tiny_bundle
 from helpers.media.virtual_sound import PulseServer, missing_pulse, pulse_server
 from helpers.places import ROOT
-from helpers.serving.browser import BROWSERS, open_page
+from helpers.serving.browser import BROWSERS, Page, open_page
 from helpers.serving.live_page import LIVE, Server, touch
 
 SPEAKING = "document.body.hasAttribute('data-speaking')"
@@ -29,6 +29,16 @@ WATCH_THE_MOUTH = """
     }
     before = mouth;
   }, 80);
+"""
+SCREENS = [(360, 640), (640, 360), (1280, 800), (2160, 3840), (3840, 2160)]
+# What a visitor may touch, and what they look at, that is not wholly on the screen or covered by something else.
+OUT_OF_SIGHT = """
+  (() => [...document.querySelectorAll("footer button, #frame, #title, #meter")].filter((element) => {
+    const { left, top, right, bottom } = element.getBoundingClientRect();
+    const seen = document.elementFromPoint((left + right) / 2, (top + bottom) / 2);
+    const inside = left >= 0 && top >= 0 && right <= innerWidth && bottom <= innerHeight;
+    return !inside || !(element.contains(seen) || seen.contains(element));
+  }).map((element) => element.id || element.className))()
 """
 # Speech of so many seconds 20 dB above a steady noise, a tick of the page at a time: when it is noticed.
 NOTICED = """
@@ -63,6 +73,12 @@ def speech() -> tuple[np.ndarray, int]:
         return np.frombuffer(file.readframes(file.getnframes()), np.int16), file.getframerate()
 
 
+async def require_that_all_is_seen(page: Page) -> None:
+    for size in SCREENS:
+        await page.resize(*size)
+        assert await page.js(OUT_OF_SIGHT) == [], size
+
+
 @pytest.mark.slow
 def test_a_first_visit_ends_in_talk(nano_bundle: Path, tmp_path: Path, headset: PulseServer, browser: str) -> None:
     async def scenario(address: str) -> np.ndarray:
@@ -78,6 +94,7 @@ def test_a_first_visit_ends_in_talk(nano_bundle: Path, tmp_path: Path, headset: 
             await touch(page, "start")
             await page.until(LIVE)
             assert await page.js("document.getElementById('portrait').alt") == "Cleo, at rest"
+            await require_that_all_is_seen(page)
             await page.js(WATCH_THE_MOUTH)
             await asyncio.sleep(2.0)
             assert not await page.js(SPEAKING)
@@ -136,6 +153,7 @@ def test_a_portrait_that_a_program_feeds_stops_when_its_visitor_speaks(
                 await touch(page, "start")
                 await page.until(LIVE)
                 assert await page.js("document.getElementById('interrupt').ariaDisabled") == "true"
+                await require_that_all_is_seen(page)
 
                 # By the keyboard.
                 await say()
