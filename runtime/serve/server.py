@@ -17,7 +17,6 @@ from .app import build_app
 from .http.crowd import Crowd, most_connections
 from .http.listener import Listener
 from .kiosk import Kiosk
-from .local.server import listening_at
 from .log import note_loose_end
 from .settings import Settings
 from .transports.relay import note_missing_relay
@@ -41,6 +40,9 @@ async def serve(kiosk: Kiosk, on_ready: Callable[[str | None], None], stop: asyn
     async with contextlib.AsyncExitStack() as doors:
         doors.push_async_callback(kiosk.stop)
         if settings.unix is not None:
+            # What it imports is there on Linux alone.
+            from .local.server import listening_at
+
             await doors.enter_async_context(listening_at(settings.unix, kiosk))
         address = None if settings.port is None else await doors.enter_async_context(listening(kiosk))
         with _signals(stop):

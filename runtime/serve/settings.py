@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -76,6 +77,8 @@ class Settings:
                 )
         if (self.certificate is None) != (self.key is None):
             raise ServeError("A certificate and its key belong together; pass both --tls-cert and --tls-key.")
+        if self.unix is not None and not (hasattr(os, "memfd_create") and hasattr(os, "eventfd")):
+            raise ServeError("--unix needs Linux, whose memory without a name it shares; leave it out on this system.")
         if self.port is not None and not 0 <= self.port <= 65535:
             raise ServeError(f"Port {self.port} does not exist; choose 0 to 65535.")
         options: dict[str, tuple[Bounds, object]] = {

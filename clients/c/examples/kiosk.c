@@ -47,6 +47,7 @@ static int open_screen(screen *s, const rap_edge_format *format) {
     SDL_RenderSetLogicalSize(s->renderer, width, height);
     s->texture =
         SDL_CreateTexture(s->renderer, SDL_PIXELFORMAT_RGB24, SDL_TEXTUREACCESS_STREAMING, width, height);
+    SDL_ShowCursor(SDL_DISABLE);
     SDL_zero(wanted);
     wanted.freq = (int)format->sample_rate;
     wanted.format = AUDIO_F32SYS;

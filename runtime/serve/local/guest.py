@@ -50,14 +50,16 @@ class Guest:
 
     async def stay(self, frames: ThreadPoolExecutor) -> None:
         """Serve until either side has had enough; `frames` has a thread for each place."""
-        end = await self._admitted(frames)
-        self._tell({"type": "end", "reason": end.reason, "message": end.message})
         try:
-            async with asyncio.timeout(_FAREWELL_SECONDS):
-                self._writer.close()
-                await self._writer.wait_closed()
-        except (OSError, TimeoutError):
-            self._writer.transport.abort()
+            end = await self._admitted(frames)
+            self._tell({"type": "end", "reason": end.reason, "message": end.message})
+        finally:
+            self._writer.close()
+            try:
+                async with asyncio.timeout(_FAREWELL_SECONDS):
+                    await self._writer.wait_closed()
+            except (OSError, TimeoutError):
+                self._writer.transport.abort()
 
     async def _admitted(self, frames: ThreadPoolExecutor) -> End:
         kiosk = self._kiosk

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from ...errors import ServeError
 from ..kiosk import Kiosk
 from ..visits.seat import End
 from ..visits.visit import STOPPING
@@ -26,19 +24,19 @@ async def listening_at(path: Path, kiosk: Kiosk) -> AsyncIterator[None]:
     """Serve local clients at a Unix socket during the block; then tell them that it is over.
 
     Raises:
-        ServeError: the path cannot be used, or this system is not Linux.
+        ServeError: the path cannot be used.
     """
-    if not hasattr(os, "memfd_create") or not hasattr(os, "eventfd"):
-        raise ServeError("--unix needs Linux, whose memory without a name it shares; leave it out on this system.")
     guests: dict[asyncio.Task[None], Guest] = {}
-    places = kiosk.admission.places
+    places, stopping = kiosk.admission.places, False
     with socket_at(path) as listener, ThreadPoolExecutor(places, "local frames") as frames:
 
         async def welcome(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
             guest, task = Guest(kiosk, reader, writer), asyncio.current_task()
             assert task is not None
             guests[task] = guest
-            if len(guests) > places + _MOST_WAITING:
+            if stopping:
+                guest.end(STOPPING)
+            elif len(guests) > places + _MOST_WAITING:
                 guest.end(_CROWDED)
             try:
                 await guest.stay(frames)
@@ -50,6 +48,7 @@ async def listening_at(path: Path, kiosk: Kiosk) -> AsyncIterator[None]:
             yield
         finally:
             server.close()
+            stopping = True
             for guest in guests.values():
                 guest.end(STOPPING)
             if guests:

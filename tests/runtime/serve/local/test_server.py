@@ -484,10 +484,16 @@ def test_a_name_that_another_server_has_taken_meanwhile_stays(path: Path) -> Non
     other.close()
 
 
-def test_elsewhere_than_on_linux_it_is_a_sentence(bundle: Path, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_elsewhere_than_on_linux_it_is_a_sentence(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delattr(os, "memfd_create")
-    with pytest.raises(ServeError, match="needs Linux"), served_locally(bundle, path):
-        pass
+    Settings().validate()
+    with pytest.raises(ServeError, match="needs Linux"):
+        Settings(unix=path).validate()
+
+
+def test_without_it_nothing_is_imported_that_linux_alone_has() -> None:
+    code = "import sys; sys.modules['fcntl'] = None; import rap_edge.runtime.serve.cli, rap_edge.runtime.serve.server"
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def test_page_and_socket_share_their_places_until_a_signal(bundle: Path, path: Path) -> None:
