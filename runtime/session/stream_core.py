@@ -27,8 +27,9 @@ from .utterances import Span, Utterances
 _AHEAD = 2
 # Frames that the last picture is held where the sound of an open utterance has run out, before the face idles.
 _PATIENCE_FRAMES = 8
-# Frame times that a live source is given before the first chunk is shown, so that the second one is there in time.
-_CUSHION_FRAMES = 3
+# Frame times that a live source is given before the first chunk is shown, so that the second one is there in time: the
+# least, and the most where chunks of the last stretches were late.
+_LEAST_CUSHION, _MOST_CUSHION = 3, 12
 # Frames over which idle motion is dissolved into speech, whose lips must not lag, and speech into idle motion.
 _INTO_SPEECH, _INTO_IDLE = 2, 4
 _RENDERINGS_KEPT = 1000
@@ -143,7 +144,7 @@ class _Stretch:
         self.pieces: deque[_Piece] = deque()
         self.composed = 0
         self.shown: int | None = None
-        self.waited = 0
+        self.waited = self.cushion = 0
 
 
 class StreamCore:
@@ -169,6 +170,7 @@ class StreamCore:
         self._job: Job | None = None
         self._last = reel.frame(0)
         self._dissolve = self._fading = 0
+        self._cushion = _LEAST_CUSHION
         # Samples of the utterances that have begun, and the number behind the last one that is over.
         self._played: dict[int, int] = {}
         self._over = 0
@@ -262,6 +264,7 @@ class StreamCore:
             job.piece.frames.flags.writeable = False
             job.piece.mark = Mark.GOOD if job.rung == self._ladder[0] else Mark.REDUCED
             self._renderings.append(Rendering(len(frames), seconds, late_by > 0.0, job.piece.mark))
+            self._adjust_cushion(stretch, job.piece)
         return decision
 
     def failed(self, job: Job) -> bool:
@@ -330,6 +333,7 @@ class StreamCore:
             stretch.pieces.popleft()
             if piece.frames is None:
                 self._renderings.append(Rendering(0, 0.0, True, Mark.HELD))
+                self._adjust_cushion(stretch, piece)
         return picture, piece.sound[start:stop], utterance, mark
 
     def _blended(self, picture: Frames) -> Frames:
@@ -401,11 +405,18 @@ class StreamCore:
         if stretch.pieces[0].frames is None:
             return False
         # Sound that comes no faster than it is heard would run out behind the first piece.
-        if stretch.composed == 1 and not stretch.pieces[0].spans[-1].last and stretch.waited < _CUSHION_FRAMES:
+        if stretch.composed == 1 and not stretch.pieces[0].spans[-1].last and stretch.waited < self._cushion:
             stretch.waited += 1
             return False
-        stretch.waited = 0
+        stretch.waited, stretch.cushion = 0, self._cushion
         return True
+
+    def _adjust_cushion(self, stretch: _Stretch, piece: _Piece) -> None:
+        """Learn from when a piece was there what the next stretch has to wait for."""
+        if stretch.shown is None:
+            return
+        needed = stretch.cushion + stretch.shown - piece.first
+        self._cushion = max(_LEAST_CUSHION, min(needed, _MOST_CUSHION), self._cushion - 1)
 
     def _late_by(self, piece: _Piece, seconds: float) -> float:
         """Seconds from when a piece had to be rendered to now; negative is early."""

@@ -213,6 +213,36 @@ def test_chunks_that_come_too_late_are_left_out_and_the_sound_goes_on() -> None:
     assert stream.core.next_job() is None
 
 
+def live(stream: SimulatedStream, chunks: int, takes: tuple[int, ...]) -> list:
+    """Speech that comes as it is spoken, whose chunks are there so many frame times after their sound."""
+    frames, job, ready, done = [], None, 0, 0
+    for index in range(chunks * CHUNK + 3 * CHUNK):
+        if index < chunks * CHUNK:
+            stream.say(speech(0.04, seed=index), end=index == chunks * CHUNK - 1)
+        if job is None and (job := stream.core.next_job()) is not None:
+            ready, done = index + takes[done % len(takes)], done + 1
+        if job is not None and index >= ready:
+            stream.loop.restore(job.state)
+            stream.loop.waveform[...] = job.waveform
+            rendered, _ = stream.loop.render(job.rung.steps, job.rung.frame_step)
+            stream.core.rendered(job, rendered, stream.loop.state, 0.0)
+            job = None
+        frames.append(stream.core.next_frame())
+    return frames
+
+
+def test_where_chunks_take_unevenly_long_the_next_words_wait_for_as_much_and_no_picture_is_held() -> None:
+    stream = settled()
+    first, *others = (live(stream, 6, (4, 10)) for _ in range(4))
+    assert sum(frame.mark is Mark.HELD for frame in first) == 9
+    assert not any(frame.mark is Mark.HELD for frames in others for frame in frames)
+    # On a machine that is in time again, nothing waits longer than it must.
+    for _ in range(3):
+        last = live(stream, 6, (4,))
+    begins = [next(i for i, frame in enumerate(frames) if frame.utterance is not None) for frames in (first, last)]
+    assert begins[0] == begins[1]
+
+
 def test_a_machine_that_is_too_slow_renders_less() -> None:
     stream = settled()
     stream.say(speech(6.0))
