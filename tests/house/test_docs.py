@@ -25,11 +25,11 @@ from helpers.places import ROOT
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 OURS = set(PROJECT["scripts"])
 OTHERS = {"apt-get", "cmake", "espeak-ng", "ffmpeg", "make", "pip", "printf", "pytest", "python", "python3"}
-OTHERS |= {"polygraphy", "rsync", "turnserver", "."}
+OTHERS |= {"docker", "polygraphy", "rsync", "turnserver", "."}
 
 # What a command has that keeps it from being run here, and why.
 NOT_RUN = {
-    r"^(sudo |pip |make |cmake |rsync )|venv": "installs, builds or copies: .ci/run does most of it",
+    r"^(sudo |pip |make |cmake |docker |rsync )|venv": "installs, builds or copies: .ci/run does most of it",
     r"^pytest": "the tests do not run the tests",
     r"^rap-export(?! explain)": "takes a minute or gigabytes: test_wheel exports the model that ships",
     r"^rap-calibrate|^rap-export explain": "takes minutes: tests/calibration/test_cli.py calibrates",
