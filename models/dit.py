@@ -44,6 +44,7 @@ class DiTConfig:
         audio_tokens: audio tokens per latent frame.
         audio_hidden: width of the audio projection.
         audio_branches: whether the hybrid attention's branches share keys and values.
+        patch_side: latent cells along height and width that make a token.
     """
 
     dim: Annotated[int, Whole(2, 32768)]
@@ -62,6 +63,7 @@ class DiTConfig:
     audio_tokens: Annotated[int, Whole(1, 4096)] = 32
     audio_hidden: Annotated[int, Whole(1, 32768)] = 512
     audio_branches: Literal["shared", "separate"] = "shared"
+    patch_side: Annotated[int, Whole(1, 64)] = 1
 
     def validate(self) -> DiTConfig:
         """Return self if the network can be built.
@@ -87,11 +89,15 @@ class DiTConfig:
 
 
 class PatchEmbedding(nn.Conv3d):
-    """Projection of each latent cell: a 1x1x1 convolution, computed as one matrix product."""
+    """Projection of each patch of 1 x p x p latent cells: a convolution, computed as one matrix product."""
 
     def forward(self, x: Tensor) -> Tensor:
-        """[B, C, k, h, w] -> tokens [B, k*h*w, dim]."""
-        return F.linear(x.flatten(2).transpose(1, 2), self.weight.flatten(1), self.bias)
+        """[B, C, k, h, w] -> tokens [B, k * h/p * w/p, dim]."""
+        size = self.kernel_size[1]
+        if size == 1:
+            return F.linear(x.flatten(2).transpose(1, 2), self.weight.flatten(1), self.bias)
+        patches = x.unflatten(4, (-1, size)).unflatten(3, (-1, size)).permute(0, 2, 3, 5, 1, 4, 6)
+        return F.linear(patches.flatten(4).flatten(1, 3), self.weight.flatten(1), self.bias)
 
 
 class AudioProjection(nn.Module):
@@ -163,16 +169,16 @@ class Block(nn.Module):
 
 
 class Head(nn.Module):
-    """Modulated normalisation and projection of tokens to the velocity's channels."""
+    """Modulated normalisation and projection of tokens to the velocity's channels, of every cell of a patch."""
 
     def __init__(self, config: DiTConfig) -> None:
         super().__init__()
         self.modulation = nn.Parameter(torch.zeros(1, 2, config.dim))
         self.norm = LayerNorm32(config.dim, eps=config.eps, elementwise_affine=False)
-        self.head = nn.Linear(config.dim, config.out_dim)
+        self.head = nn.Linear(config.dim, config.out_dim * config.patch_side**2)
 
     def forward(self, x: Tensor, time: Tensor) -> Tensor:
-        """Tokens [B, N, dim] and timestep embedding [B, dim] -> [B, N, out_dim]."""
+        """Tokens [B, N, dim] and timestep embedding [B, dim] -> [B, N, p * p * out_dim]."""
         shift, scale = (self.modulation + time.unsqueeze(1)).chunk(2, dim=1)
         result: Tensor = self.head(self.norm(x) * (1 + scale) + shift)
         return result
@@ -197,7 +203,8 @@ class DiT(nn.Module):
         super().__init__()
         self.config = config.validate()
         dim = config.dim
-        self.patch_embedding = PatchEmbedding(config.in_dim, dim, 1)
+        patch = (1, config.patch_side, config.patch_side)
+        self.patch_embedding = PatchEmbedding(config.in_dim, dim, patch, patch)
         self.time_embedding = nn.Sequential(nn.Linear(config.freq_dim, dim), nn.SiLU(), nn.Linear(dim, dim))
         self.time_projection = nn.Sequential(nn.SiLU(), nn.Linear(dim, 6 * dim))
         self.blocks = nn.ModuleList(Block(config, alpha) for alpha in config.alpha)
@@ -257,7 +264,8 @@ class DiT(nn.Module):
         Returns:
             [B, out_dim, k, h, w] in the dtype of `latents`.
         """
-        grid = (latents.shape[2], latents.shape[3], latents.shape[4])
+        size = self.config.patch_side
+        grid = (latents.shape[2], latents.shape[3] // size, latents.shape[4] // size)
         rotary = rotary_table(self.config.dim // self.config.num_heads, grid, latents.device)
         time = self.time_embedding(timestep_sinusoid(timestep, self.config.freq_dim).to(latents.dtype))
         modulation = self.time_projection(time).unflatten(1, (6, -1))
@@ -267,7 +275,13 @@ class DiT(nn.Module):
             count = len(layer.state_names())
             x = block(x, modulation, tuple(audio_state[used : used + count]), rotary, grid[0])
             used += count
-        result: Tensor = self.head(x, time).transpose(1, 2).unflatten(2, grid)
+        result: Tensor = self.head(x, time)
+        if size == 1:
+            result = result.transpose(1, 2).unflatten(2, grid)
+            return result
+        # Of a patch, cells come before channels.
+        cells = result.unflatten(2, (size, size, -1)).unflatten(1, grid)
+        result = cells.permute(0, 6, 1, 2, 4, 3, 5).flatten(5, 6).flatten(3, 4)
         return result
 
     def forward(self, latents: Tensor, timestep: Tensor, audio_features: Tensor, reference: Tensor) -> Tensor:

@@ -13,7 +13,10 @@ from rap_edge.runtime.spec import ModelSpec
 
 from .audio_encoder import AudioEncoder, AudioEncoderConfig
 from .dit import DiT, DiTConfig
-from .vae import LtxVae, LtxVaeConfig, Vae
+from .vaes.interface import Vae
+from .vaes.ltx import LtxVae
+from .vaes.ltx_config import LtxVaeConfig
+from .vaes.wan import WanVae, WanVaeConfig
 
 if TYPE_CHECKING:
     from .nano_vae import NanoVAEConfig
@@ -47,26 +50,32 @@ class NetworkConfigs:
     """Sizes of the networks of one model."""
 
     dit: DiTConfig
-    vae: LtxVaeConfig | NanoVAEConfig
+    vae: LtxVaeConfig | WanVaeConfig | NanoVAEConfig
     audio_encoder: AudioEncoderConfig
 
 
 def published_configs(spec: ModelSpec) -> NetworkConfigs:
-    """The published architecture at the spec's sizes: Wan2.1's feed-forward ratio, LTX 0.9.0's VAE, wav2vec 2.0.
+    """The published architecture at the spec's sizes: Wan 2.1's ratios, its VAE or LTX 0.9.0's, wav2vec 2.0.
 
-    For `flashhead-lite` and `rap-1.3b` these are the published sizes.
+    For `flashhead-lite`, `flashhead-pro` and `rap-1.3b` these are the published sizes.
 
     Raises:
-        CheckpointError: the spec's compression is not LTX's, or its sizes do not split into heads.
+        CheckpointError: the spec's compression is neither VAE's, or its sizes do not split into heads.
     """
-    vae = LtxVaeConfig(latent_channels=spec.latent_channels)
-    if (spec.spatial_compression, spec.temporal_compression) != (vae.spatial_compression, vae.temporal_compression):
-        raise CheckpointError(
-            f"Spec {spec.name!r} compresses {spec.spatial_compression}x spatially and {spec.temporal_compression}x in "
-            "time and the LTX VAE 32x and 8x; give network configs of your own."
-        )
+    vae: LtxVaeConfig | WanVaeConfig
+    match (spec.spatial_compression, spec.temporal_compression):
+        case (32, 8):
+            vae, patch = LtxVaeConfig(latent_channels=spec.latent_channels), 1
+        case (8, 4) if spec.latent_channels == WanVaeConfig().z_dim:
+            vae, patch = WanVaeConfig(), 2
+        case compression:
+            raise CheckpointError(
+                f"Spec {spec.name!r} compresses {compression[0]}x spatially and {compression[1]}x in time, to "
+                f"{spec.latent_channels} channels; the LTX VAE does it 32x and 8x and Wan's 8x and 4x to 16; give "
+                "network configs of your own."
+            )
     return NetworkConfigs(
-        dit=dit_config(spec, ffn_dim=8960 * spec.hidden_dim // 1536),
+        dit=dit_config(spec, ffn_dim=8960 * spec.hidden_dim // 1536, patch_side=patch),
         vae=vae.validate(),
         audio_encoder=AudioEncoderConfig(
             hidden_size=spec.feature_width,
@@ -79,7 +88,13 @@ def published_configs(spec: ModelSpec) -> NetworkConfigs:
 
 
 def dit_config(
-    spec: ModelSpec, *, ffn_dim: int, freq_dim: int = 256, eps: float = 1e-6, audio_hidden: int = 512
+    spec: ModelSpec,
+    *,
+    ffn_dim: int,
+    freq_dim: int = 256,
+    eps: float = 1e-6,
+    audio_hidden: int = 512,
+    patch_side: int = 1,
 ) -> DiTConfig:
     """The DiT that the spec describes; the arguments are what a spec does not say."""
     return DiTConfig(
@@ -99,6 +114,7 @@ def dit_config(
         audio_tokens=spec.audio_tokens,
         audio_hidden=audio_hidden,
         audio_branches=spec.audio_branches,
+        patch_side=patch_size,
     ).validate()
 
 
@@ -123,6 +139,7 @@ def check_agreement(networks: Networks) -> Networks:
         ("DiT's feature_window", dit.feature_window, spec.feature_window),
         ("DiT's temporal_compression", dit.temporal_compression, spec.temporal_compression),
         ("DiT's audio_tokens", dit.audio_tokens, spec.audio_tokens),
+        ("remainder of latent cells over the DiT's patches", spec.latent_size % dit.patch_side, 0),
         ("VAE's latent_channels", vae.latent_channels, spec.latent_channels),
         ("VAE's spatial compression", vae.spatial_compression, spec.spatial_compression),
         ("VAE's temporal compression", vae.temporal_compression, spec.temporal_compression),
@@ -137,9 +154,9 @@ def check_agreement(networks: Networks) -> Networks:
     return networks
 
 
-def vae_config(vae: Vae) -> LtxVaeConfig | NanoVAEConfig:
+def vae_config(vae: Vae) -> LtxVaeConfig | WanVaeConfig | NanoVAEConfig:
     """The config of a VAE module."""
-    return cast("LtxVaeConfig | NanoVAEConfig", cast("nn.Module", vae).config)
+    return cast("LtxVaeConfig | WanVaeConfig | NanoVAEConfig", cast("nn.Module", vae).config)
 
 
 def random_networks(
@@ -165,10 +182,12 @@ def random_networks(
     return check_agreement(Networks(spec, dit.eval(), _random_vae(sizes.vae, generator, dtype), encoder.eval()))
 
 
-def _random_vae(config: LtxVaeConfig | NanoVAEConfig, generator: torch.Generator, dtype: torch.dtype) -> Vae:
-    if isinstance(config, LtxVaeConfig):
+def _random_vae(
+    config: LtxVaeConfig | WanVaeConfig | NanoVAEConfig, generator: torch.Generator, dtype: torch.dtype
+) -> Vae:
+    if isinstance(config, LtxVaeConfig | WanVaeConfig):
         with torch.device("meta"):
-            vae = LtxVae(config)
+            vae: LtxVae | WanVae = LtxVae(config) if isinstance(config, LtxVaeConfig) else WanVae(config)
         vae.to(dtype).to_empty(device="cpu").reset_parameters(generator)
         return vae.eval()
     from .nano_vae import NanoVAE

@@ -40,6 +40,16 @@ FLASHHEAD_LITE = ModelSpec(
     portrait_resizing="bilinear",
 )
 
+# As Lite, over the VAE of Wan 2.1.
+FLASHHEAD_PRO = dataclasses.replace(
+    FLASHHEAD_LITE,
+    name="flashhead-pro",
+    latent_channels=16,
+    spatial_compression=8,
+    temporal_compression=4,
+    chunk_latents=9,
+)
+
 # The paper gives k, n, guidance and alpha; steps, shift, fps, tokens and branch sharing are our choice.
 RAP_1_3B = dataclasses.replace(
     FLASHHEAD_LITE,
@@ -84,7 +94,9 @@ NANO = ModelSpec(
     idle_replays=1,
 )
 
-PRESETS: Mapping[str, ModelSpec] = MappingProxyType({spec.name: spec for spec in (NANO, FLASHHEAD_LITE, RAP_1_3B)})
+PRESETS: Mapping[str, ModelSpec] = MappingProxyType(
+    {spec.name: spec for spec in (NANO, FLASHHEAD_LITE, FLASHHEAD_PRO, RAP_1_3B)}
+)
 
 
 def load_spec(name_or_file: str) -> ModelSpec:

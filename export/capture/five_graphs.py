@@ -21,7 +21,7 @@ from onnx_ir.passes.common import LiftConstantsToInitializersPass
 from torch import Tensor, nn
 
 from rap_edge.models.causal.networks import CausalNetworks
-from rap_edge.models.vae import Vae
+from rap_edge.models.vaes.interface import Vae
 from rap_edge.runtime.bundle.contract import FREE_FRAMES, chunk_sizes, contract
 from rap_edge.runtime.bundle.manifest import TensorInfo
 from rap_edge.runtime.errors import ExportError, first_line

@@ -16,12 +16,12 @@ from typing import Any
 from rap_edge.models.checkpoints.expected import Shape, dit_tensors, ltx_tensors, wav2vec2_tensors
 from rap_edge.models.checkpoints.layouts import (
     AUDIO_FOLDER,
-    DIT_FOLDER,
     DIT_UNUSED,
+    FAMILY,
     HEADS,
     POSITIONAL,
-    VAE_FOLDER,
     WEIGHT_NORMS,
+    Member,
 )
 from rap_edge.models.checkpoints.safetensors_header import ALL_DTYPES, COUNTER, DTYPES, TensorEntry, read_header
 from rap_edge.models.config import read_json_object
@@ -135,13 +135,14 @@ def inspect(path: str | os.PathLike[str]) -> Inspection:
         raise CheckpointError(f"{folder} is not a folder; point at the folder that holds the checkpoint.")
     if os.path.isfile(folder / "spec.json") and os.path.isdir(folder / "dit"):
         return _own(folder)
-    if os.path.isdir(folder / DIT_FOLDER):
-        return _flashhead(folder)
+    for member in FAMILY:
+        if os.path.isdir(folder / member.dit_folder):
+            return _flashhead(folder, member)
     if any(folder.glob("*.safetensors")) or any(folder.glob("*.safetensors.index.json")):
         return _single(folder)
     raise CheckpointError(
-        f"{folder} holds no checkpoint: neither spec.json with dit, vae and audio_encoder, nor {DIT_FOLDER}, nor a "
-        "safetensors file; point at the folder that holds them."
+        f"{folder} holds no checkpoint: neither spec.json with dit, vae and audio_encoder, nor "
+        f"{' nor '.join(member.dit_folder for member in FAMILY)}, nor a safetensors file; point at the folder that holds them."
     )
 
 
@@ -200,10 +201,10 @@ def _own(folder: Path) -> Inspection:
     return _inspection(folder, "a checkpoint of rap-edge's own layout", spec.name, parts, notes)
 
 
-def _flashhead(folder: Path) -> Inspection:
-    config = read_json_object(folder / DIT_FOLDER / "config.json")
-    spec, notes = _preset(config, str(folder / DIT_FOLDER / "config.json"))
-    homes = {"dit": folder / DIT_FOLDER, "vae": folder / VAE_FOLDER}
+def _flashhead(folder: Path, member: Member) -> Inspection:
+    config = read_json_object(folder / member.dit_folder / "config.json")
+    spec, notes = _preset(config, str(folder / member.dit_folder / "config.json"))
+    homes = {"dit": folder / member.dit_folder, "vae": folder / member.vae_folder}
     audio = (folder / AUDIO_FOLDER, folder.parent / AUDIO_FOLDER)
     homes["audio_encoder"] = next((home for home in audio if os.path.isdir(home)), audio[0])
     parts = [
@@ -211,7 +212,7 @@ def _flashhead(folder: Path) -> Inspection:
             kind,
             home,
             "model" if kind == "audio_encoder" else "diffusion_pytorch_model",
-            _promised(kind, read_json_object(home / "config.json"), spec or FLASHHEAD_LITE, home),
+            _promised(kind, read_json_object(home / "config.json"), spec or member.spec, home),
         )
         for kind, home in homes.items()
         if os.path.isdir(home)

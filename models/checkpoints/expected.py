@@ -43,7 +43,14 @@ class _Dit:
     ffn_dim: _Size
     freq_dim: _Size
     num_layers: _Few
+    # FlashHead's key, and ours.
     patch_size: _Sizes = (1, 1, 1)
+    patch_side: _Size = 1
+
+    @property
+    def patch(self) -> Shape:
+        """Latents, rows and columns of a token."""
+        return self.patch_size if self.patch_side == 1 else (1, self.patch_side, self.patch_side)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,7 +89,7 @@ def dit_tensors(config: Mapping[str, Any], spec: ModelSpec, source: str) -> dict
     dim, width = sizes.dim, spec.feature_layers * spec.feature_width
     hidden = config.get("audio_hidden", 512)
     slots = spec.feature_window + spec.temporal_compression - 1
-    found = dict(_linear("patch_embedding", dim, sizes.in_dim, *sizes.patch_size))
+    found = dict(_linear("patch_embedding", dim, sizes.in_dim, *sizes.patch))
     found |= _linear("time_embedding.0", dim, sizes.freq_dim) | _linear("time_embedding.2", dim, dim)
     found |= _linear("time_projection.1", 6 * dim, dim)
     attention = ("self_attn", "cross_attn")
@@ -97,7 +104,7 @@ def dit_tensors(config: Mapping[str, Any], spec: ModelSpec, source: str) -> dict
         found |= _norm(f"{block}.norm3", dim)
         found |= _linear(f"{block}.ffn.0", sizes.ffn_dim, dim) | _linear(f"{block}.ffn.2", dim, sizes.ffn_dim)
     found["head.modulation"] = (1, 2, dim)
-    found |= _linear("head.head", math.prod(sizes.patch_size) * sizes.out_dim, dim)
+    found |= _linear("head.head", math.prod(sizes.patch) * sizes.out_dim, dim)
     found |= _linear("audio_proj.proj1", hidden, spec.feature_window * width)
     found |= _linear("audio_proj.proj1_vf", hidden, slots * width)
     found |= _linear("audio_proj.proj2", hidden, hidden)

@@ -1,14 +1,15 @@
-"""Reader of the published SoulX-FlashHead Lite checkpoint (arXiv 2602.07449).
+"""Reader of the published SoulX-FlashHead checkpoints, Lite and Pro (arXiv 2602.07449).
 
-Layout: Model_Lite (DiT), VAE_LTX (diffusers' layout) and, inside the folder or next to it, wav2vec2-base-960h
-(Hugging Face's layout).
+Layout: Model_Lite and VAE_LTX, or Model_Pro and VAE_Wan (DiT; VAE in diffusers' layout), and, inside the folder or next
+to it, wav2vec2-base-960h (Hugging Face's layout).
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -20,24 +21,37 @@ from rap_edge.runtime.spec import ModelSpec
 from ..config import config_from_dict, known_fields, read_json_object
 from ..dit import DiT, DiTConfig
 from ..networks import Networks, check_agreement, dit_config
-from ..presets import FLASHHEAD_LITE
-from .layouts import AUDIO_FOLDER, DIT_FOLDER, DIT_UNUSED, VAE_FOLDER
-from .published import diffusers_ltx_vae, hugging_face_audio_encoder
+from ..vaes.interface import Vae
+from .layouts import AUDIO_FOLDER, DIT_UNUSED, FAMILY, LITE, PRO, Member
+from .published import diffusers_ltx_vae, diffusers_wan_vae, hugging_face_audio_encoder
 from .tensors import load_weights, open_checkpoint
+
+
+_VAE_READERS: Mapping[str, Callable[[Path, torch.dtype], Vae]] = MappingProxyType(
+    {LITE.vae_folder: diffusers_ltx_vae, PRO.vae_folder: diffusers_wan_vae}
+)
 
 
 def is_flashhead_layout(folder: Path) -> bool:
     """Whether `folder` holds the published folders."""
-    return os.path.isdir(folder / DIT_FOLDER)
+    return any(os.path.isdir(folder / member.dit_folder) for member in FAMILY)
+
+
+def member_of(folder: Path, spec: ModelSpec | None) -> Member:
+    """Who is meant: the one that compresses as `spec` does, else the first one that lies in `folder`, Lite at last."""
+    if spec is not None:
+        return PRO if spec.temporal_compression == PRO.spec.temporal_compression else LITE
+    return next((member for member in FAMILY if os.path.isdir(folder / member.dit_folder)), LITE)
 
 
 def load_flashhead_networks(folder: Path, spec: ModelSpec | None, dtype: torch.dtype) -> Networks:
-    """Read all three networks; `spec` is FlashHead Lite's unless given.
+    """Read all three networks of Lite, or of Pro if `spec` is its or nothing else lies there.
 
     Raises:
         CheckpointError: a folder or file is missing or damaged, or the networks do not agree with the spec.
     """
-    wanted = spec or FLASHHEAD_LITE
+    member = member_of(folder, spec)
+    wanted = spec or member.spec
     homes = (folder / AUDIO_FOLDER, folder.parent / AUDIO_FOLDER)
     audio = next((home for home in homes if os.path.isdir(home)), None)
     if audio is None:
@@ -47,8 +61,8 @@ def load_flashhead_networks(folder: Path, spec: ModelSpec | None, dtype: torch.d
     return check_agreement(
         Networks(
             wanted,
-            load_flashhead_dit(folder / DIT_FOLDER, wanted, dtype),
-            diffusers_ltx_vae(folder / VAE_FOLDER, dtype),
+            load_flashhead_dit(folder / member.dit_folder, wanted, dtype),
+            _VAE_READERS[member.vae_folder](folder / member.vae_folder, dtype),
             hugging_face_audio_encoder(audio, dtype),
         )
     )
@@ -74,11 +88,16 @@ def load_flashhead_dit(folder: Path, spec: ModelSpec, dtype: torch.dtype) -> DiT
 def flashhead_dit_config(data: Mapping[str, Any], spec: ModelSpec, source: str) -> DiTConfig:
     """The DiT of a published config.json; raises `CheckpointError` for a relative with other inputs."""
     stride = [spec.temporal_compression, spec.spatial_compression, spec.spatial_compression]
-    for key, only in (("patch_size", [1, 1, 1]), ("has_image_input", False), ("vae_stride", stride)):
+    for key, only in (("has_image_input", False), ("vae_stride", stride)):
         if data.get(key, only) != only:
             raise CheckpointError(
-                f"{source} says {key} {shown(data[key])} and only {only!r} is supported; use FlashHead's Lite model."
+                f"{source} says {key} {shown(data[key])} and only {only!r} is supported; use FlashHead's Lite or Pro."
             )
+    patch = data.get("patch_size", [1, 1, 1])
+    if not isinstance(patch, list) or len(patch) != 3 or patch[0] != 1 or patch[1] != patch[2]:
+        raise CheckpointError(
+            f"{source} says patch_size {shown(patch)} and only [1, p, p] is supported; use FlashHead's Lite or Pro."
+        )
     published = {"dim", "in_dim", "out_dim", "ffn_dim", "freq_dim", "num_heads", "num_layers", "eps"}
     values = {key: value for key, value in known_fields(DiTConfig, data).items() if key in published}
     if missing := sorted(published - {"eps"} - values.keys()):
@@ -91,4 +110,4 @@ def flashhead_dit_config(data: Mapping[str, Any], spec: ModelSpec, source: str) 
     from_spec = dit_config(spec, ffn_dim=1)
     audio = ("audio_layers", "audio_width", "feature_window", "temporal_compression", "audio_tokens")
     values |= {key: getattr(from_spec, key) for key in (*audio, "audio_branches", "alpha")}
-    return config_from_dict(DiTConfig, values, source).validate()
+    return config_from_dict(DiTConfig, values | {"patch_side": patch[1]}, source).validate()

@@ -17,8 +17,8 @@ from ..dit import DiT
 from ..networks import Networks
 from ..presets import FLASHHEAD_LITE
 from .causal import load_causal_networks
-from .flashhead import is_flashhead_layout, load_flashhead_dit, load_flashhead_networks
-from .layouts import DIT_FOLDER
+from .flashhead import is_flashhead_layout, load_flashhead_dit, load_flashhead_networks, member_of
+from .layouts import FAMILY
 from .own import is_own_layout, load_own_dit, load_own_networks, read_own_spec
 from .tensors import refuse_pickle
 
@@ -44,8 +44,8 @@ def load_networks(
     if is_flashhead_layout(folder):
         return load_flashhead_networks(folder, spec, dtype)
     raise CheckpointError(
-        f"{folder} is no known checkpoint: it has neither spec.json with dit, vae and audio_encoder nor {DIT_FOLDER}; "
-        "point at the folder that holds them."
+        f"{folder} is no known checkpoint: it has neither spec.json with dit, vae and audio_encoder nor "
+        f"{' or '.join(member.dit_folder for member in FAMILY)}; point at the folder that holds them."
     )
 
 
@@ -54,20 +54,22 @@ def load_dit(path: str | PathLike[str], spec: ModelSpec | None = None, dtype: to
 
     Args:
         path: the folder.
-        spec: what a FlashHead config does not say; FlashHead Lite's if None. The own layout needs none.
+        spec: what a FlashHead config does not say; FlashHead Lite's or Pro's if None. The own layout needs none.
         dtype: of the weights in memory.
 
     Raises:
         CheckpointError: as `load_networks`.
     """
     folder = _folder(path)
+    known = spec or FLASHHEAD_LITE
     if is_own_layout(folder):
         folder = folder / "dit"
     elif is_flashhead_layout(folder):
-        folder = folder / DIT_FOLDER
+        member = member_of(folder, spec)
+        known, folder = spec or member.spec, folder / member.dit_folder
     if "alpha" in read_json_object(folder / "config.json"):
         return load_own_dit(folder, dtype)
-    return load_flashhead_dit(folder, spec or FLASHHEAD_LITE, dtype)
+    return load_flashhead_dit(folder, known, dtype)
 
 
 def _folder(path: str | PathLike[str]) -> Path:

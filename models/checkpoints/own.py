@@ -1,14 +1,16 @@
 """The checkpoint layout of rap-edge itself.
 
 A folder with spec.json and the folders dit, vae and audio_encoder, each of config.json and model.safetensors.
-The VAE's config says its "architecture": "ltx" or "nano".
+The VAE's config says its "architecture": "ltx", "wan" or "nano".
 """
 
 from __future__ import annotations
 
 import json
 import os
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
@@ -23,14 +25,18 @@ from ..audio_encoder import AudioEncoder, AudioEncoderConfig
 from ..config import config_from_dict, config_to_dict, read_json_object
 from ..dit import DiT, DiTConfig
 from ..networks import NetworkConfigs, Networks, check_agreement, vae_config
-from ..vae import LtxVae, LtxVaeConfig, Vae
-from .published import hugging_face_audio_encoder
+from ..vaes.interface import Vae
+from ..vaes.ltx import LtxVae
+from ..vaes.ltx_config import LtxVaeConfig
+from ..vaes.wan import WanVae, WanVaeConfig
+from .published import diffusers_vae, hugging_face_audio_encoder
 from .tensors import load_weights, open_checkpoint
 
 if TYPE_CHECKING:
     from ..nano_vae import NanoVAEConfig
 
 STEM = "model"
+_ARCHITECTURES: Mapping[type, str] = MappingProxyType({LtxVaeConfig: "ltx", WanVaeConfig: "wan"})
 
 
 def is_own_layout(folder: Path) -> bool:
@@ -92,12 +98,14 @@ def load_own_audio_encoder(folder: Path, dtype: torch.dtype, samples_per_frame: 
 
 
 def load_own_vae(folder: Path, dtype: torch.dtype) -> Vae:
-    """Read a VAE of either architecture from its config.json and model.safetensors; raises `CheckpointError`."""
+    """Read a VAE of any architecture from its config.json and weights, diffusers' or ours; raises `CheckpointError`."""
+    if "_class_name" in read_json_object(folder / "config.json"):
+        return diffusers_vae(folder, dtype)
     config = _vae_config(folder)
-    vae: LtxVae | nn.Module
-    if isinstance(config, LtxVaeConfig):
+    vae: LtxVae | WanVae | nn.Module
+    if isinstance(config, LtxVaeConfig | WanVaeConfig):
         with torch.device("meta"):
-            vae = LtxVae(config)
+            vae = LtxVae(config) if isinstance(config, LtxVaeConfig) else WanVae(config)
     else:
         from ..nano_vae import NanoVAE
 
@@ -114,7 +122,7 @@ def save_networks(networks: Networks, folder: Path) -> None:
         OutputError: the folder cannot be written.
     """
     config = vae_config(networks.vae)
-    architecture = "ltx" if isinstance(config, LtxVaeConfig) else "nano"
+    architecture = _ARCHITECTURES.get(type(config), "nano")
     try:
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "spec.json").write_text(networks.spec.to_json() + "\n", encoding="utf-8")
@@ -145,17 +153,21 @@ def _audio_encoder_config(folder: Path) -> AudioEncoderConfig:
     return config_from_dict(AudioEncoderConfig, read_json_object(file), str(file)).validate()
 
 
-def _vae_config(folder: Path) -> LtxVaeConfig | NanoVAEConfig:
+def _vae_config(folder: Path) -> LtxVaeConfig | WanVaeConfig | NanoVAEConfig:
     file = folder / "config.json"
     values = read_json_object(file)
     architecture = values.pop("architecture", None)
     if architecture == "ltx":
         return config_from_dict(LtxVaeConfig, values, str(file)).validate()
+    if architecture == "wan":
+        return config_from_dict(WanVaeConfig, values, str(file)).validate()
     if architecture == "nano":
         from ..nano_vae import NanoVAEConfig
 
         return config_from_dict(NanoVAEConfig, values, str(file)).validate()
-    raise CheckpointError(f"{file} says architecture {shown(architecture)} and must say 'ltx' or 'nano'; correct it.")
+    raise CheckpointError(
+        f"{file} says architecture {shown(architecture)} and must say 'ltx', 'wan' or 'nano'; correct it."
+    )
 
 
 def read_own_spec(file: Path) -> ModelSpec:

@@ -7,17 +7,21 @@ from pathlib import Path
 
 import torch
 
+from rap_edge.runtime.errors import CheckpointError
+
 from ..audio_encoder import AudioEncoder, AudioEncoderConfig
 from ..config import read_json_object
-from ..vae import LtxVae, LtxVaeConfig
-from .layouts import HEADS, POSITIONAL, WEIGHT_NORMS
+from ..vaes.ltx import LtxVae
+from ..vaes.ltx_config import LtxVaeConfig
+from ..vaes.wan import WanVae, WanVaeConfig
+from .layouts import HEADS, NOISE, POSITIONAL, WAN_CLASS, WEIGHT_NORMS
 from .tensors import Checkpoint, load_weights, open_checkpoint
 
 _BATCH_NORM, _BATCH_NORM_EPS = "encoder.pos_conv_embed.batch_norm.", 1e-5
 
 
 def diffusers_ltx_vae(folder: Path, dtype: torch.dtype = torch.float32) -> LtxVae:
-    """The LTX 0.9.0 VAE in diffusers' layout: config.json and diffusion_pytorch_model.safetensors.
+    """An LTX-Video VAE of any version in diffusers' layout: config.json and diffusion_pytorch_model.safetensors.
 
     Raises:
         CheckpointError: the folder holds no such VAE or one that cannot be read.
@@ -26,8 +30,36 @@ def diffusers_ltx_vae(folder: Path, dtype: torch.dtype = torch.float32) -> LtxVa
     config = LtxVaeConfig.from_diffusers(read_json_object(file), str(file))
     with torch.device("meta"):
         vae = LtxVae(config)
+    load_weights(vae, open_checkpoint(folder, "diffusion_pytorch_model").without_ending(NOISE), dtype)
+    return vae.eval()
+
+
+def diffusers_wan_vae(folder: Path, dtype: torch.dtype = torch.float32) -> WanVae:
+    """Wan 2.1's VAE in diffusers' layout: config.json and diffusion_pytorch_model.safetensors.
+
+    Raises:
+        CheckpointError: the folder holds no such VAE, one that cannot be read, or its pickle alone.
+    """
+    pickles = sorted(folder.glob("*.pth"))
+    if pickles and not os.path.isfile(folder / "config.json"):
+        # Wan and FlashHead publish it so.
+        raise CheckpointError(
+            f"{pickles[0]} is a .pth file, which can run code when it is read; convert it first with: python -c "
+            f"\"from diffusers import AutoencoderKLWan as V; V.from_single_file('{pickles[0]}')"
+            f".save_pretrained('{folder}')\""
+        )
+    file = folder / "config.json"
+    config = WanVaeConfig.from_diffusers(read_json_object(file), str(file))
+    with torch.device("meta"):
+        vae = WanVae(config)
     load_weights(vae, open_checkpoint(folder, "diffusion_pytorch_model"), dtype)
     return vae.eval()
+
+
+def diffusers_vae(folder: Path, dtype: torch.dtype = torch.float32) -> LtxVae | WanVae:
+    """A VAE in diffusers' layout, of the class that its config.json names; raises `CheckpointError`."""
+    name = read_json_object(folder / "config.json").get("_class_name")
+    return (diffusers_wan_vae if name == WAN_CLASS else diffusers_ltx_vae)(folder, dtype)
 
 
 def hugging_face_audio_encoder(

@@ -53,6 +53,11 @@ class Checkpoint:
         kept = {name: tensor for name, tensor in self.stored.items() if not name.startswith(skipped)}
         return Checkpoint(self.source, kept, self.computed)
 
+    def without_ending(self, suffixes: tuple[str, ...]) -> Checkpoint:
+        """The checkpoint less the stored tensors whose name ends with one of `suffixes`."""
+        kept = {name: tensor for name, tensor in self.stored.items() if not name.endswith(suffixes)}
+        return Checkpoint(self.source, kept, self.computed)
+
     def stripped(self, prefix: str) -> Checkpoint:
         """The checkpoint with `prefix` taken off the stored names that have it."""
         stored = {name.removeprefix(prefix): tensor for name, tensor in self.stored.items()}

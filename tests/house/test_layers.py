@@ -29,7 +29,7 @@ ROOMS = {
     "runtime/inputs": "picture",
     "runtime/loop": "gpu",
     "runtime/serve": "http visits transports local",
-    "models": "causal checkpoints nano",
+    "models": "vaes causal checkpoints nano",
     "models/nano": "data measure training motion portraits",
     "export": "hybrid_attention passes capture precision parity plans sources bench commands",
     "export/plans": "truth",

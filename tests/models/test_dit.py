@@ -8,6 +8,7 @@ import math
 
 import pytest
 import torch
+import torch.nn.functional as F  # noqa: N812
 from helpers.bundles.seeded_weights import load_case
 from safetensors.torch import save_file
 from torch import Tensor
@@ -63,6 +64,25 @@ def test_the_published_flashhead_layout_gives_the_published_numbers(tmp_path):
     with torch.no_grad():
         velocity = dit(arrays["x"], arrays["t"], arrays["audio"], arrays["y"])
     torch.testing.assert_close(velocity, arrays["out"], atol=1e-4, rtol=0)
+
+
+def test_patches_are_those_of_a_strided_convolution_and_go_back_to_their_cells():
+    dit = small_dit(patch_side=2)
+    latents, timestep, features, reference = inputs(dit)
+    latents, reference = (x.repeat(1, 1, 1, 2, 3) for x in (latents, reference))
+    latents = latents + torch.randn_like(latents)
+    both = torch.cat((latents, reference), dim=1)
+    convolved = F.conv3d(both, dit.patch_embedding.weight, dit.patch_embedding.bias, stride=(1, 2, 2))
+    tokens = convolved.flatten(2).transpose(1, 2)
+    torch.testing.assert_close(dit.patch_embedding(both), tokens, atol=1e-5, rtol=0)
+    given = torch.randn(2, 3 * 2 * 3, 4 * dit.config.out_dim)
+    dit.head.forward = lambda x, time: given
+    velocity = dit(latents, timestep, features, reference)
+    assert velocity.shape == latents.shape
+    for frame, row, column, down, right in ((0, 0, 0, 0, 1), (1, 1, 2, 1, 0), (2, 0, 1, 1, 1)):
+        first = (2 * down + right) * dit.config.out_dim
+        expected = given[:, (frame * 2 + row) * 3 + column, first : first + dit.config.out_dim]
+        assert torch.equal(velocity[:, :, frame, 2 * row + down, 2 * column + right], expected)
 
 
 def naive_attention(query: Tensor, keys: Tensor, values: Tensor, num_heads: int) -> Tensor:

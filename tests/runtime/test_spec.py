@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rap_edge.models.presets import FLASHHEAD_LITE, NANO, PRESETS, RAP_1_3B, load_spec
+from rap_edge.models.presets import FLASHHEAD_LITE, FLASHHEAD_PRO, NANO, PRESETS, RAP_1_3B, load_spec
 from rap_edge.runtime.errors import SpecError
 from rap_edge.runtime.spec import ModelSpec, linear_alpha
 
@@ -36,6 +36,12 @@ def test_a_field_that_came_later_is_left_out_at_its_default() -> None:
 def test_flashhead_emits_24_of_33_frames() -> None:
     spec = FLASHHEAD_LITE
     assert (spec.chunk_frames, spec.carried_frames, spec.new_frames, spec.chunk_seconds) == (33, 9, 24, 0.96)
+
+
+def test_flashhead_pro_emits_28_of_33_frames() -> None:
+    spec = FLASHHEAD_PRO.validate()
+    assert (spec.chunk_frames, spec.carried_frames, spec.new_frames, spec.chunk_seconds) == (33, 5, 28, 1.12)
+    assert spec.latent_shape == (16, 9, 64, 64)
 
 
 def test_rap_uses_the_papers_chunk_and_guidance() -> None:

@@ -5,7 +5,7 @@ from helpers.bundles.small import LTX, SMALL, small_networks
 from torch import nn
 
 from rap_edge.export.capture import five_graphs as graphs
-from rap_edge.models.vae import PixelNorm
+from rap_edge.models.vaes.ltx_blocks import PixelNorm
 
 
 def test_an_epsilon_of_1e_8_survives_simplification() -> None:

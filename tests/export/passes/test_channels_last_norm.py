@@ -8,7 +8,7 @@ from torch import nn
 from rap_edge.export.passes.channels_last_norm import channels_last_norm
 from rap_edge.models.nano_vae import Block
 from rap_edge.models.norms import ChannelNorm
-from rap_edge.models.vae import PixelNorm
+from rap_edge.models.vaes.ltx_blocks import PixelNorm
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from torch import nn
 from rap_edge.export.precision.rules import RULES
 from rap_edge.export.precision.to_fp16 import to_fp16
 from rap_edge.models.norms import LayerNorm32
-from rap_edge.models.vae import PixelNorm
+from rap_edge.models.vaes.ltx_blocks import PixelNorm
 from rap_edge.runtime.errors import ExportError
 
 

@@ -14,7 +14,7 @@ def reference_vae(**changes: object) -> AutoencoderKLLTXVideo:
         "spatio_temporal_scaling": (True, True, True, False),
     } | changes
     for key in ("block_out_channels", "layers_per_block", "spatio_temporal_scaling"):
-        sizes[f"decoder_{key}"] = sizes[key]
+        sizes.setdefault(f"decoder_{key}", sizes[key])
     levels = len(sizes["block_out_channels"])  # type: ignore[arg-type]
     per_level = {
         "down_block_types": ("LTXVideoDownBlock3D",) * levels,
@@ -24,7 +24,7 @@ def reference_vae(**changes: object) -> AutoencoderKLLTXVideo:
         "decoder_inject_noise": (False,) * (levels + 1),
     }
     torch.manual_seed(3)
-    vae = AutoencoderKLLTXVideo(**per_level, **sizes).eval()
+    vae = AutoencoderKLLTXVideo(**(per_level | sizes)).eval()
     vae.latents_mean.normal_()
     vae.latents_std.uniform_(0.5, 2.0)
     return vae

@@ -34,6 +34,15 @@ TINY = dataclasses.replace(
     idle_replays=0,
 )
 TINY_CLEAN = dataclasses.replace(TINY, name="tiny-clean", carry="clean", solver="renoise", color_match=1.0)
+# FlashHead Pro's chunk: nine latents of four frames, two carried, five frames encoded again, twenty-eight new ones.
+TINY_PRO = dataclasses.replace(
+    TINY_CLEAN,
+    name="tiny-pro",
+    spatial_compression=8,
+    temporal_compression=4,
+    chunk_latents=9,
+    audio_window_seconds=1.6,
+)
 TINY_GUIDED = dataclasses.replace(TINY, name="tiny-guided", guidance_scale=3.0)
 
 Body = Callable[[Mapping[str, NDArray]], None]

@@ -18,7 +18,8 @@ from rap_edge.models.dit import DiT
 from rap_edge.models.nano_vae import NanoVAEConfig
 from rap_edge.models.networks import dit_config
 from rap_edge.models.presets import FLASHHEAD_LITE, NANO
-from rap_edge.models.vae import LtxVae, LtxVaeConfig
+from rap_edge.models.vaes.ltx import LtxVae
+from rap_edge.models.vaes.ltx_config import LtxVaeConfig
 from rap_edge.runtime.errors import CheckpointError
 
 _MOST_LAYERS = 8

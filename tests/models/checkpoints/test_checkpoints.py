@@ -20,6 +20,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from diffusers import AutoencoderKLWan
 from helpers.bundles.diffusers_vae import reference_vae
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
@@ -34,7 +35,9 @@ from rap_edge.models.dit import DiT
 from rap_edge.models.nano_vae import NanoVAEConfig
 from rap_edge.models.networks import dit_config, published_configs
 from rap_edge.models.presets import FLASHHEAD_LITE, PRESETS, RAP_1_3B
-from rap_edge.models.vae import LtxVae, LtxVaeConfig
+from rap_edge.models.vaes.ltx import LtxVae
+from rap_edge.models.vaes.ltx_config import LtxVaeConfig
+from rap_edge.models.vaes.wan import WanVae, WanVaeConfig
 from rap_edge.runtime.errors import CheckpointError, OutputError
 from rap_edge.runtime.spec import ModelSpec
 
@@ -69,6 +72,17 @@ TINY_CONFIGS = NetworkConfigs(
         num_conv_pos_embedding_groups=2,
     ),
 )
+
+
+TINY_PRO = dataclasses.replace(
+    TINY, name="tiny-pro", latent_channels=16, spatial_compression=8, temporal_compression=4, chunk_latents=9
+)
+
+
+def tiny_pro_networks() -> Networks:
+    dit = dit_config(TINY_PRO, ffn_dim=20, freq_dim=8, audio_hidden=512, patch_side=2)
+    configs = dataclasses.replace(TINY_CONFIGS, dit=dit, vae=WanVaeConfig(base_dim=2))
+    return random_networks(TINY_PRO, 7, configs=configs)
 
 
 def tiny_networks(spec: ModelSpec = TINY, **options: object) -> Networks:
@@ -106,6 +120,18 @@ def test_an_audio_encoder_may_lie_in_our_layout_as_transformers_saved_it(own):
     assert torch.equal(encoder.encoder.layers[1].attention.k_proj.weight, weight)
 
 
+def test_a_vae_may_lie_in_our_layout_as_diffusers_saved_it(own):
+    shutil.rmtree(own / "vae")
+    reference = reference_vae(block_out_channels=(4, 6, 6, 6))
+    reference.save_pretrained(own / "vae")
+    weight = load_networks(own).vae.decoder.conv_in.conv.weight
+    assert torch.equal(weight, reference.decoder.conv_in.conv.weight)
+    config = json.loads((own / "vae" / "config.json").read_text())
+    (own / "vae" / "config.json").write_text(json.dumps(config | {"_class_name": "AutoencoderKLMochi"}))
+    with pytest.raises(CheckpointError, match="AutoencoderKLMochi"):
+        load_networks(own)
+
+
 @pytest.fixture
 def flashhead(tmp_path) -> Path:
     """The published layout with tiny networks: a sharded DiT, diffusers' VAE, transformers' encoder next to it."""
@@ -133,6 +159,45 @@ def flashhead(tmp_path) -> Path:
     encoder = Wav2Vec2Config(vocab_size=5, **dataclasses.asdict(TINY_CONFIGS.audio_encoder))
     Wav2Vec2ForCTC(encoder).save_pretrained(tmp_path / "wav2vec2-base-960h")
     return root
+
+
+@pytest.fixture
+def flashhead_pro(tmp_path) -> Path:
+    """The published layout of Pro with tiny networks: patches of 2 x 2 cells, and diffusers' VAE of Wan 2.1."""
+    root = tmp_path / "pro"
+    dit = root / "Model_Pro"
+    dit.mkdir(parents=True)
+    config = tiny_pro_networks().dit.config
+    keys = ("dim", "in_dim", "out_dim", "ffn_dim", "freq_dim", "num_heads", "num_layers", "eps")
+    published = {key: getattr(config, key) for key in keys}
+    published |= {"patch_size": [1, 2, 2], "has_image_input": False, "vae_stride": [4, 8, 8]}
+    (dit / "config.json").write_text(json.dumps(published))
+    save_file(tiny_pro_networks().dit.state_dict(), dit / "diffusion_pytorch_model.safetensors")
+    AutoencoderKLWan(base_dim=2).save_pretrained(root / "VAE_Wan")
+    encoder = Wav2Vec2Config(vocab_size=5, **dataclasses.asdict(TINY_CONFIGS.audio_encoder))
+    Wav2Vec2ForCTC(encoder).save_pretrained(root / "wav2vec2-base-960h")
+    return root
+
+
+def test_flashhead_pro_is_read_with_its_patches_and_wans_vae(flashhead_pro):
+    networks = load_networks(flashhead_pro, spec=TINY_PRO)
+    assert_same_tensors(networks.dit, tiny_pro_networks().dit)
+    assert networks.dit.patch_embedding.weight.shape == (24, 32, 1, 2, 2)
+    assert isinstance(networks.vae, WanVae)
+    # Alone in its folder, it is meant without being named.
+    with pytest.raises(CheckpointError, match="num_layers 2 and spec 'flashhead-pro' needs 30"):
+        load_networks(flashhead_pro)
+    save_networks(networks, flashhead_pro / "own")
+    for one, other in zip(modules(networks), modules(load_networks(flashhead_pro / "own")), strict=True):
+        assert_same_tensors(one, other)
+
+
+def test_the_published_pickle_of_wans_vae_is_refused_with_the_command_that_converts_it(flashhead_pro):
+    shutil.rmtree(flashhead_pro / "VAE_Wan")
+    (flashhead_pro / "VAE_Wan").mkdir()
+    (flashhead_pro / "VAE_Wan" / "Wan2.1_VAE.pth").write_bytes(b"PK\x03\x04")
+    with pytest.raises(CheckpointError, match=r"Wan2\.1_VAE\.pth is a \.pth file.* convert it first with: python -c"):
+        load_networks(flashhead_pro, TINY_PRO)
 
 
 def test_saved_networks_are_read_back_unchanged(own):
@@ -284,7 +349,7 @@ DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
     ),
     "unknown_vae": (
         lambda own: edit_config(own / "vae/config.json", architecture="vqgan"),
-        r"architecture 'vqgan' and must say 'ltx' or 'nano'",
+        r"architecture 'vqgan' and must say 'ltx', 'wan' or 'nano'",
     ),
     "illegal_spec": (
         lambda own: edit_config(own / "spec.json", fps=0),

@@ -15,7 +15,8 @@ from rap_edge.models.config import config_to_dict
 from rap_edge.models.dit import DiT
 from rap_edge.models.networks import dit_config, published_configs
 from rap_edge.models.presets import FLASHHEAD_LITE
-from rap_edge.models.vae import LtxVae, LtxVaeConfig
+from rap_edge.models.vaes.ltx import LtxVae
+from rap_edge.models.vaes.ltx_config import LtxVaeConfig
 from rap_edge.runtime.errors import CheckpointError
 
 

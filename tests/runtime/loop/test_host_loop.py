@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 from helpers.bundles.sessions import mixing_field, portrait
-from helpers.bundles.tiny import TINY, TINY_CLEAN, Body, tiny_engines
+from helpers.bundles.tiny import TINY, TINY_CLEAN, TINY_PRO, Body, tiny_engines
 
 from rap_edge.runtime.errors import EngineError, SpecError
 from rap_edge.runtime.loop.host_loop import ChunkLoop
@@ -13,7 +13,7 @@ from rap_edge.runtime.loop.interface import encode_reference
 from rap_edge.runtime.loop.solvers import step_of
 from rap_edge.runtime.spec import ModelSpec
 
-SPECS = [TINY, TINY_CLEAN]
+SPECS = [TINY, TINY_CLEAN, TINY_PRO]
 
 
 def loop_of(spec: ModelSpec, **bodies: Body) -> ChunkLoop:

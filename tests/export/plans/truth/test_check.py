@@ -20,7 +20,7 @@ from rap_edge.export.plans.process import build_plan
 from rap_edge.export.plans.truth.check import check_network, check_steps
 from rap_edge.export.plans.truth.program import parse_program, read_programs
 from rap_edge.export.precision.to_fp16 import to_fp16
-from rap_edge.models.vae import CausalConv3d, PixelNorm
+from rap_edge.models.vaes.ltx_blocks import CausalConv3d, PixelNorm
 from rap_edge.runtime.errors import ExportError
 
 trt = pytest.importorskip("tensorrt_rtx", reason="the TensorRT-RTX wheel is not installed")

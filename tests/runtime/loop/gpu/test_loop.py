@@ -15,7 +15,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from helpers.bundles.sessions import mixing_field
-from helpers.bundles.tiny import TINY, TINY_CLEAN, TINY_GUIDED, tiny_engines
+from helpers.bundles.tiny import TINY, TINY_CLEAN, TINY_GUIDED, TINY_PRO, tiny_engines
 from helpers.bundles.tiny_bundle import write_tiny_bundle
 from helpers.gpu.emulated_kernels import kernels
 from helpers.gpu.fake_gpu import FakeCudaDriver, module_of
@@ -48,6 +48,7 @@ __all__ = ["kernels"]
 SPECS = [
     TINY,
     TINY_CLEAN,
+    TINY_PRO,
     TINY_GUIDED,
     dataclasses.replace(TINY, name="tiny-noisy-renoise", solver="renoise", color_match=0.5),
     TINY.with_new_latents(1),

@@ -1,0 +1,1 @@
+"""The autoencoders between frames and latents, one family a file, behind one interface."""
