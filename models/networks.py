@@ -114,7 +114,7 @@ def dit_config(
         audio_tokens=spec.audio_tokens,
         audio_hidden=audio_hidden,
         audio_branches=spec.audio_branches,
-        patch_side=patch_size,
+        patch_side=patch_side,
     ).validate()
 
 

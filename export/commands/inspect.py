@@ -142,7 +142,8 @@ def inspect(path: str | os.PathLike[str]) -> Inspection:
         return _single(folder)
     raise CheckpointError(
         f"{folder} holds no checkpoint: neither spec.json with dit, vae and audio_encoder, nor "
-        f"{' nor '.join(member.dit_folder for member in FAMILY)}, nor a safetensors file; point at the folder that holds them."
+        f"{' nor '.join(member.dit_folder for member in FAMILY)}, nor a safetensors file; point at the folder with "
+        "them."
     )
 
 

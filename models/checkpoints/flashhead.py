@@ -26,7 +26,6 @@ from .layouts import AUDIO_FOLDER, DIT_UNUSED, FAMILY, LITE, PRO, Member
 from .published import diffusers_ltx_vae, diffusers_wan_vae, hugging_face_audio_encoder
 from .tensors import load_weights, open_checkpoint
 
-
 _VAE_READERS: Mapping[str, Callable[[Path, torch.dtype], Vae]] = MappingProxyType(
     {LITE.vae_folder: diffusers_ltx_vae, PRO.vae_folder: diffusers_wan_vae}
 )
