@@ -46,7 +46,7 @@ struct rap_edge_client {
     const uint8_t *memory;
     size_t length;
     rap_edge_format format;
-    uint32_t slots, slot_bytes, header_bytes, picture_offset, sound_offset;
+    ring_header ring; /* as it was when it was checked */
     uint64_t next;
     char line[LINE];
     size_t filled;
@@ -121,13 +121,9 @@ static double number_of(const char *line, const char *key, double otherwise) {
 /* The messages. */
 
 static int send_all(rap_edge_client *client, const char *line, const void *data, size_t bytes) {
-    struct iovec parts[2];
+    struct iovec parts[2] = {{(void *)line, strlen(line)}, {(void *)data, bytes}};
     struct msghdr message;
     memset(&message, 0, sizeof message);
-    parts[0].iov_base = (void *)line;
-    parts[0].iov_len = strlen(line);
-    parts[1].iov_base = (void *)data;
-    parts[1].iov_len = bytes;
     message.msg_iov = parts;
     message.msg_iovlen = 2;
     while (parts[0].iov_len + parts[1].iov_len > 0) {
@@ -192,7 +188,7 @@ static int take_line(rap_edge_client *client, char *line) {
     char *stop = (char *)memchr(client->line, '\n', client->filled);
     size_t length;
     if (stop == NULL) {
-        if (client->filled == LINE) end(client, "The server sent a line that is too long; use the client of its release.");
+        if (client->filled == LINE) end(client, "The server sent too long a line; use the client of its release.");
         return 0;
     }
     length = (size_t)(stop - client->line);
@@ -249,8 +245,9 @@ const char *rap_edge_reason(const rap_edge_client *client) { return client->reas
 /* The ring. */
 
 static const slot_header *slot_of(const rap_edge_client *client, uint64_t number) {
-    size_t place = (size_t)(number % client->slots);
-    return (const slot_header *)(const void *)(client->memory + client->header_bytes + place * client->slot_bytes);
+    size_t place = (size_t)(number % client->ring.slots);
+    const uint8_t *slots = client->memory + client->ring.header_bytes;
+    return (const slot_header *)(const void *)(slots + place * client->ring.slot_bytes);
 }
 
 static uint64_t published(const rap_edge_client *client) {
@@ -282,9 +279,9 @@ static int read_slot(const rap_edge_client *client, uint64_t number, rap_edge_fr
     if (head.samples > client->format.samples) return 0;
     if (picture != NULL) {
         for (uint32_t y = 0; y < client->format.height; y++)
-            copy_shared(picture + y * pitch, bytes + client->picture_offset + y * row, row);
+            copy_shared(picture + y * pitch, bytes + client->ring.picture_offset + y * row, row);
     }
-    if (sound != NULL) copy_shared(sound, bytes + client->sound_offset, head.samples * sizeof *sound);
+    if (sound != NULL) copy_shared(sound, bytes + client->ring.sound_offset, head.samples * sizeof *sound);
     __atomic_thread_fence(__ATOMIC_ACQUIRE);
     if (__atomic_load_n(&slot->state, __ATOMIC_RELAXED) != complete) return 0;
     frame->number = number;
@@ -308,7 +305,7 @@ int rap_edge_next_frame(rap_edge_client *client, rap_edge_frame *frame, uint8_t 
     uint64_t number = client->next;
     if (!has_frame(client)) return 0;
     /* Every try but the last has lost a race of hundreds of milliseconds. */
-    for (uint32_t tries = 0; tries <= client->slots; tries++) {
+    for (uint32_t tries = 0; tries <= client->ring.slots; tries++) {
         if (read_slot(client, number, frame, picture, pitch, sound)) {
             frame->lost = number - client->next;
             client->next = number + 1;
@@ -359,11 +356,7 @@ static int map_ring(rap_edge_client *client, int memory, char *message) {
     client->format.fps = header.fps;
     client->format.sample_rate = header.sample_rate;
     client->format.samples = header.samples;
-    client->slots = header.slots;
-    client->slot_bytes = header.slot_bytes;
-    client->header_bytes = header.header_bytes;
-    client->picture_offset = header.picture_offset;
-    client->sound_offset = header.sound_offset;
+    client->ring = header;
     return 1;
 }
 
@@ -382,19 +375,15 @@ static int receive_answer(rap_edge_client *client, char *line, int descriptors[2
             char bytes[CMSG_SPACE(2 * sizeof(int))];
             struct cmsghdr aligned;
         } control;
-        struct iovec part;
+        struct iovec part = {client->line + client->filled, LINE - client->filled};
+        struct pollfd readable = {client->socket, POLLIN, 0};
         struct msghdr message;
         struct cmsghdr *with;
-        struct pollfd readable;
         ssize_t got;
         int left = START_MS - milliseconds_since(&began);
-        readable.fd = client->socket;
-        readable.events = POLLIN;
         if (client->over || left <= 0) return 0;
         if (poll(&readable, 1, left) <= 0) continue;
         memset(&message, 0, sizeof message);
-        part.iov_base = client->line + client->filled;
-        part.iov_len = LINE - client->filled;
         message.msg_iov = &part;
         message.msg_iovlen = 1;
         message.msg_control = control.bytes;
@@ -445,7 +434,8 @@ static int is_plain(const char *portrait) {
     return length <= 64;
 }
 
-static int shake_hands(rap_edge_client *client, uint32_t rate, const char *portrait, int descriptors[2], char *message) {
+static int shake_hands(rap_edge_client *client, uint32_t rate, const char *portrait, int descriptors[2],
+                       char *message) {
     char line[LINE], type[32];
     if (portrait != NULL && !is_plain(portrait)) return say(message, "The portrait's name is none; say p0."), 0;
     snprintf(line, sizeof line, "{\"type\": \"start\", \"version\": %d, \"rate\": %u, \"format\": \"f32le\"%s%s%s}\n",
@@ -466,16 +456,11 @@ static int shake_hands(rap_edge_client *client, uint32_t rate, const char *portr
 
 static int watch_both(rap_edge_client *client) {
     struct epoll_event event;
-    int watched[2];
-    watched[0] = client->socket;
-    watched[1] = client->bell;
-    client->both = epoll_create1(EPOLL_CLOEXEC);
-    if (client->both < 0) return 0;
     memset(&event, 0, sizeof event);
     event.events = EPOLLIN;
-    for (int i = 0; i < 2; i++)
-        if (epoll_ctl(client->both, EPOLL_CTL_ADD, watched[i], &event) < 0) return 0;
-    return 1;
+    client->both = epoll_create1(EPOLL_CLOEXEC);
+    return client->both >= 0 && epoll_ctl(client->both, EPOLL_CTL_ADD, client->socket, &event) == 0 &&
+           epoll_ctl(client->both, EPOLL_CTL_ADD, client->bell, &event) == 0;
 }
 
 rap_edge_client *rap_edge_open(const char *path, uint32_t rate, const char *portrait, char *message) {

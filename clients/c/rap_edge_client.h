@@ -1,6 +1,6 @@
 /* A face from `rap-serve --unix PATH`: push sound, read one frame with its sound every frame time, interrupt.
  *
- * C99 or C++, Linux, GCC or Clang (of which it takes the __atomic builtins), no library. docs/local.md has the protocol.
+ * C99 or C++, Linux, GCC or Clang (whose __atomic builtins it takes), no library. docs/local.md has the protocol.
  *
  *     char message[RAP_EDGE_MESSAGE];
  *     rap_edge_client *face = rap_edge_open("/run/face.sock", 16000, NULL, message);
@@ -122,10 +122,12 @@ int rap_edge_push(rap_edge_client *client, const int16_t *pcm, size_t samples);
 /* The same with samples in -1..1. */
 int rap_edge_push_float(rap_edge_client *client, const float *pcm, size_t samples);
 
-/* End what is being said, if anything is: all of it is shown, then the face idles. Returns 0, or -1 if the server is gone. */
+/* End what is being said, if anything is: all of it is shown, then the face idles. Returns 0, or -1 if the server is
+ * gone. */
 int rap_edge_end_utterance(rap_edge_client *client);
 
-/* Drop everything that has not been shown; the face idles with the next frame. Returns 0, or -1 if the server is gone. */
+/* Drop everything that has not been shown; the face idles with the next frame. Returns 0, or -1 if the server is
+ * gone. */
 int rap_edge_interrupt(rap_edge_client *client);
 
 /* End what is being said, and the connection once it has been shown. Returns 0, or -1 if the server is gone. */
