@@ -1,5 +1,5 @@
 /* A writer thread that overwrites as fast as it can and a reader that takes what it can get: no frame is torn, none
- * comes twice or out of order, and what is missing is counted. Built with the thread sanitizer, it is no data race either. */
+ * comes twice or out of order, and what is missing is counted. The thread sanitizer finds no data race in it either. */
 #include "rap_edge_client.c"
 
 #include <pthread.h>
