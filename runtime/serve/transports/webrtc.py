@@ -23,7 +23,7 @@ from ...errors import RapEdgeError, ServeError
 from ..admission import KioskFullError
 from ..http.body import read_body
 from ..kiosk import KIOSK, SOUND_RATE
-from ..visits.seat import LEFT, End, Seat
+from ..visits.seat import FAILED, LEFT, End, Seat
 from ..visits.sources import Source
 from ..visits.visit import FINISHED
 from .controls import obey
@@ -41,7 +41,7 @@ _LONGEST_GAP_SECONDS = 1.0
 _MOST_UNSENT = 256 << 10
 _LOST = End("connection-lost", "The connection was lost; it will be tried again.", 1006)
 _BAD_OFFER = End("bad-offer", "The offer could not be used.")
-_FAILED = End("failed", "The kiosk could not go on; start again.", 1011)
+_FAILED = End("failed", "The kiosk could not go on; start again.", FAILED)
 
 
 async def offer(request: web.Request) -> web.Response:
@@ -203,7 +203,7 @@ class _Connection:
         try:
             await self._outlet.run(self._seat.visit.frames())
         except RapEdgeError as error:
-            return End("failed", str(error), 1011)
+            return End("failed", str(error), FAILED)
         return FINISHED
 
     async def _tell_news(self) -> End:

@@ -17,7 +17,7 @@ from ..admission import KioskFullError
 from ..http.connection import HttpConnection, connection_of
 from ..kiosk import KIOSK, Kiosk
 from ..visits.fed import BehindError, FedVisit, UnknownSessionError
-from ..visits.seat import LEFT, End, Message, Seat
+from ..visits.seat import FAILED, LEFT, End, Message, Seat
 from ..visits.visit import FINISHED
 from .controls import obey
 from .first_of import first_of
@@ -163,7 +163,7 @@ async def _speak(seat: Seat, socket: web.WebSocketResponse) -> End:
     except ConnectionError:
         return LEFT
     except RapEdgeError as error:
-        return End("failed", str(error), 1011)
+        return End("failed", str(error), FAILED)
     finally:
         muxer.abandon()
     return FINISHED

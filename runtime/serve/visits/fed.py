@@ -8,7 +8,7 @@ import secrets
 
 from ...errors import ServeError
 from ...inputs.convert import Samples
-from .seat import End, Mailbox, Message, Seat
+from .seat import FAILED, End, Mailbox, Message, Seat
 from .sources import slices
 from .visit import FINISHED, MOST_SECONDS, STOPPING, Visit
 
@@ -146,8 +146,8 @@ class FedVisit:
             self._watcher = None
             self._mail.post({"type": "watched", "watched": False})
             self.visit.touch()
-        if end is FINISHED:
-            self.visit.end(FINISHED)
+        if end is FINISHED or end.code == FAILED:
+            self.visit.end(end)
 
     def _attended(self) -> bool:
         return self._watcher is not None and (self._feeder is not None or self.visit.finished)

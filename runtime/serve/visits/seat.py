@@ -35,6 +35,8 @@ class End:
     code: int = 1000
 
 
+# The close code of what the server could not go on with.
+FAILED = 1011
 LEFT = End("left", "The visitor has left.")
 
 

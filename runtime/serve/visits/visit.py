@@ -7,9 +7,11 @@ import math
 import secrets
 from collections import deque
 from collections.abc import AsyncIterator, Callable
+from contextlib import suppress
 
 import numpy as np
 
+from ...errors import SessionError
 from ...inputs.convert import Samples
 from ...session.chunk import Mark
 from ...session.stream import AvatarStream
@@ -119,7 +121,11 @@ class Visit:
         """
         if self.finished or self.ended.done() or not pcm.size:
             return
-        number = self._stream.push(pcm, rate)
+        try:
+            number = self._stream.push(pcm, rate)
+        except SessionError:
+            # Whoever watches is told why it has failed.
+            return
         self._said_ms = self._said_ms * self._open + 1000.0 * pcm.size / rate
         self._open = True
         came = self._clock() if came is None else came
@@ -132,7 +138,8 @@ class Visit:
         """End what is being said, if anything is."""
         if self._open and not self.ended.done():
             self._open = False
-            self._stream.end_utterance()
+            with suppress(SessionError):
+                self._stream.end_utterance()
 
     def interrupt(self) -> float:
         """Drop what has not been shown; returns the milliseconds that were heard of what was being said."""
@@ -140,7 +147,9 @@ class Visit:
             return 0.0
         self._open = False
         self._came.clear()
-        return self._stream.interrupt()
+        with suppress(SessionError):
+            return self._stream.interrupt()
+        return 0.0
 
     def finish(self) -> None:
         """No more sound will come; from now on silence is no reason to end."""

@@ -20,6 +20,8 @@ from helpers.serving.webrtc_peer import connected
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from rap_edge.runtime.errors import NumericalError
+from rap_edge.runtime.loop.host_loop import ChunkLoop
 from rap_edge.runtime.serve.visits import visit
 
 RATE = 24000
@@ -357,6 +359,24 @@ def test_a_session_without_one_of_its_sides_ends_after_the_idle_time(bundle: Pat
                     assert len(kiosk.fed) == 1
                 assert (await feeder.told(type="end"))["reason"] == "idle"
             assert (kiosk.admission.taken, kiosk.fed) == (0, {})
+
+    run(scenario)
+
+
+def test_an_engine_that_fails_ends_the_session_for_both_sides(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(self: ChunkLoop, *_: object) -> None:
+        raise NumericalError("Stage 'dit' produced NaN or Inf; export the bundle again.")
+
+    monkeypatch.setattr(ChunkLoop, "render", fail)
+
+    async def scenario() -> None:
+        async with served(bundle) as (client, kiosk):
+            session = await made(client)
+            async with feeding(client, session) as feeder, watching(client, session.watch_key) as watcher:
+                await feeder.socket.send_bytes(voice(1.0))
+                for side in (feeder, watcher):
+                    assert "NaN" in (await side.told(type="error", reason="failed"))["message"]
+            assert kiosk.fed == {}
 
     run(scenario)
 

@@ -13,6 +13,7 @@ from helpers.bundles.tiny import TINY, tiny_engines
 from helpers.serving.kiosk_client import run
 
 from rap_edge.runtime.avatar import Avatar
+from rap_edge.runtime.errors import NumericalError
 from rap_edge.runtime.serve.admission import Admission
 from rap_edge.runtime.serve.metrics import Metrics
 from rap_edge.runtime.serve.visits import visit as module
@@ -201,6 +202,25 @@ def test_rendering_leaves_the_event_loop_free() -> None:
                 beats += 1
             assert beats > 50
             assert threads == {"rap-edge stream"}
+
+    run(scenario)
+
+
+def test_a_stream_that_has_failed_takes_messages_and_tells_the_watcher_why() -> None:
+    def broken(buffers) -> None:
+        raise NumericalError("Stage 'conditioner' produced NaN or Inf; export the bundle again.")
+
+    async def scenario() -> None:
+        async with visiting(conditioner=broken) as being:
+            being.say(voice(1.0), RATE)
+            worker = being._stream._worker
+            await asyncio.to_thread(worker._thread.join, 10)
+            being.say(voice(1.0), RATE)
+            being.end_utterance()
+            assert being.interrupt() == 0.0
+            with pytest.raises(NumericalError, match="conditioner"):
+                async for _ in being.frames():
+                    pass
 
     run(scenario)
 
