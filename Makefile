@@ -55,7 +55,7 @@ test-tensorrt-10: $(VENV)/.test
 # Everything that needs a GPU, as a page in docs/benchmarks. torch and onnxruntime become those for CUDA.
 gpu: plugins
 	$(PIP) $(TORCH)
-	$(PIP) --editable '.[export,calibrate,serve,train,test,plugins,tensorrt-rtx,cuda,gpu]'
+	$(PIP) --editable '.[export,calibrate,serve,train,face,test,plugins,tensorrt-rtx,cuda,gpu]'
 	$(BIN)/python -m pip uninstall --quiet --yes onnxruntime
 	$(PIP) --force-reinstall --no-deps onnxruntime-gpu
 	$(BIN)/python benchmarks/on_a_gpu.py
@@ -80,7 +80,7 @@ $(VENV)/.export: $(BIN)/python pyproject.toml
 	touch $@
 
 $(VENV)/.test: $(VENV)/.export
-	$(PIP) --editable '.[export,calibrate,serve,train,test,plugins]'
+	$(PIP) --editable '.[export,calibrate,serve,train,face,test,plugins]'
 	touch $@
 
 clean:

@@ -13,7 +13,7 @@ from rap_edge.runtime.bundle.bundle import Bundle
 from rap_edge.runtime.errors import BundleError
 from rap_edge.runtime.inputs.audio_file import AudioFile
 from rap_edge.runtime.inputs.convert import to_mono
-from rap_edge.runtime.inputs.picture.portrait import load_portrait
+from rap_edge.runtime.inputs.picture.portrait import portrait_for
 from rap_edge.runtime.inputs.resampler import Resampler
 from rap_edge.runtime.inputs.sound_container import BUNDLE_CONTAINERS, CONTAINERS
 from rap_edge.runtime.spec import ModelSpec
@@ -48,14 +48,14 @@ def golden_inputs(bundle: Bundle) -> tuple[NDArray[np.uint8], NDArray[np.float32
     if golden.portrait is None or golden.audio is None:
         raise BundleError("The bundle has no golden clip to measure with; export it again.")
     bundle.verify([golden.audio])
-    portrait = load_portrait(bundle.read(golden.portrait), spec.image_size, resizing=spec.portrait_resizing)
+    portrait = portrait_for(spec, bundle.read(golden.portrait), "centre")
     return portrait, read_mono(bundle.path(golden.audio), spec.sample_rate, BUNDLE_CONTAINERS)
 
 
 def real_inputs(spec: ModelSpec) -> RealInputs:
     """The demo's portrait and speech."""
     with as_file(files("rap_edge.assets")) as folder:
-        portrait = load_portrait(folder / "portrait.png", spec.image_size, resizing=spec.portrait_resizing)
+        portrait = portrait_for(spec, folder / "portrait.png", "centre")
         return RealInputs(portrait, to_int16(read_mono(folder / "speech.wav", spec.sample_rate)), "demo assets")
 
 

@@ -22,7 +22,8 @@ from .bundle.manifest import PortraitFigures
 from .bundle.precision import Precision
 from .engines.interface import Engine
 from .errors import BundleError, PortraitError, SessionError, refuse_full_memory
-from .inputs.picture.portrait import load_portrait
+from .inputs.picture.face import can_find_faces
+from .inputs.picture.portrait import portrait_for
 from .loading import load_engines
 from .loop.host_loop import LoopMaker
 from .loop.interface import Loop, encode_reference
@@ -38,7 +39,7 @@ from .session.session import Session
 from .session.side_by_side import Sharing, share_machine
 from .session.stream import AvatarStream
 from .session.turns import Turns
-from .spec import ModelSpec
+from .spec import Crop, ModelSpec
 
 _REEL_SECONDS = 4.0
 # Those of the last streams over the same engines: who comes soon after finds the face moving.
@@ -92,6 +93,7 @@ class Avatar:
         self._new_loop: LoopMaker | None = new_loop or partial(host_loop, engines)
         self._engines: Mapping[str, Engine] | None = engines
         self._portrait_gates = portrait_gates
+        self._crop: Crop = "auto"
         self._take(engines, portrait)
         self._turns, self._home = turns or Turns(), HomeProcess()
         self._reels: WeakValueDictionary[int, IdleReel] = WeakValueDictionary()
@@ -112,6 +114,7 @@ class Avatar:
         engine: str | None = None,
         fallback: bool = False,
         strict_portrait: bool = False,
+        crop: Crop = "auto",
     ) -> Avatar:
         """Check a bundle, load its graphs and encode the portrait.
 
@@ -129,6 +132,8 @@ class Avatar:
                 or the path of a plan, whose whole set is taken; None takes ONNX Runtime.
             fallback: go on with ONNX Runtime where the plans cannot run; `notes` then says why.
             strict_portrait: refuse a portrait that the model cannot draw, of which `portrait_fault` speaks otherwise.
+            crop: what of a picture is taken: "auto" brings a badly placed face where the model wants it, if the extra
+                `face` is installed; "face" insists on one; "centre" is the middle square, "none" all of it.
 
         Raises:
             BundleError: the bundle is incomplete, changed, too new or not to be trusted.
@@ -146,8 +151,9 @@ class Avatar:
             golden = bundle.manifest.golden.portrait
             if golden is None:
                 raise BundleError("The bundle has no golden portrait; pass a portrait.")
-            portrait = bundle.read(golden)
-        picture = load_portrait(portrait, spec.image_size, resizing=spec.portrait_resizing)
+            picture = portrait_for(spec, bundle.read(golden), "centre")
+        else:
+            picture = portrait_for(spec, portrait, crop)
         loaded = load_engines(bundle, engine, fallback=fallback, threads=threads)
         turns = Turns(max(available_cores() // threads, 1) if threads else 1)
         shared = Sharing(loaded.engines, loaded.new_loop, turns)
@@ -162,6 +168,7 @@ class Avatar:
             turns=shared.turns,
             portrait_gates=bundle.manifest.portrait_gates,
         )
+        avatar._crop = crop
         if strict_portrait and avatar.portrait_fault:
             raise PortraitError(avatar.portrait_fault)
         avatar.notes, avatar._shared_cost = loaded.notes + shared.notes, shared.seconds or None
@@ -184,7 +191,7 @@ class Avatar:
         self._home.require()
         if self._engines is None:
             raise SessionError(_CLOSED)
-        picture = load_portrait(portrait, self.spec.image_size, resizing=self.spec.portrait_resizing)
+        picture = portrait_for(self.spec, portrait, self._crop)
         other = copy(self)
         other._take(self._engines, picture)
         other._reels, other._opening = WeakValueDictionary(), threading.Lock()
@@ -284,6 +291,8 @@ class Avatar:
         if (gates := self._portrait_gates) is not None:
             self.portrait_figures = portrait_figures(portrait, drawn_portrait(engines, self._reference))
             self.portrait_fault = portrait_fault(self.portrait_figures, gates)
+            if self.portrait_fault and self.spec.framing is not None and not can_find_faces():
+                self.portrait_fault += " To find and frame the face: pip install 'rap-edge[face]'."
 
     def _loop(self, seed: int) -> Loop:
         self._home.require()

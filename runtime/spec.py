@@ -24,8 +24,23 @@ Solver = Literal["euler", "renoise"]
 AudioBranches = Literal["shared", "separate"]
 TimestepDtype = Literal["float32", "bfloat16"]
 Resizing = Literal["lanczos", "bilinear"]
+Crop = Literal["auto", "face", "centre", "none"]
 # Denoise steps per chunk, and the longest chunk that is asked for.
 STEPS, LATENCY = Whole(1, 1000), Real(0.01, 60.0, "seconds")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Framing:
+    """Where a model wants the face, shares of the picture: the square around brows, cheeks and chin.
+
+    Attributes:
+        face_side: its side, of the picture's shorter side.
+        face_x, face_y: its centre, of the width from the left and of the height from above.
+    """
+
+    face_side: Annotated[float, Real(0.05, 1.0)]
+    face_x: Annotated[float, Real(0.0, 1.0)] = 0.5
+    face_y: Annotated[float, Real(0.0, 1.0)] = 0.5
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,6 +112,7 @@ class ModelSpec:
         caches: what a causal model keeps of its past; None for the others.
         timestep_dtype: to which the DiT's timesteps are rounded; the solver's levels are not.
         portrait_resizing: filter that brings a portrait to its size, "bilinear" in FlashHead's published code.
+        framing: where the model wants the face; None takes portraits as they are.
     """
 
     name: Annotated[str, Text(64)]
@@ -130,6 +146,7 @@ class ModelSpec:
     caches: Caches | None = None
     timestep_dtype: TimestepDtype = "float32"
     portrait_resizing: Resizing = "lanczos"
+    framing: Framing | None = None
 
     @property
     def chunk_frames(self) -> int:

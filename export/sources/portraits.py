@@ -10,7 +10,7 @@ from rap_edge.models.presets import NANO
 from rap_edge.runtime.bundle.manifest import PortraitFigures
 from rap_edge.runtime.engines.interface import Engine
 from rap_edge.runtime.errors import ExportError
-from rap_edge.runtime.inputs.picture.portrait import load_portrait
+from rap_edge.runtime.inputs.picture.portrait import portrait_for
 from rap_edge.runtime.loop.interface import encode_reference
 from rap_edge.runtime.loop.still import drawn_portrait
 from rap_edge.runtime.outputs.png import encode_png
@@ -36,7 +36,7 @@ def known_portraits(spec: ModelSpec, files: tuple[Path, ...]) -> dict[str, bytes
     names = ["".join(c if c.isalnum() or c in "-_" else "-" for c in file.stem)[:_LONGEST_NAME] for file in files]
     if len(set(names)) < len(names):
         raise ExportError("Two of the portraits have the same name; rename a file.")
-    read = (load_portrait(file, spec.image_size, resizing=spec.portrait_resizing) for file in files)
+    read = (portrait_for(spec, file) for file in files)
     return {f"{name}.png": encode_png(picture) for name, picture in zip(names, read, strict=True)}
 
 
@@ -56,7 +56,7 @@ def portrait_gates(
     """
     figures = []
     for data in known:
-        picture = load_portrait(data, spec.image_size, resizing=spec.portrait_resizing)
+        picture = portrait_for(spec, data, "centre")
         reference = encode_reference(spec, engines["vae_encoder"], picture)
         figures.append(portrait_figures(picture, drawn_portrait(engines, reference)))
         on_measured()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, get_args
 
 from ..checks.bounds import SEEDS, Whole, argument
 from ..engines.registry import BACKENDS
@@ -13,7 +13,7 @@ from ..inputs.portaudio import input_devices
 from ..inputs.resampler import MAX_RATE, MIN_RATE
 from ..inputs.wav_header import CHANNELS
 from ..machine.available import THREADS
-from ..spec import LATENCY, STEPS
+from ..spec import LATENCY, STEPS, Crop
 
 
 def parser() -> argparse.ArgumentParser:
@@ -24,7 +24,7 @@ def parser() -> argparse.ArgumentParser:
     )
     add_model(made)
     made.add_argument("--portrait", metavar="IMG", help="a picture file (default: the bundle's own)")
-    add_strict_portrait(made)
+    add_portrait_use(made)
     _source(made)
     _sink(made)
     _run(made)
@@ -38,8 +38,15 @@ def add_model(made: argparse.ArgumentParser) -> None:
     made.add_argument("--fallback", action="store_true", help="go on with ONNX Runtime where the plans cannot run")
 
 
-def add_strict_portrait(made: argparse.ArgumentParser) -> None:
-    """Add what refuses a portrait that the model cannot draw."""
+def add_portrait_use(made: argparse.ArgumentParser) -> None:
+    """Add what of a picture is taken, and what refuses one that the model cannot draw."""
+    made.add_argument(
+        "--crop",
+        choices=get_args(Crop),
+        default="auto",
+        help="of a picture: auto brings a badly placed face where the model wants it (pip install 'rap-edge[face]'), "
+        "face insists on one, centre is the middle square, none is all of it (default: %(default)s)",
+    )
     made.add_argument("--strict-portrait", action="store_true", help="refuse a picture that the model cannot draw well")
 
 

@@ -124,6 +124,7 @@ def _with_avatar(
         engine=engine,
         fallback=arguments.fallback,
         strict_portrait=arguments.strict_portrait,
+        crop=arguments.crop,
     ) as avatar:
         for note in (*avatar.notes, *filter(None, [avatar.portrait_fault])):
             notify(note)

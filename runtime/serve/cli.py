@@ -10,7 +10,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from ..cli.arguments import add_model, add_strict_portrait, require_model
+from ..cli.arguments import add_model, add_portrait_use, require_model
 from ..cli.exit_status import exit_status
 from ..cli.extras import needs_extra
 from .settings import Settings
@@ -62,7 +62,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--portrait", metavar="IMG", action="append", default=[], help="picture to choose from; may be repeated"
     )
-    add_strict_portrait(parser)
+    add_portrait_use(parser)
     parser.add_argument("--max-sessions", type=int, metavar="N", help="visitors at a time (default: measured)")
     parser.add_argument(
         "--latency", type=float, metavar="S", help="longest chunk; shorter ones cost more (default: the model's own)"
@@ -97,6 +97,7 @@ def _run(arguments: argparse.Namespace) -> int:
         token=arguments.token or os.environ.get(_TOKEN) or None,
         portraits=tuple(map(Path, arguments.portrait)),
         strict_portraits=arguments.strict_portrait,
+        crop=arguments.crop,
         max_sessions=arguments.max_sessions,
         engine=arguments.engine,
         fallback=arguments.fallback,

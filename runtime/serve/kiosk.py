@@ -60,9 +60,10 @@ class Kiosk:
             engine=settings.engine,
             fallback=settings.fallback,
             strict_portrait=settings.strict_portraits,
+            crop=settings.crop,
         )
         rtf = avatar.shared_cost() / avatar.spec.chunk_seconds
-        kiosk = cls(settings, Portraits(avatar, sources, strict=settings.strict_portraits), rtf)
+        kiosk = cls(settings, Portraits(avatar, sources, strict=settings.strict_portraits, crop=settings.crop), rtf)
         kiosk.notes = (*avatar.notes, *filter(None, [avatar.portrait_fault]))
         return kiosk
 

@@ -15,9 +15,10 @@ from numpy.typing import NDArray
 from ..avatar import Avatar
 from ..bundle.bundle import Bundle
 from ..errors import BundleError, PortraitError, ServeError
-from ..inputs.picture.portrait import load_portrait
+from ..inputs.picture.portrait import portrait_for
 from ..inputs.picture.process import decode_picture
 from ..outputs.png import encode_png
+from ..spec import Crop
 
 MAX_UPLOAD_BYTES = 12 << 20
 MOST_UPLOADS = 16
@@ -80,21 +81,23 @@ def sources_of(bundle: Bundle, files: tuple[Path, ...]) -> list[tuple[Path | byt
 class Portraits:
     """Gives a model its portraits; opening one and `upload` are slow and safe to call from any thread."""
 
-    def __init__(self, avatar: Avatar, sources: list[tuple[Path | bytes, str]], *, strict: bool = False) -> None:
+    def __init__(
+        self, avatar: Avatar, sources: list[tuple[Path | bytes, str]], *, strict: bool = False, crop: Crop = "auto"
+    ) -> None:
         """Read every picture of `sources_of`; the avatar has the first one.
 
-        Under `strict` a picture that the model cannot draw is refused when it is opened.
+        Under `strict` a picture that the model cannot draw is refused when it is opened; `crop` is `load_portrait`'s.
 
         Raises:
             PortraitError: a picture cannot be read.
         """
-        self._avatar, self._strict = avatar, strict
+        self._avatar, self._strict, self._crop = avatar, strict, crop
         self._uploads: OrderedDict[str, Portrait] = OrderedDict()
         self._lock = threading.Lock()
         (_, title), *others = sources
         fixed = [Portrait("p0", title, avatar.portrait, lambda: avatar, uploaded=False)]
         for source, title in others:
-            picture = load_portrait(source, avatar.spec.image_size, resizing=avatar.spec.portrait_resizing)
+            picture = portrait_for(avatar.spec, source, crop)
             open_avatar = partial(self._opened, picture)
             fixed.append(Portrait(f"p{len(fixed)}", title, picture, open_avatar, uploaded=False))
         self._fixed = {portrait.id: portrait for portrait in fixed}
@@ -108,8 +111,7 @@ class Portraits:
         Raises:
             PortraitError: no picture, damaged, too much to decode, or, where it matters, not to be drawn by the model.
         """
-        spec = self._avatar.spec
-        picture = decode_picture(data, spec.image_size, spec.portrait_resizing)
+        picture = decode_picture(data, self._avatar.spec, self._crop)
         avatar = self._opened(picture)
         portrait = Portrait(secrets.token_urlsafe(12), "Your picture", picture, lambda: avatar, uploaded=True)
         with self._lock:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from ..checks.bounds import Bounds, Real, Whole, shown
 from ..errors import ServeError
-from ..spec import LATENCY
+from ..spec import LATENCY, Crop
 from .admission import MOST_PLACES
 from .names import is_loopback, origin_netloc
 from .transports.ice import IceServer
@@ -28,6 +28,7 @@ class Settings:
         token: the secret that opens the kiosk, or None on loopback.
         portraits: pictures to choose from beside the bundle's own.
         strict_portraits: refuse pictures that the model cannot draw well, the visitors' too.
+        crop: what of a picture is taken, see `load_portrait`.
         max_sessions: None measures how many the machine holds in real time.
         engine: what runs the bundle, see `find_set`; None takes ONNX Runtime.
         fallback: go on with ONNX Runtime where the plans cannot run.
@@ -44,6 +45,7 @@ class Settings:
     token: str | None = field(default=None, repr=False)
     portraits: tuple[Path, ...] = ()
     strict_portraits: bool = False
+    crop: Crop = "auto"
     max_sessions: int | None = None
     engine: str | None = None
     fallback: bool = False

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 import warnings
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...errors import PortraitError
-from ...spec import Resizing
+from ...spec import Crop, Framing, ModelSpec, Resizing
+from .face import can_find_faces, find_face
+from .framing import framed, stands_well
 from .header import PictureHeader, read_picture_header, require_pixels
 from .heif import decode_heif, is_heif
 from .still_picture import still_picture
@@ -23,6 +26,8 @@ Picture = NDArray[np.uint8]
 MAX_PIXELS = 64_000_000
 MAX_FILE_BYTES = 256 << 20
 _GREY = 128
+# The share of the picture that a face has in FlashHead's own crop, whose ratio is 2.0.
+_FACE_SIDE = 0.5
 _CURE = "pass a PNG, JPEG, WebP, GIF, TIFF, BMP, HEIC or AVIF picture"
 
 
@@ -35,18 +40,24 @@ def load_portrait(
     size: int,
     *,
     resizing: Resizing = "lanczos",
+    framing: Framing | None = None,
+    crop: Crop = "auto",
     most_pixels: int = MAX_PIXELS,
 ) -> Picture:
     """Load, turn upright, crop and resize a portrait.
 
-    Transparent pixels are laid over neutral grey. A picture smaller than `size` is enlarged with a
-    `PortraitWarning`. Of an animation the first picture is taken.
+    A face that is far from the framing is found and brought there, where the extra `face` is installed. Transparent
+    pixels are laid over neutral grey. A picture smaller than `size` is enlarged with a `PortraitWarning`. Of an
+    animation the first picture is taken.
 
     Args:
         source: a PNG, JPEG, WebP, GIF, TIFF or BMP file or the bytes of one, with the extra `heic` also HEIC and AVIF,
             or uint8 [H, W, 3] RGB.
         size: height and width that the model takes, in pixels.
         resizing: filter; both are stretched with the reduction, so that every pixel counts.
+        framing: where the model wants the face, if anywhere.
+        crop: "auto" as above, else the centre; "face" insists on a face; "centre" takes the largest square in the
+            middle; "none" the whole picture, over neutral grey where it is no square.
         most_pixels: a file's picture may have; it is decoded only then.
 
     Returns:
@@ -54,9 +65,15 @@ def load_portrait(
 
     Raises:
         PortraitError: missing, unreadable, no picture, truncated, too many pixels, far more work than its pixels are
-            worth, or an array of another dtype or shape.
+            worth, or an array of another dtype or shape; or there is no face where one is insisted on.
     """
     picture = _checked(source) if isinstance(source, np.ndarray) else _read(source, most_pixels)
+    if crop == "none":
+        picture = _on_square(_over_grey(picture))
+    elif crop == "face" or (crop == "auto" and framing is not None):
+        found = _about_face(_over_grey(picture), framing or Framing(face_side=_FACE_SIDE), size, crop)
+        if found is not None:
+            return found
     side = min(picture.shape[:2])
     top, left = ((length - side) // 2 for length in picture.shape[:2])
     square = np.ascontiguousarray(_over_grey(picture[top : top + side, left : left + side]))
@@ -70,6 +87,49 @@ def load_portrait(
     if side == size:
         return square.copy()
     return _resize(square, size) if resizing == "lanczos" else _resize_bilinear(square, size)
+
+
+def portrait_for(
+    spec: ModelSpec, source: str | Path | bytes | NDArray[Any], crop: Crop = "auto", *, most_pixels: int = MAX_PIXELS
+) -> Picture:
+    """`load_portrait` as a model wants its portraits."""
+    return load_portrait(
+        source,
+        spec.image_size,
+        resizing=spec.portrait_resizing,
+        framing=spec.framing,
+        crop=crop,
+        most_pixels=most_pixels,
+    )
+
+
+def _about_face(picture: Picture, framing: Framing, size: int, crop: Crop) -> Picture | None:
+    """The picture cut about its face; None where there is none, or its centre will do."""
+    if not can_find_faces():
+        if crop == "face":
+            raise PortraitError("Finding the face needs OpenCV's detector; run pip install 'rap-edge[face]'.")
+        return None
+    face = find_face(np.ascontiguousarray(picture))
+    if face is None:
+        if crop == "face":
+            raise PortraitError("There is no face to be found in the picture; pass another one, or --crop centre.")
+        return None
+    height, width = picture.shape[:2]
+    side = min(height, width)
+    centred = replace(face, x=face.x - (width - side) / 2, y=face.y - (height - side) / 2)
+    if stands_well(centred, framing, side, side):
+        return None
+    return framed(np.ascontiguousarray(picture), face, framing, size, size)
+
+
+def _on_square(picture: Picture) -> Picture:
+    """The whole picture in the middle of a grey square."""
+    height, width = picture.shape[:2]
+    side = max(height, width)
+    square = np.full((side, side, 3), _GREY, np.uint8)
+    top, left = (side - height) // 2, (side - width) // 2
+    square[top : top + height, left : left + width] = picture
+    return square
 
 
 def _checked(picture: NDArray[Any]) -> Picture:

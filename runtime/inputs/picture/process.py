@@ -1,7 +1,7 @@
 """Decodes pictures from strangers in a process of their own, which has little memory and little time.
 
-`python -m rap_edge.runtime.inputs.picture.process SIZE RESIZING PIXELS BYTES SECONDS` reads a picture file on stdin and
-writes uint8 [SIZE, SIZE, 3] RGB to stdout; for a picture that is refused it writes the sentence and ends with status 2.
+`python -m rap_edge.runtime.inputs.picture.process SPEC CROP PIXELS BYTES SECONDS` reads a picture file on stdin and
+writes uint8 [size, size, 3] RGB to stdout; for a picture that is refused it writes the sentence and ends with status 2.
 """
 
 from __future__ import annotations
@@ -10,13 +10,14 @@ import os
 import subprocess
 import sys
 import warnings
+from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ...errors import PortraitError
-from ...spec import Resizing
-from .portrait import PortraitWarning, load_portrait
+from ...spec import Crop, ModelSpec
+from .portrait import PortraitWarning, portrait_for
 
 # A decoded picture takes four bytes per pixel, several times over.
 MOST_PIXELS = 32_000_000
@@ -27,21 +28,21 @@ _PATIENCE = 2.0
 _REFUSED = 2
 
 
-def decode_picture(data: bytes, size: int, resizing: Resizing = "lanczos") -> NDArray[np.uint8]:
-    """Decode, crop and resize a picture that may be meant to do harm, as `load_portrait` does with its bytes.
+def decode_picture(data: bytes, spec: ModelSpec, crop: Crop = "auto") -> NDArray[np.uint8]:
+    """Decode, crop and resize a picture that may be meant to do harm, as `portrait_for` does with its bytes.
 
     Args:
         data: a file.
-        size: height and width of the result, in pixels.
-        resizing: see `load_portrait`.
+        spec: of the model whose portrait it will be.
+        crop: see `load_portrait`.
 
     Returns:
-        uint8 [size, size, 3] RGB.
+        uint8 [image_size, image_size, 3] RGB.
 
     Raises:
         PortraitError: as `load_portrait`, or the picture takes too much memory or time.
     """
-    limits = (size, resizing, MOST_PIXELS, MOST_BYTES, MOST_SECONDS)
+    size, limits = spec.image_size, (spec.to_json(), crop, MOST_PIXELS, MOST_BYTES, MOST_SECONDS)
     # -P: a module that lies in the current folder is not imported instead of ours.
     command = [sys.executable, "-P", "-m", __name__, *map(str, limits)]
     try:
@@ -82,13 +83,13 @@ def _limit(memory: int, seconds: int) -> None:
 
 
 def _main() -> int:
-    resizing: Resizing = "bilinear" if sys.argv[2] == "bilinear" else "lanczos"
-    size, pixels, memory, seconds = (int(sys.argv[index]) for index in (1, 3, 4, 5))
+    spec, crop = ModelSpec.from_json(sys.argv[1]), cast("Crop", sys.argv[2])
+    pixels, memory, seconds = map(int, sys.argv[3:6])
     _limit(memory, seconds)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", PortraitWarning)
-            result = load_portrait(sys.stdin.buffer.read(), size, resizing=resizing, most_pixels=pixels).tobytes()
+            result = portrait_for(spec, sys.stdin.buffer.read(), crop, most_pixels=pixels).tobytes()
     except PortraitError as error:
         sys.stdout.buffer.write(str(error).encode())
         return _REFUSED
