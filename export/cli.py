@@ -122,21 +122,25 @@ def _inspect(words: Sequence[str]) -> int:
     return 0 if found.whole else 1
 
 
-def _compare(words: Sequence[str]) -> int:
-    with needs_extra("debug"), redirect_stdout(sys.stderr):
-        import polygraphy.comparator  # noqa: F401
+# What a graph can be compared on, as written first; the command's module needs Polygraphy.
+_COMPARED = ("onnxruntime", *PLAN_BACKENDS)
 
-        from .commands.compare import AS_WRITTEN, ENGINES, compare_bundle, text, to_json
+
+def _compare(words: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(
         prog="rap-export compare",
         description="Compare a bundle's graphs between ONNX Runtime and another engine, with Polygraphy.",
     )
     parser.add_argument("bundle", metavar="BUNDLE", help="folder that rap-export wrote")
-    parser.add_argument("--engine", choices=ENGINES, default=AS_WRITTEN, help="default: the graph as written")
+    parser.add_argument("--engine", choices=_COMPARED, default=_COMPARED[0], help="default: the graph as written")
     parser.add_argument("--graph", action="append", default=[], metavar="NAME", help="this one only; may be repeated")
     parser.add_argument("--layers", action="store_true", help="every layer, and name the first that differs")
     parser.add_argument("--json", action="store_true", help="print the comparison as JSON")
     arguments = parser.parse_args(words)
+    with needs_extra("debug"), redirect_stdout(sys.stderr):
+        import polygraphy.comparator  # noqa: F401
+
+        from .commands.compare import compare_bundle, text, to_json
     # Polygraphy tells on stdout what it does.
     with redirect_stdout(sys.stderr):
         found = compare_bundle(arguments.bundle, arguments.engine, arguments.graph, layers=arguments.layers)
