@@ -40,6 +40,7 @@ from rap_edge.models.dit import DiT
 from rap_edge.models.networks import published_configs
 from rap_edge.models.presets import load_spec
 from rap_edge.runtime.bundle.contract import contract
+from rap_edge.runtime.bundle.precision import Precision
 from rap_edge.runtime.errors import RapEdgeError
 from rap_edge.runtime.spec import ModelSpec
 
@@ -215,7 +216,7 @@ def _sizes(graph: onnx.GraphProto) -> tuple[dict[str, int], dict[str, tuple[int,
 
 def build(spec: ModelSpec, passes: tuple[str, ...] | None) -> tuple[onnx.ModelProto, tuple[Program, ...]]:
     """The graph and the programs of its plan."""
-    settings = ExportSettings("fp16", passes=passes, compared=False)
+    settings = ExportSettings(Precision.FP16, passes=passes, compared=False)
     with tempfile.TemporaryDirectory() as folder, new_bundle(Path(folder) / "bundle") as writer:
         written = write_graph(denoiser(spec), spec, settings, writer)
         file, plan = writer.root / written.info.file, Path(folder) / "dit.plan"

@@ -12,7 +12,7 @@ import pytest
 import torch
 from helpers.bundles.exports import export
 from helpers.bundles.graph_runs import plain_session, run_strictly
-from helpers.bundles.small import LTX, NANO, SMALL, SMALL_CLEAN, SMALL_GUIDED, drawn, small_networks
+from helpers.bundles.small import LTX, NANO, SMALL, SMALL_CLEAN, SMALL_GUIDED, SMALL_PRO, WAN, drawn, small_networks
 
 from rap_edge.export.capture.torch_engine import torch_engines
 from rap_edge.export.cli import table
@@ -132,6 +132,15 @@ def test_the_encoder_takes_any_number_of_whole_latents(single, half, frames: int
 def test_the_vae_of_ltx_exports_for_cpus_too(tmp_path) -> None:
     report = export(small_networks(SMALL_CLEAN, LTX), tmp_path / "bundle", chunks=2)
     assert report.rollout["psnr"] > 60
+    for graph in Bundle.open(tmp_path / "bundle").manifest.graphs.values():
+        onnx.checker.check_model(str(tmp_path / "bundle" / graph.file), full_check=True)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("precision", [Precision.FP32, Precision.FP16])
+def test_flashhead_pro_exports(tmp_path, precision: Precision) -> None:
+    report = export(small_networks(SMALL_PRO, WAN), tmp_path / "bundle", precision=precision, chunks=2)
+    assert report.rollout["psnr"] > (70 if precision == Precision.FP32 else 45)
     for graph in Bundle.open(tmp_path / "bundle").manifest.graphs.values():
         onnx.checker.check_model(str(tmp_path / "bundle" / graph.file), full_check=True)
 

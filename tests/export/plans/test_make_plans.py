@@ -17,7 +17,8 @@ from pathlib import Path
 import onnx
 import pytest
 import tensorrt_rtx_targets
-from helpers.bundles.half_bundle import linked, quantise_crudely
+from helpers.bundles.half_bundle import linked, quantise_crudely, write_half_bundle
+from helpers.bundles.small import AUDIO_ENCODER, SMALL_PRO, WAN
 
 from rap_edge.export.cli import main
 from rap_edge.export.exporter import ExportSettings
@@ -25,6 +26,7 @@ from rap_edge.export.plans import make_plans as plans
 from rap_edge.export.plans import process as plan_builder
 from rap_edge.export.plans.choice import choose_engines
 from rap_edge.export.plans.make_plans import encoder_frames
+from rap_edge.models.networks import NetworkConfigs, dit_config, random_networks
 from rap_edge.models.presets import FLASHHEAD_LITE, NANO
 from rap_edge.runtime.bundle.bundle import Bundle, hash_file
 from rap_edge.runtime.bundle.manifest import GRAPH_NAMES, MANIFEST_NAME, graph_hash
@@ -101,6 +103,20 @@ def test_every_graph_of_nano_gets_an_int8_plan(half, tmp_path, capsys) -> None:
     for engines in Bundle.open(folder).manifest.engines.values():
         evidence = engines[0].evidence
         assert evidence["quantised"] >= evidence["products"]["int8"] > 0
+
+
+@pytest.mark.slow
+def test_every_graph_of_flashhead_pro_gets_a_plan(tmp_path) -> None:
+    # Heads that are wide enough to be fused.
+    spec = dataclasses.replace(SMALL_PRO, hidden_dim=32, feature_width=32)
+    configs = NetworkConfigs(
+        dit=dit_config(spec, ffn_dim=64, freq_dim=8, audio_hidden=16, patch_side=2),
+        vae=WAN,
+        audio_encoder=dataclasses.replace(AUDIO_ENCODER, hidden_size=32),
+    )
+    folder = write_half_bundle(random_networks(spec, 0, configs=configs), tmp_path / "pro")
+    assert main(["--bundle", str(folder), "--engine", "tensorrt-rtx", "--target", "89"]) == 0
+    assert Bundle.open(folder).manifest.engines.keys() == set(GRAPH_NAMES)
 
 
 @pytest.mark.skipif(bool(query_driver().devices), reason="there is a GPU")
