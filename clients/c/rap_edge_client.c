@@ -109,13 +109,13 @@ static void text_of(const char *line, const char *key, char *text, size_t size) 
     text[used] = '\0';
 }
 
-/* The number of `key`; `otherwise` if the line has none. */
+/* The number of `key`, 0 or more; `otherwise` if the line has none. */
 static double number_of(const char *line, const char *key, double otherwise) {
     const char *at = find(line, key);
     char *behind = NULL;
     double value = at == NULL ? otherwise : strtod(at, &behind);
     /* What no server counts to would not fit into a whole number. */
-    return behind == at || !(value > -9e15 && value < 9e15) ? otherwise : value;
+    return behind == at || !(value >= 0 && value < 9e15) ? otherwise : value;
 }
 
 /* The messages. */

@@ -32,7 +32,7 @@ CLIENT = ROOT / "clients" / "c"
 PROGRAMS = TESTS / "helpers" / "clients"
 WARNINGS = ["-Wall", "-Wextra", "-Werror", "-pedantic", "-Wshadow", "-Wconversion"]
 # Sanitizers that look at one program together.
-SANITIZERS = ("address,undefined", "thread")
+SANITIZERS = ("address,undefined,float-cast-overflow", "thread")
 ENVIRONMENT = os.environ | {"UBSAN_OPTIONS": "halt_on_error=1", "TSAN_OPTIONS": "halt_on_error=1"}
 NOISE = (5000 * np.random.default_rng(0).standard_normal(8000)).astype("<i2")
 
@@ -213,6 +213,7 @@ LINES = [
     b'{"type": "utterance"}\n',
     b'{"type": "utterance", "event": "ended", "utterance": 1e400, "played_ms": -1e300, "frame": nan}\n',
     b'{"type": "utterance", "event": "ended", "utterance": "9", "played_ms": ""}\n',
+    b'{"type": "utterance", "event": "started", "utterance": -5, "frame": -7}\n',
     b'{"type": "notice", "message": "' + b"a" * 3000 + b'"}\n',
     b'{"type": "notice", "message": "\\\\\\"\\u00e4"}\n',
     b'{"type": "notice", "message": "open\n',
