@@ -321,8 +321,9 @@ int rap_edge_descriptor(const rap_edge_client *client) { return client->both; }
 int rap_edge_wait(rap_edge_client *client, int timeout_ms) {
     struct epoll_event ready;
     int count;
-    if (has_frame(client) || memchr(client->line, '\n', client->filled) != NULL) return 1;
+    if (has_frame(client)) return 1;
     if (client->over) return client->told ? -1 : 1;
+    if (memchr(client->line, '\n', client->filled) != NULL) return 1;
     do count = epoll_wait(client->both, &ready, 1, timeout_ms);
     while (count < 0 && errno == EINTR && timeout_ms < 0);
     return count > 0 || (count < 0 && errno != EINTR);

@@ -221,6 +221,7 @@ LINES = [
     b'{"deep": {"type": "end"}, "list": [1, {"a": "}"}], "type": "notice", "message": "m"}\n',
     b"}}}}]]]]\n" * 100,
     b'{"type":"end","message":""}\n',
+    b'{"type":"end","message":"a"}\n{"type":"end","message":"b"}\n',
 ]
 
 
