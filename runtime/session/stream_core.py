@@ -416,7 +416,7 @@ class StreamCore:
         if stretch.shown is None:
             return
         needed = stretch.cushion + stretch.shown - piece.first
-        self._cushion = max(_LEAST_CUSHION, min(needed, _MOST_CUSHION), self._cushion - 1)
+        self._cushion = max(_LEAST_CUSHION, min(needed, _MOST_CUSHION, self._spec.new_frames), self._cushion - 1)
 
     def _late_by(self, piece: _Piece, seconds: float) -> float:
         """Seconds from when a piece had to be rendered to now; negative is early."""

@@ -10,7 +10,7 @@ from .visit import Visit
 from .voice_gate import VoiceGate
 
 # A microphone that is further ahead of what is shown has lost real time; more would only grow the latency.
-_MOST_CHUNKS_BEHIND, _MOST_SECONDS_BEHIND = 3, 1.0
+_MOST_CHUNKS_BEHIND, _MOST_SECONDS_BEHIND = 3, 0.5
 _SLICE_SECONDS = 1.0
 
 
