@@ -241,7 +241,8 @@ class StreamCore:
         self._compose()
         spec, stretch = self._spec, self._stretch
         if stretch is not None:
-            piece = next((piece for piece in stretch.pieces if piece.frames is None), None)
+            waiting = [piece for piece in stretch.pieces if piece.frames is None]
+            piece = next((piece for piece in waiting if self._admits(stretch, piece)), None)
             if piece is not None:
                 state = stretch.state.elsewhere() if piece.surprising else stretch.state
                 self._job = Job(state, piece.waveform, self._ladder[self._load.level], piece)
@@ -424,6 +425,26 @@ class StreamCore:
         if stretch is not None and stretch.shown is not None:
             return (stretch.shown - piece.first) / spec.fps
         return seconds - spec.chunk_seconds
+
+    def _admits(self, stretch: _Stretch, piece: _Piece) -> bool:
+        """Whether a piece is worth rendering; its sound would be over before its picture where it is not."""
+        if stretch.shown is None:
+            return True
+        spec = self._spec
+        self._load, decisions = overload.before_chunk(
+            self._policy,
+            self._ladder,
+            self._load,
+            waiting=(self._frames / spec.fps,),
+            time_left=(piece.first - stretch.shown) / spec.fps,
+            chunk_seconds=spec.chunk_seconds,
+        )
+        if not decisions:
+            return True
+        piece.frames = np.empty((0, *self._last.shape), np.uint8)
+        stretch.state = stretch.state.after(stretch.state.past)
+        self._renderings.append(Rendering(0, 0.0, True, Mark.HELD))
+        return False
 
     def _learn(self, late_by: float, seconds: float) -> Decision | None:
         spec = self._spec

@@ -215,17 +215,18 @@ def test_chunks_that_come_too_late_are_left_out_and_the_sound_goes_on() -> None:
 
 def live(stream: SimulatedStream, chunks: int, takes: tuple[int, ...]) -> list:
     """Speech that comes as it is spoken, whose chunks are there so many frame times after their sound."""
-    frames, job, ready, done = [], None, 0, 0
+    frames, job, ready, took, done = [], None, 0, 0, 0
     for index in range(chunks * CHUNK + 3 * CHUNK):
         if index < chunks * CHUNK:
             stream.say(speech(0.04, seed=index), end=index == chunks * CHUNK - 1)
         if job is None and (job := stream.core.next_job()) is not None:
-            ready, done = index + takes[done % len(takes)], done + 1
+            took, done = takes[done % len(takes)], done + 1
+            ready = index + took
         if job is not None and index >= ready:
             stream.loop.restore(job.state)
             stream.loop.waveform[...] = job.waveform
             rendered, _ = stream.loop.render(job.rung.steps, job.rung.frame_step)
-            stream.core.rendered(job, rendered, stream.loop.state, 0.0)
+            stream.core.rendered(job, rendered, stream.loop.state, took / LIVELY.fps)
             job = None
         frames.append(stream.core.next_frame())
     return frames
@@ -241,6 +242,11 @@ def test_where_chunks_take_unevenly_long_the_next_words_wait_for_as_much_and_no_
         last = live(stream, 6, (4,))
     begins = [next(i for i, frame in enumerate(frames) if frame.utterance is not None) for frames in (first, last)]
     assert begins[0] == begins[1]
+
+
+def test_a_machine_that_cannot_keep_up_leaves_chunks_out_and_shows_the_others() -> None:
+    frames = live(settled(), 20, (CHUNK + 4,))[10 * CHUNK : 20 * CHUNK]
+    assert sum(frame.mark is Mark.REDUCED for frame in frames) > 2 * CHUNK
 
 
 def test_a_machine_that_is_too_slow_renders_less() -> None:
