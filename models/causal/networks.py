@@ -94,19 +94,16 @@ def check_causal_agreement(networks: CausalNetworks) -> CausalNetworks:
 
 
 class AudioGraph(nn.Module):
-    """The audio encoder, its state counted from that of endless silence, so that a stream begins with zeros."""
-
-    silent: Tensor
+    """The audio encoder for one latent's sound."""
 
     def __init__(self, encoder: CausalAudioEncoder) -> None:
         super().__init__()
         self.encoder = encoder
-        self.register_buffer("silent", encoder.silent_state().clone(), persistent=False)
 
     def forward(self, waveform: Tensor, past: Tensor) -> tuple[Tensor, Tensor]:
         """Sound [1, samples] and the past [1, S] -> features [frames, 1, width] and the next past."""
-        features, state = self.encoder(waveform, past + self.silent)
-        return features.transpose(0, 1), state - self.silent
+        features, state = self.encoder(waveform, past)
+        return features.transpose(0, 1), state
 
 
 class ConditionerGraph(nn.Module):

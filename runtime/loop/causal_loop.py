@@ -25,6 +25,8 @@ from .pixels import Frames, to_frames, to_pixels
 from .solvers import denoise, schedule_of
 
 Floats = NDArray[np.float32]
+# Latents of silence, which no audio encoder remembers for longer.
+_MOST_SILENCE = 64
 
 
 class CausalLoop:
@@ -61,6 +63,7 @@ class CausalLoop:
             self._decoder.buffers[name][...] = values
         self._matcher = ColorMatcher(reference.portrait, spec.color_match) if spec.color_match else None
         self._clock = StageClock()
+        self._silence = self._settled()
         self._first = self._seen(reference)
         self._state = LoopState()
 
@@ -108,13 +111,23 @@ class CausalLoop:
 
     def _seen(self, reference: Reference) -> Cached:
         """What the networks keep of the portrait, shown in silence."""
-        silent = self._encoded(np.zeros(self._block, np.float32), np.zeros_like(self._audio.buffers["past_audio"]))
+        silent = self._silence
         self._conditioner.buffers["audio_features"][...] = silent.features[-1]
         self._conditioner.run()
         self._dit.buffers["latents"][...] = reference.latents
         self._remember()
         self._decode()
         return self._kept(None)
+
+    def _settled(self) -> Sound:
+        """What is kept of endless silence: of as much as changes anything."""
+        state, sound = np.zeros_like(self._audio.buffers["past_audio"]), np.zeros(self._block, np.float32)
+        for _ in range(_MOST_SILENCE):
+            found = self._encoded(sound, state)
+            if np.array_equal(found.state, state):
+                break
+            state = found.state
+        return found
 
     @property
     def _block(self) -> int:
@@ -123,7 +136,7 @@ class CausalLoop:
 
     def _primed(self, heard: Floats) -> Sound:
         """What is kept of the sound before a chunk, of which the last latents' worth is heard in silence."""
-        features, state = [], np.zeros_like(self._audio.buffers["past_audio"])
+        features, state = [], self._silence.state
         for index in range(self._spec.priming_latents, 0, -1):
             start = heard.size - index * self._block
             found = self._encoded(heard[start : start + self._block], state)
