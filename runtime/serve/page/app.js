@@ -17,7 +17,7 @@ const NO_WEBRTC = new Set(["no-path", "bad-request", "failed"]);
 const PLAIN_MS = 10 * 60 * 1000;
 const TICK_MS = 50;
 const SMOOTH = 0.65;
-const STILL_TICKS = 5;
+const METER_TICKS = { moving: 2, still: 5 };
 
 const $ = (id) => document.getElementById(id);
 const video = $("video");
@@ -238,7 +238,7 @@ function hear() {
   if (detector.hear(decibels, TICK_MS) && speaking && watched) interrupt();
   smooth = Math.max(levelOf(decibels), smooth * SMOOTH);
   ticks += 1;
-  if (!still.matches || ticks % STILL_TICKS === 0) setLevel(smooth);
+  if (ticks % METER_TICKS[still.matches ? "still" : "moving"] === 0) setLevel(smooth);
 }
 
 // ---- events
