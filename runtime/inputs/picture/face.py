@@ -6,6 +6,7 @@ faces; a turned one is found by turning the picture.
 
 from __future__ import annotations
 
+import threading
 from dataclasses import dataclass
 from functools import cache
 from importlib.util import find_spec
@@ -23,6 +24,8 @@ _ANGLES = range(-60, 61, 12)
 _SEEN_TURNED = 24.0
 # Of its side, within which two findings are of the same face.
 _SAME = 0.35
+# A cascade keeps what it is looking at in itself: two threads at a time end in an error of OpenCV's.
+_SEARCHING = threading.Lock()
 
 
 @dataclass(frozen=True)
@@ -62,9 +65,10 @@ def find_face(picture: Picture) -> Face | None:
     found: list[tuple[float, Face]] = []
     for angle in _ANGLES:
         turned, back = _turned(grey, angle)
-        boxes, _, weights = cascade.detectMultiScale3(
-            turned, scaleFactor=1.08, minNeighbors=4, minSize=(_WORKING_SIDE // 10,) * 2, outputRejectLevels=True
-        )
+        with _SEARCHING:
+            boxes, _, weights = cascade.detectMultiScale3(
+                turned, scaleFactor=1.08, minNeighbors=4, minSize=(_WORKING_SIDE // 10,) * 2, outputRejectLevels=True
+            )
         for (left, top, side, _), weight in zip(boxes, weights, strict=True):
             x, y = back @ np.array([left + side / 2, top + side / 2, 1.0])
             face = Face(float(x) / scale, float(y) / scale, float(side) / scale, float(angle))
