@@ -21,16 +21,19 @@ class NotAttentionError(Exception):
 
 
 @dataclass(frozen=True)
-class _Scores:
-    """Queries [..., N, d] and keys [..., d, M] before their product, which is scaled by `scale`.
+class _Rows:
+    """Rows [..., tokens, width], which `value` has with its last two axes `turned`."""
 
-    If it is `turned` afterwards, the first are keys and the second queries.
-    """
-
-    query: ir.Value
-    key: ir.Value
-    scale: float
+    value: ir.Value
     turned: bool
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of the rows."""
+        shape = static_shape(self.value)
+        if shape is None:
+            raise NotAttentionError("a size is not known before it runs")
+        return (*shape[:-2], shape[-1], shape[-2]) if self.turned else shape
 
 
 def attention_nodes(model: ir.Model) -> tuple[int, dict[str, str]]:
@@ -50,54 +53,27 @@ def attention_nodes(model: ir.Model) -> tuple[int, dict[str, str]]:
 
 
 def _rewrite(graph: ir.Graph, softmax: ir.Node) -> bool:
-    scores = _scores(softmax)
-    if scores is None:
+    if (scores := _scores(softmax)) is None:
         return False
+    query, key, scale = scores
     product, probabilities_first = _product_behind(softmax)
-    query, key = (static_shape(value) for value in (scores.query, scores.key))
-    value = product.inputs[1 if probabilities_first else 0]
-    shape = static_shape(value)
-    if query is None or key is None or value is None or shape is None:
-        raise NotAttentionError("a size is not known before it runs")
-    value_last = (*shape[:-2], shape[-1], shape[-2]) if not probabilities_first else shape
-    if scores.turned:
-        query, key = (*key[:-2], key[-1], key[-2]), (*query[:-2], query[-1], query[-2])
-    if not query[:-2] == key[:-2] == value_last[:-2]:
+    values = product.inputs[1 if probabilities_first else 0]
+    assert values is not None
+    operands = (query, key, _Rows(values, turned=not probabilities_first))
+    if len({rows.shape[:-2] for rows in operands}) > 1:
         raise NotAttentionError("keys or values are shared between heads")
-    _replace(graph, softmax, scores, product, probabilities_first)
+    lead = _heads(softmax, query)
+    rewriter = Rewriter(graph, product)
+    usual = math.isclose(scale, 1.0 / math.sqrt(query.shape[-1]), rel_tol=1e-6)
+    inputs = [_four_axes(rewriter, rows, lead) for rows in operands]
+    output = rewriter.add("Attention", inputs, **({} if usual else {"scale": scale}))
+    output.shape = ir.Shape((*lead, query.shape[-2], operands[2].shape[-1]))
+    _hand_over(rewriter, output, product.outputs[0], turned=not probabilities_first)
     return True
 
 
-def _replace(graph: ir.Graph, softmax: ir.Node, scores: _Scores, product: ir.Node, probabilities_first: bool) -> None:
-    operands = [(scores.query, False), (scores.key, True)]
-    if scores.turned:
-        operands.reverse()
-    last = product.inputs[1 if probabilities_first else 0]
-    assert last is not None
-    operands.append((last, not probabilities_first))
-    factors, rows = [], []
-    for value, turned in operands:
-        plain, factor = unscaled(value)
-        factors.append(factor)
-        rows.append((plain, turned))
-    # A factor of the values is none of the scores.
-    rows[2] = operands[2]
-    lead = _heads(softmax, rows[0])
-    rewriter = Rewriter(graph, product)
-    inputs = [_four_axes(rewriter, value, turned, lead) for value, turned in rows]
-    scale = scores.scale * factors[0] * factors[1]
-    attributes: dict[str, object] = {}
-    width = (static_shape(inputs[0]) or (1,))[-1]
-    if not math.isclose(scale, 1.0 / math.sqrt(width), rel_tol=1e-6):
-        attributes["scale"] = scale
-    output = rewriter.add("Attention", inputs, **attributes)
-    shapes = [static_shape(value) or () for value in inputs]
-    output.shape = ir.Shape((*shapes[0][:3], shapes[2][3]))
-    _hand_over(rewriter, output, product.outputs[0], turned=not probabilities_first)
-
-
-def _scores(softmax: ir.Node) -> _Scores | None:
-    """What the softmax is taken of, if that is a product of two tensors that are computed."""
+def _scores(softmax: ir.Node) -> tuple[_Rows, _Rows, float] | None:
+    """Queries, keys and their product's scale, if the softmax is taken of one of two tensors that are computed."""
     value, scale, turned = softmax.inputs[0], 1.0, False
     rank = len(static_shape(value) or ())
     while value is not None and (node := value.producer()) is not None:
@@ -108,10 +84,12 @@ def _scores(softmax: ir.Node) -> _Scores | None:
                 raise NotAttentionError("a size is not known before it runs")
             if softmax.attributes.get_int("axis", -1) not in (-1, rank - 1):
                 raise NotAttentionError("its softmax is not over the last axis")
-            first, second = node.inputs
-            assert first is not None
-            assert second is not None
-            return _Scores(first, second, scale, turned)
+            (first, by_first), (second, by_second) = (
+                unscaled(operand) for operand in node.inputs if operand is not None
+            )
+            operands = (_Rows(first, turned=False), _Rows(second, turned=True))
+            query, key = reversed(operands) if turned else operands
+            return query, key, scale * by_first * by_second
         if node.op_type in ("Mul", "Div"):
             plain, factor = unscaled(value)
             if plain is value:
@@ -171,37 +149,29 @@ def _product_behind(softmax: ir.Node) -> tuple[ir.Node, bool]:
         value, turned = node.outputs[0], turned != swap
 
 
-def _heads(softmax: ir.Node, query: tuple[ir.Value, bool]) -> tuple[int, int]:
+def _heads(softmax: ir.Node, query: _Rows) -> tuple[int, int]:
     """Batch and heads, of which only the product is sure where they were one axis."""
-    value, turned = query
-    shape = static_shape(value) or ()
-    batch = shape[:-2]
     scores = static_shape(softmax.inputs[0]) or ()
     if len(scores) > 3:
         return math.prod(scores[:-3]), scores[-3]
-    width, total = shape[-2 if turned else -1], math.prod(batch)
-    source, _ = source_of(value)
+    *batch, _, width = query.shape
+    total, source = math.prod(batch), source_of(query.value)[0]
     channels = (static_shape(source) or (width,))[-1]
     heads = channels // width if channels % width == 0 and total % (channels // width) == 0 else total
     return total // heads, heads
 
 
-def _four_axes(rewriter: Rewriter, value: ir.Value, turned: bool, lead: tuple[int, int]) -> ir.Value:
-    """Rows as [batch, heads, tokens, width]; those that are `turned` come with the width before the tokens."""
-    source, nodes = source_of(value)
-    wanted = places(source, nodes)
-    if turned:
-        wanted = wanted.swapaxes(-1, -2)
-    wanted = wanted.reshape(*lead, *wanted.shape[-2:])
-    laid = laid_out(rewriter, source, wanted)
-    if laid is not None:
-        return laid
-    # The way there takes several steps, which all stay, and the last puts the axes in order.
-    rows = np.arange(wanted.size).reshape(static_shape(value) or ())
-    rows = rows.swapaxes(-1, -2) if turned else rows
-    laid = laid_out(rewriter, value, rows.reshape(*lead, *rows.shape[-2:]))
-    assert laid is not None
-    return laid
+def _four_axes(rewriter: Rewriter, rows: _Rows, lead: tuple[int, int]) -> ir.Value:
+    """Rows as [batch, heads, tokens, width]."""
+    source, nodes = source_of(rows.value)
+    # From where the author had tokens or heads last; else the way there stays, and its end is put in order.
+    for start, steps in ((source, nodes), (rows.value, [])):
+        wanted = places(start, steps)
+        wanted = wanted.swapaxes(-1, -2) if rows.turned else wanted
+        laid = laid_out(rewriter, start, wanted.reshape(*lead, *wanted.shape[-2:]))
+        if laid is not None:
+            return laid
+    raise AssertionError("a product's factor is at most turned")
 
 
 def _hand_over(rewriter: Rewriter, output: ir.Value, old: ir.Value, *, turned: bool) -> None:

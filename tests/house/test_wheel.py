@@ -173,6 +173,7 @@ def test_rap_run_makes_a_talking_video_there(python: Path, nano_bundle: Path, tm
     [
         ("rap-export", "onnx_ir", "export"),
         ("rap-export --bundle BUNDLE --engine tensorrt-rtx", "onnx", "plans"),
+        ("rap-export compare BUNDLE", "polygraphy", "debug"),
         ("rap-calibrate --bundle BUNDLE", "onnx_ir", "calibrate"),
         ("rap-bench --bundle BUNDLE", "onnx", "export"),
         ("rap-serve --bundle BUNDLE", "aiortc", "serve"),
