@@ -20,6 +20,7 @@ from rap_edge.models.networks import dit_config
 from rap_edge.models.presets import FLASHHEAD_LITE, NANO
 from rap_edge.models.vaes.ltx import LtxVae
 from rap_edge.models.vaes.ltx_config import LtxVaeConfig
+from rap_edge.models.vaes.wan import WanVae, WanVaeConfig
 from rap_edge.runtime.errors import CheckpointError
 
 _MOST_LAYERS = 8
@@ -53,6 +54,22 @@ def _diffusers(data: Any) -> None:
     _on_meta(LtxVae, LtxVaeConfig.from_diffusers(data, "config.json"))
 
 
+def _wan(data: Any) -> None:
+    _on_meta(WanVae, WanVaeConfig.from_diffusers(data, "config.json"))
+
+
+_LATER_LTX = LtxVaeConfig(
+    block_out_channels=(8, 16, 32, 64, 128),
+    down_block_types=("LTXVideo095DownBlock3D",) * 4,
+    downsample_type=("spatial", "temporal", "spatiotemporal", "spatiotemporal"),
+    spatio_temporal_scaling=(True,) * 4,
+    decoder_block_out_channels=(16, 32, 64),
+    decoder_layers_per_block=(1,) * 4,
+    decoder_spatio_temporal_scaling=(True,) * 3,
+    upsample_residual=(True,) * 3,
+    upsample_factor=(2,) * 3,
+    timestep_conditioning=True,
+)
 _DIT = dit_config(NANO, ffn_dim=512)
 _PUBLISHED = {name: getattr(dit_config(FLASHHEAD_LITE, ffn_dim=8960), name) for name in ("dim", "in_dim", "out_dim")}
 _PUBLISHED |= {"ffn_dim": 8960, "freq_dim": 256, "num_heads": 12, "num_layers": 30, "eps": 1e-6}
@@ -67,6 +84,8 @@ _CASES: tuple[tuple[Any, Callable[[Any], None]], ...] = (
     (_PUBLISHED, _flashhead),
     ({**config_to_dict(_SMALL_ENCODER), "model_type": "wav2vec2", "hidden_act": "gelu"}, _hugging_face),
     ({**config_to_dict(LtxVaeConfig()), "patch_size_t": 1, "timestep_conditioning": False}, _diffusers),
+    (config_to_dict(_LATER_LTX), _diffusers),
+    ({**config_to_dict(WanVaeConfig()), "is_residual": False, "attn_scales": []}, _wan),
 )
 
 
