@@ -30,6 +30,8 @@ _RETRY_SECONDS = "5"
 _UPLOADS = web.AppKey("UPLOADS", asyncio.Semaphore)
 _DECODERS = web.AppKey("DECODERS", asyncio.Semaphore)
 _UPLOADING = web.AppKey("UPLOADING", set[str | None])
+# Before anything is rendered the visitor is told.
+_UNLIKE = "The face will not look like this picture; choose one of head and shoulders, seen from the front."
 
 
 def build_app(kiosk: Kiosk) -> web.Application:
@@ -155,8 +157,8 @@ async def _upload(request: web.Request) -> web.Response:
     finally:
         uploading.discard(request.remote)
     request.app[KIOSK].metrics.uploads.add()
-    # Before anything is rendered the visitor hears that the face will not look like the picture.
-    return web.json_response(_entry(portrait) | {"warning": portrait.avatar.portrait_fault}, status=201)
+    warning = _UNLIKE if portrait.avatar.portrait_fault else ""
+    return web.json_response(_entry(portrait) | {"warning": warning}, status=201)
 
 
 async def _picture(request: web.Request) -> web.Response:

@@ -67,6 +67,7 @@ export class Faces {
       this.append(portrait);
       this.list.lastElementChild.scrollIntoView({ block: "nearest", inline: "nearest" });
       this.choose(portrait);
+      if (portrait.warning) this.onProblem(portrait.warning);
     } catch (error) {
       this.onProblem(error.message);
     } finally {

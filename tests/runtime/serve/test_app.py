@@ -1,7 +1,9 @@
 import asyncio
 import contextlib
 import json
+import shutil
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +14,9 @@ from helpers.serving.kiosk_client import listen, run, served, start
 from prometheus_client.parser import text_string_to_metric_families
 from yarl import URL
 
+from rap_edge.runtime.bundle.bundle import Bundle
+from rap_edge.runtime.bundle.manifest import MANIFEST_NAME, PortraitFigures
+from rap_edge.runtime.outputs.png import encode_png
 from rap_edge.runtime.serve import app, portraits
 from rap_edge.runtime.serve import kiosk as kiosk_module
 from rap_edge.runtime.serve.http import access, body
@@ -304,6 +309,26 @@ def test_an_upload_that_never_ends_is_given_up(bundle: Path, monkeypatch: pytest
 
             answer = await client.post("/api/portraits", data=slow())
             assert (answer.status, await reason(answer)) == (408, "too-slow")
+
+    run(scenario)
+
+
+def test_a_visitor_is_told_at_once_that_the_face_will_not_look_like_the_picture(bundle: Path, tmp_path: Path) -> None:
+    root = tmp_path / "gated"
+    shutil.copytree(bundle, root)
+    gates = PortraitFigures(psnr=25.0, ssim=0.7, colour=4.0)
+    (root / MANIFEST_NAME).write_text(replace(Bundle.open(root).manifest, portrait_gates=gates).to_json())
+    board = encode_png((np.indices((64, 64)).sum(0)[..., None] % 2 * np.full(3, 255)).astype(np.uint8))
+    plain = encode_png(np.full((64, 64, 3), 90, np.uint8))
+
+    async def scenario() -> None:
+        async with served(root) as (client, _):
+            for picture, said in ((plain, ""), (board, "will not look like this picture")):
+                answer = await client.post("/api/portraits", data=picture)
+                assert answer.status == 201
+                warning = (await answer.json())["warning"]
+                assert said in warning
+                assert bool(warning) == bool(said)
 
     run(scenario)
 
