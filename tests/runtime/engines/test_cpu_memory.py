@@ -84,7 +84,7 @@ def test_full_memory_is_one_sentence_in_the_library_and_in_the_programs(
         raise MemoryError
 
     bundle = write_tiny_bundle(tmp_path / "bundle")
-    monkeypatch.setattr("rap_edge.runtime.avatar.load_portrait", full)
+    monkeypatch.setattr("rap_edge.runtime.avatar.portrait_for", full)
     with pytest.raises(MemoryPlanError, match="memory of this machine is full"):
         Avatar.open(bundle)
     assert exit_status("rap-x", full, "Stopped.") == 2
