@@ -10,13 +10,13 @@ pytest.importorskip("espeakng_loader")
 sys.path.insert(0, str(ROOT / "benchmarks" / "nano"))
 
 import goal_figures
-from goal_figures import SAMPLES, Face, face_figures, life_figures, voice_figures
+from goal_figures import FRAME_SAMPLES, Face, face_figures, life_figures, voice_figures
 from goals import GOALS, Goal, table
 
 
 def still(portrait: np.ndarray, waveform: np.ndarray, seed: int) -> np.ndarray:
     """A picture that never moves."""
-    return np.repeat(portrait[None], len(waveform) // SAMPLES, 0)
+    return np.repeat(portrait[None], len(waveform) // FRAME_SAMPLES, 0)
 
 
 def test_what_misses_its_goal_is_marked() -> None:
