@@ -63,6 +63,7 @@ async def _visit(address: str, kind: str) -> bool:
             await socket.send_json({"type": "finish"})
         if kind == _KINDS[3]:
             await socket.send_str("what is this?")
+            await socket.send_bytes(b"half a sample")
         video = 0
         async for message in socket:
             video += len(message.data) if message.type is aiohttp.WSMsgType.BINARY else 0
@@ -70,7 +71,7 @@ async def _visit(address: str, kind: str) -> bool:
                 break
         if kind == _KINDS[2]:
             socket.get_extra_info("socket").shutdown(SHUT_RDWR)
-        # Whoever talks nonsense is thrown out, perhaps before the first picture.
+        # Whoever sends what cannot be sound is thrown out, perhaps before the first picture.
         assert video or kind == _KINDS[3]
     return True
 
