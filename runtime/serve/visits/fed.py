@@ -60,6 +60,8 @@ class FedVisit:
             await self.visit.run()
         finally:
             self.visit.close(self.visit.ended.result() if self.visit.ended.done() else STOPPING)
+            # What knows each other in a circle would keep its encoder until the garbage is collected.
+            self.visit.attended = None
 
     def feed_once(self, token: str) -> None:
         """A program that does not stay connected is here; raises `UnknownSessionError` where `token` is not its."""

@@ -59,8 +59,8 @@ class Visit:
         self.seats: list[Seat] = []
         self.mails: set[Mailbox] = set()
         self.ended: asyncio.Future[End] = asyncio.get_running_loop().create_future()
-        # While this holds, silence is no reason to end.
-        self.attended: Callable[[], bool] = lambda: self.finished
+        # While this holds, silence is no reason to end; None asks whether the visitor has finished.
+        self.attended: Callable[[], bool] | None = None
         self.latency: float | None = None
         self.rtf: float | None = None
         self.chunks = self.late_chunks = 0
@@ -213,7 +213,7 @@ class Visit:
             await asyncio.wait([self.ended], timeout=_FIGURES_SECONDS)
             self._count()
             now = self._clock()
-            if self.attended():
+            if self.finished if self.attended is None else self.attended():
                 self.touch()
             if now - self._line > _LINE_SECONDS:
                 self.end(LINE_LOST)
