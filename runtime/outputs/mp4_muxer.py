@@ -179,13 +179,11 @@ class Mp4Muxer:
             raise OutputError(f"{self._name!r} cannot be completed ({error}); try again.") from error
 
     def abandon(self) -> None:
-        """Let go of the encoders; what was written stays as it is, and nothing more can be."""
+        """Let go of the encoders; what was written stays as it is."""
         import av
 
         with suppress(av.FFmpegError):
             self._container.close()
-        # Their threads end with the last reference, and the frames of a cancelled task may keep this object for a while.
-        del self._container, self._video, self._audio, self._reformatter
 
     def _blocks(self, sound: AudioFrame | None) -> list[Packet[AudioStream]]:
         """The next blocks of AAC; the last for None."""
