@@ -95,4 +95,4 @@ def test_demo_assets_are_written_and_held_out(tmp_path: Path) -> None:
     assert set(assets.SENTENCES) <= set(sentences.HELD_OUT_SENTENCES)
     assert assets.VOICE.name in sentences.HELD_OUT_VOICES
     identity = dataset.make_clip(assets.PORTRAIT_SEED, "held-out", assets.PORTRAIT_INDEX).identity
-    assert np.array_equal(assets.portrait(256), render(identity, neutral_motion()))
+    assert np.array_equal(assets.held_out_portrait(assets.PORTRAIT_INDEX, 256), render(identity, neutral_motion()))

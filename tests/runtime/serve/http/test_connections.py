@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-from aiohttp import ClientSession
+from aiohttp import ClientSession, WSMsgType
 from helpers.bundles.tiny_bundle import write_tiny_bundle
 from helpers.serving.kiosk_client import Client, run, served, start
 from helpers.serving.self_signed import write_certificate
@@ -113,7 +113,7 @@ def test_a_stream_that_fails_frees_its_place_and_is_in_the_log(
     async def broken(*_: object) -> None:
         raise KeyError("a mistake of ours")
 
-    monkeypatch.setattr(websocket, "_converse", broken)
+    monkeypatch.setattr(websocket, "_speak", broken)
 
     async def scenario() -> None:
         async with served(bundle) as (client, kiosk), client.ws_connect("/api/stream") as socket:
@@ -201,7 +201,9 @@ def test_half_requests_lock_nobody_out_and_a_visitor_stays(bundle: Path, monkeyp
                     answer = await other.get(f"http://127.0.0.1:{client.port}/healthz")
                     assert (await answer.json())["sessions"] == 1
                 await visitor.send_bytes(bytes(3200))
-                assert (await visitor.receive_json())["type"] == "stats"
+                while (message := await visitor.receive()).type is WSMsgType.BINARY:
+                    pass
+                assert message.json()["type"] == "stats"
             # The visitor's connection, once without a place, may go as well.
             assert f'reason="crowded"}} {37:d}\n' in kiosk.metrics.text()
 
