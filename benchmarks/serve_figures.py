@@ -3,10 +3,15 @@
 import argparse
 import asyncio
 import json
+import sys
 import tempfile
 from pathlib import Path
 
 import numpy as np
+
+# The browser is driven by the tests' own helpers.
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
+
 from helpers.serving.browser import open_page
 from helpers.serving.live_page import LIVE, PROBE, Server, smooth, speech_and_silence, touch
 
