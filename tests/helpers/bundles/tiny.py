@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 import numpy as np
 from numpy.typing import NDArray
@@ -71,6 +71,15 @@ class NumpyEngine:
         return NumpyExecution(allocate(self.graph, buffers, sizes), self._body)
 
 
+def numpy_engines(spec: ModelSpec, default: Iterable[Body], bodies: Mapping[str, Body]) -> dict[str, NumpyEngine]:
+    """An engine for every graph, from the functions that are called like it or those that stand in for them."""
+    named = {body.__name__: body for body in default} | dict(bodies)
+    return {
+        name: NumpyEngine(GraphInfo(f"{name}.onnx", *signature), named[name])
+        for name, signature in contract(spec, "float32").items()
+    }
+
+
 def tiny_engines(spec: ModelSpec, **bodies: Body) -> dict[str, NumpyEngine]:
     """Engines in which the picture's brightness follows the loudness of its own frame's audio."""
     per_frame = spec.samples_per_frame
@@ -108,14 +117,4 @@ def tiny_engines(spec: ModelSpec, **bodies: Body) -> dict[str, NumpyEngine]:
             codes = spec.frames_dtype == "uint8"
             b["frames"][...] = (np.clip((big + 1) * 127.5, 0, 255).astype(np.uint8) if codes else big)[..., None]
 
-    default = {
-        "audio_encoder": audio_encoder,
-        "conditioner": conditioner,
-        "dit": dit,
-        "vae_encoder": vae_encoder,
-        "vae_decoder": vae_decoder,
-    }
-    return {
-        name: NumpyEngine(GraphInfo(f"{name}.onnx", *signature), bodies.get(name, default[name]))
-        for name, signature in contract(spec, "float32").items()
-    }
+    return numpy_engines(spec, (audio_encoder, conditioner, dit, vae_encoder, vae_decoder), bodies)

@@ -6,11 +6,10 @@ import dataclasses
 from collections.abc import Mapping
 
 import numpy as np
-from helpers.bundles.tiny import TINY, Body, NumpyEngine
+from helpers.bundles.tiny import TINY, Body, NumpyEngine, numpy_engines
 from numpy.typing import NDArray
 
-from rap_edge.runtime.bundle.contract import audio_state_names, contract
-from rap_edge.runtime.bundle.manifest import GraphInfo
+from rap_edge.runtime.bundle.contract import audio_state_names
 from rap_edge.runtime.spec import Caches, ModelSpec, PortraitMap
 
 TINY_CAUSAL = dataclasses.replace(
@@ -73,14 +72,4 @@ def causal_engines(spec: ModelSpec = TINY_CAUSAL, **bodies: Body) -> dict[str, N
             shown = b["portrait"][0] / 16.0 + 150.0 * light[:, None, None, None]
             b["frames"][...] = np.clip(shown, 0, 255).astype(np.uint8)
 
-    default = {
-        "audio_encoder": audio_encoder,
-        "conditioner": conditioner,
-        "dit": dit,
-        "vae_encoder": vae_encoder,
-        "vae_decoder": vae_decoder,
-    }
-    return {
-        name: NumpyEngine(GraphInfo(f"{name}.onnx", *signature), bodies.get(name, default[name]))
-        for name, signature in contract(spec, "float32").items()
-    }
+    return numpy_engines(spec, (audio_encoder, conditioner, dit, vae_encoder, vae_decoder), bodies)
