@@ -76,16 +76,16 @@ async def measure(bundle: str, seconds: float) -> None:
         speech = to_int16(np.concatenate([to_mono(block) for block in file]))
         assert file.rate == 16000
     kiosk = open_kiosk(bundle, Settings(max_sessions=1, port=None))
-    size, fps = (kiosk.portraits.find(None).avatar.spec.image_size, kiosk.portraits.find(None).avatar.spec.fps)
-    print(f"{size}x{size}, {fps} fps, real-time factor {kiosk.rtf:.2f}")
+    spec = kiosk.portraits.find(None).avatar.spec
+    print(f"{spec.width}x{spec.height}, {spec.fps} fps, real-time factor {kiosk.rtf:.2f}")
     print("| the face | frames | from due to seen, median / p99 / largest | from published to seen | lost |")
     print("|---|--:|--:|--:|--:|")
     with tempfile.TemporaryDirectory() as folder:
-        program, path, frames = build(Path(folder)), Path(folder) / "face.sock", round(seconds * fps)
+        program, path, frames = build(Path(folder)), Path(folder) / "face.sock", round(seconds * spec.fps)
         seen = await watch(kiosk, program, path, b"", 2 * frames)
         print(row("idles", seen, seen["number"] >= frames), flush=True)
         again = speech.tobytes() * -(-round(seconds) // (len(speech) // 16000))
-        seen = await watch(kiosk, program, path, again, frames + 2 * fps)
+        seen = await watch(kiosk, program, path, again, frames + 2 * spec.fps)
         print(row("speaks", seen, seen["utterance"] >= 0), flush=True)
     await kiosk.stop()
 

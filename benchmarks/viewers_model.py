@@ -70,7 +70,7 @@ class Product:
 
 def products(spec: ModelSpec) -> list[Product]:
     """Of one denoise step: self-attention's four, the audio attention's two, the feed-forward's two, per layer."""
-    rows, width = spec.batch * spec.chunk_latents * spec.latent_size**2, spec.hidden_dim
+    rows, width = spec.batch * spec.chunk_latents * math.prod(spec.latent_size), spec.hidden_dim
     wide = round(FEED_FORWARD[spec.name] * width)
     block = [Product(rows, width, width)] * 6 + [Product(rows, width, wide), Product(rows, wide, width)]
     return block * spec.num_layers

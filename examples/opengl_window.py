@@ -24,16 +24,17 @@ from rap_edge.runtime import Avatar, Chunk, RapEdgeError, Session, read_audio, t
 
 
 class Picture:
-    """A square picture that CUDA writes and OpenGL draws. Both contexts are current in the calling thread."""
+    """A picture that CUDA writes and OpenGL draws. Both contexts are current in the calling thread."""
 
-    def __init__(self, size: int, driver: Any = cuda_driver) -> None:
-        self._size, self._driver = size, driver
+    def __init__(self, size: tuple[int, int], driver: Any = cuda_driver) -> None:
+        (self._height, self._width), self._driver = size, driver
         self._buffer, self._texture = GL.glGenBuffers(1), GL.glGenTextures(1)
         GL.glBindBuffer(GL.GL_PIXEL_UNPACK_BUFFER, self._buffer)
-        GL.glBufferData(GL.GL_PIXEL_UNPACK_BUFFER, size * size * 3, None, GL.GL_STREAM_DRAW)
+        GL.glBufferData(GL.GL_PIXEL_UNPACK_BUFFER, 3 * self._height * self._width, None, GL.GL_STREAM_DRAW)
         GL.glPixelStorei(GL.GL_UNPACK_ALIGNMENT, 1)
         GL.glBindTexture(GL.GL_TEXTURE_2D, self._texture)
-        GL.glTexImage2D(GL.GL_TEXTURE_2D, 0, GL.GL_RGB8, size, size, 0, GL.GL_RGB, GL.GL_UNSIGNED_BYTE, None)
+        form = GL.GL_RGB, GL.GL_UNSIGNED_BYTE
+        GL.glTexImage2D(GL.GL_TEXTURE_2D, 0, GL.GL_RGB8, self._width, self._height, 0, *form, None)
         # A framebuffer that holds the texture can be copied to the window, which needs no shader.
         GL.glBindFramebuffer(GL.GL_READ_FRAMEBUFFER, GL.glGenFramebuffers(1))
         GL.glFramebufferTexture2D(GL.GL_READ_FRAMEBUFFER, GL.GL_COLOR_ATTACHMENT0, GL.GL_TEXTURE_2D, self._texture, 0)
@@ -41,23 +42,24 @@ class Picture:
         self._resource = self._call("cuGraphicsGLRegisterBuffer", int(self._buffer), int(discard))
 
     def fill(self, address: int) -> None:
-        """Take a frame, uint8 [size, size, 3] RGB in device memory."""
+        """Take a frame, uint8 [height, width, 3] RGB in device memory."""
         stream = 0
         self._call("cuGraphicsMapResources", 1, self._resource, stream)
         target, size = self._call("cuGraphicsResourceGetMappedPointer", self._resource)
         self._call("cuMemcpyDtoD", target, address, size)
         self._call("cuGraphicsUnmapResources", 1, self._resource, stream)
         GL.glTexSubImage2D(
-            GL.GL_TEXTURE_2D, 0, 0, 0, self._size, self._size, GL.GL_RGB, GL.GL_UNSIGNED_BYTE, ctypes.c_void_p(0)
+            GL.GL_TEXTURE_2D, 0, 0, 0, self._width, self._height, GL.GL_RGB, GL.GL_UNSIGNED_BYTE, ctypes.c_void_p(0)
         )
 
     def draw(self, width: int, height: int) -> None:
         """Draw the last frame, as large as fits, in the middle of a window."""
-        side = min(width, height)
-        left, low = (width - side) // 2, (height - side) // 2
+        scale = min(width / self._width, height / self._height)
+        wide, high = round(scale * self._width), round(scale * self._height)
+        left, low = (width - wide) // 2, (height - high) // 2
         GL.glClear(GL.GL_COLOR_BUFFER_BIT)
         # A frame begins with its top row, a window with its lowest.
-        source, target = (0, self._size, self._size, 0), (left, low, left + side, low + side)
+        source, target = (0, self._height, self._width, 0), (left, low, left + wide, low + high)
         GL.glBlitFramebuffer(*source, *target, GL.GL_COLOR_BUFFER_BIT, GL.GL_LINEAR)
 
     def close(self) -> None:

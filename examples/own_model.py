@@ -7,6 +7,8 @@ what every module takes and gives.
 
 from __future__ import annotations
 
+import math
+
 import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
@@ -16,7 +18,7 @@ from rap_edge.runtime import ModelSpec
 
 SPEC = ModelSpec(
     name="mine",
-    image_size=64,
+    image_size=(64, 64),
     fps=25,
     latent_channels=4,
     spatial_compression=32,
@@ -105,7 +107,7 @@ class Painter(nn.Module):
 
     def __init__(self, spec: ModelSpec) -> None:
         super().__init__()
-        dim, cells = spec.hidden_dim, spec.latent_size**2
+        dim, cells = spec.hidden_dim, math.prod(spec.latent_size)
         self.tokens = spec.audio_tokens
         self.inlet = nn.Conv3d(2 * spec.latent_channels, dim, 1)
         self.time = nn.Sequential(nn.Linear(2, dim), nn.SiLU(), nn.Linear(dim, dim), nn.SiLU())

@@ -96,15 +96,15 @@ class Agents:
         return web.json_response(connection.get_answer())
 
     async def _talk(self, connection: SmallWebRTCConnection) -> None:
-        size = self._avatar.spec.image_size
+        spec = self._avatar.spec
         params = TransportParams(
             audio_in_enabled=True,
             audio_out_enabled=True,
             audio_out_sample_rate=RATE,
             video_out_enabled=True,
-            video_out_width=size,
-            video_out_height=size,
-            video_out_framerate=self._avatar.spec.fps,
+            video_out_width=spec.width,
+            video_out_height=spec.height,
+            video_out_framerate=spec.fps,
         )
         transport = SmallWebRTCTransport(connection, params)
         with self._avatar.stream(sample_rate=RATE) as stream:

@@ -16,7 +16,7 @@ from rap_edge.runtime.inputs.convert import to_mono
 from rap_edge.runtime.inputs.picture.portrait import portrait_for
 from rap_edge.runtime.inputs.resampler import Resampler
 from rap_edge.runtime.inputs.sound_container import BUNDLE_CONTAINERS, CONTAINERS
-from rap_edge.runtime.spec import ModelSpec
+from rap_edge.runtime.spec import ModelSpec, height_and_width
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class RealInputs:
     """What the roll-out is run with.
 
     Attributes:
-        portrait: uint8 [image_size, image_size, 3] RGB.
+        portrait: uint8 [*image_size, 3] RGB.
         speech: int16 [samples] at the spec's sample rate.
         origin: where they came from, for the manifest.
     """
@@ -73,10 +73,13 @@ def to_int16(waveform: NDArray[np.float32]) -> NDArray[np.int16]:
     return pcm
 
 
-def drawn_portrait(size: int) -> NDArray[np.uint8]:
-    """A plain face, uint8 [size, size, 3] RGB."""
-    y, x = np.mgrid[0:size, 0:size].astype(np.float32) / size - 0.5
-    picture = np.empty((size, size, 3), np.float32)
+def drawn_portrait(size: int | tuple[int, int]) -> NDArray[np.uint8]:
+    """A plain face, uint8 [height, width, 3] RGB."""
+    height, width = height_and_width(size)
+    side = min(height, width)
+    y, x = np.mgrid[0:height, 0:width].astype(np.float32) / side
+    y, x = y - height / side / 2, x - width / side / 2
+    picture = np.empty((height, width, 3), np.float32)
     picture[...] = np.array([120.0, 140.0, 170.0]) + 60.0 * y[..., None]
     for cx, cy, rx, ry, color in (
         (0.0, 0.0, 0.28, 0.38, (222, 180, 150)),
@@ -87,7 +90,7 @@ def drawn_portrait(size: int) -> NDArray[np.uint8]:
         (0.0, 0.19, 0.10, 0.035, (170, 70, 75)),
     ):
         distance = ((x - cx) / rx) ** 2 + ((y - cy) / ry) ** 2
-        cover = np.clip((1.0 - distance) * 0.25 * rx * size, 0.0, 1.0)[..., None]
+        cover = np.clip((1.0 - distance) * 0.25 * rx * side, 0.0, 1.0)[..., None]
         picture += cover * (np.array(color, np.float32) - picture)
     return np.clip(picture, 0, 255).astype(np.uint8)
 

@@ -43,7 +43,8 @@ class AvatarVideoGenerator(VideoGenerator):
     def options(self) -> AvatarOptions:
         """What `AvatarRunner` needs to know of the pictures and the sound."""
         stream = self._stream
-        return AvatarOptions(stream.image_size, stream.image_size, stream.fps, stream.sample_rate, audio_channels=1)
+        height, width = stream.image_size
+        return AvatarOptions(width, height, stream.fps, stream.sample_rate, audio_channels=1)
 
     async def push_audio(self, frame: rtc.AudioFrame | AudioSegmentEnd) -> None:
         """Take sound of any rate and number of channels. The end of a segment waits until it has been played.
@@ -83,10 +84,10 @@ class AvatarVideoGenerator(VideoGenerator):
         Raises:
             NumericalError, EngineError: chunk after chunk could not be rendered.
         """
-        size, rate = self._stream.image_size, self._stream.sample_rate
+        (height, width), rate = self._stream.image_size, self._stream.sample_rate
         try:
             async for frame in self._stream:
-                yield rtc.VideoFrame(size, size, rtc.VideoBufferType.RGB24, frame.picture.tobytes())
+                yield rtc.VideoFrame(width, height, rtc.VideoBufferType.RGB24, frame.picture.tobytes())
                 # Whoever iterates may have cleared the buffer meanwhile.
                 if self._says(frame.utterance):
                     self._taken.clear()

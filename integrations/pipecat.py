@@ -158,8 +158,8 @@ class AvatarVideoService(AIService):
         number = frame.utterance
         if number is not None and number <= self._over:
             return
-        size = self._stream.image_size
-        image = OutputImageRawFrame(image=frame.picture.tobytes(), size=(size, size), format="RGB")
+        height, width = self._stream.image_size
+        image = OutputImageRawFrame(image=frame.picture.tobytes(), size=(width, height), format="RGB")
         image.sync_with_audio = True
         await self.push_frame(image)
         if number is not None:

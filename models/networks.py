@@ -139,7 +139,7 @@ def check_agreement(networks: Networks) -> Networks:
         ("DiT's feature_window", dit.feature_window, spec.feature_window),
         ("DiT's temporal_compression", dit.temporal_compression, spec.temporal_compression),
         ("DiT's audio_tokens", dit.audio_tokens, spec.audio_tokens),
-        ("remainder of latent cells over the DiT's patches", spec.latent_size % dit.patch_side, 0),
+        ("remainder of latent cells over DiT patches", [n % dit.patch_side for n in spec.latent_size], [0, 0]),
         ("VAE's latent_channels", vae.latent_channels, spec.latent_channels),
         ("VAE's spatial compression", vae.spatial_compression, spec.spatial_compression),
         ("VAE's temporal compression", vae.temporal_compression, spec.temporal_compression),

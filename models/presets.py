@@ -12,7 +12,7 @@ from rap_edge.runtime.spec import Framing, ModelSpec, linear_alpha
 
 FLASHHEAD_LITE = ModelSpec(
     name="flashhead-lite",
-    image_size=512,
+    image_size=(512, 512),
     fps=25,
     latent_channels=128,
     spatial_compression=32,
@@ -69,7 +69,7 @@ RAP_1_3B = dataclasses.replace(
 
 NANO = ModelSpec(
     name="nano",
-    image_size=256,
+    image_size=(256, 256),
     fps=25,
     latent_channels=64,
     spatial_compression=32,

@@ -76,7 +76,7 @@ class Avatar:
         Args:
             spec: the model.
             engines: an engine for every graph of the contract.
-            portrait: uint8 [image_size, image_size, 3] RGB.
+            portrait: uint8 [*image_size, 3] RGB.
             precision: the graphs' precision, for reports.
             new_loop: makes a session's chunk loop over the engines; None takes the one on the CPU.
             turns: who renders when, where other avatars share the engines; None lets its own sessions take turns.
@@ -199,7 +199,7 @@ class Avatar:
 
     @property
     def portrait(self) -> NDArray[np.uint8]:
-        """The portrait as the model sees it, uint8 [image_size, image_size, 3] RGB, read-only."""
+        """The portrait as the model sees it, uint8 [*image_size, 3] RGB, read-only."""
         picture = self._reference.portrait.view()
         picture.flags.writeable = False
         return picture

@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Annotated, Any, Literal, Never
@@ -27,6 +28,9 @@ Resizing = Literal["lanczos", "bilinear"]
 Crop = Literal["auto", "face", "centre", "none"]
 # Denoise steps per chunk, and the longest chunk that is asked for.
 STEPS, LATENCY = Whole(1, 1000), Real(0.01, 60.0, "seconds")
+
+
+_Side = Annotated[int, Whole(1, 8192, "pixels")]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,7 +80,7 @@ class ModelSpec:
 
     Attributes:
         name: identifies the model in reports and file names.
-        image_size: height and width of a frame in pixels.
+        image_size: height and width of a frame in pixels; one number makes a square.
         fps: frames per second of the video; also the rate of the audio features in Hz.
         latent_channels: channels of a VAE latent.
         spatial_compression: pixels per latent cell along height and width.
@@ -116,7 +120,7 @@ class ModelSpec:
     """
 
     name: Annotated[str, Text(64)]
-    image_size: Annotated[int, Whole(1, 8192, "pixels")]
+    image_size: tuple[_Side, _Side]
     fps: Annotated[int, Whole(1, 240, "frames per second")]
     latent_channels: Annotated[int, Whole(1, 4096)]
     spatial_compression: Annotated[int, Whole(1, 256, "pixels")]
@@ -147,6 +151,11 @@ class ModelSpec:
     timestep_dtype: TimestepDtype = "float32"
     portrait_resizing: Resizing = "lanczos"
     framing: Framing | None = None
+
+    def __post_init__(self) -> None:
+        """One number is both height and width."""
+        if isinstance(self.image_size, int):
+            object.__setattr__(self, "image_size", (self.image_size, self.image_size))
 
     @property
     def chunk_frames(self) -> int:
@@ -221,9 +230,24 @@ class ModelSpec:
         return round(self.audio_window_seconds * self.fps)
 
     @property
-    def latent_size(self) -> int:
+    def height(self) -> int:
+        """Of a frame, in pixels."""
+        return self.image_size[0]
+
+    @property
+    def width(self) -> int:
+        """Of a frame, in pixels."""
+        return self.image_size[1]
+
+    @property
+    def pixels(self) -> int:
+        """Of a frame."""
+        return self.height * self.width
+
+    @property
+    def latent_size(self) -> tuple[int, int]:
         """Height and width of a latent in cells."""
-        return self.image_size // self.spatial_compression
+        return self.height // self.spatial_compression, self.width // self.spatial_compression
 
     @property
     def head_dim(self) -> int:
@@ -243,7 +267,7 @@ class ModelSpec:
     @property
     def latent_shape(self) -> tuple[int, int, int, int]:
         """Shape [C, k, h, w] of a chunk's latents."""
-        return (self.latent_channels, self.chunk_latents, self.latent_size, self.latent_size)
+        return (self.latent_channels, self.chunk_latents, *self.latent_size)
 
     def schedule(self) -> tuple[float, ...]:
         """Shifted timesteps in 0..1000, one more than there are denoise steps; the last is 0."""
@@ -330,9 +354,9 @@ class ModelSpec:
             raise SpecError(f"Spec name {self.name!r} must be letters, digits, '-', '_' and '.'; rename it.")
         for rule, sentence in (
             (
-                self.image_size % self.spatial_compression == 0,
-                f"image_size {self.image_size} is not a multiple of spatial_compression "
-                f"{self.spatial_compression}; choose a multiple.",
+                all(side % self.spatial_compression == 0 for side in self.image_size),
+                f"image_size {self.image_size} is not a multiple of spatial_compression {self.spatial_compression} in "
+                "height and width; choose multiples.",
             ),
             (
                 self.carried_latents < self.chunk_latents,
@@ -407,7 +431,8 @@ class ModelSpec:
         """The spec as plain JSON types."""
         # A field that came later is left out at its default: what was written before it is written still.
         hidden = {each.name for each in dataclasses.fields(self) if getattr(self, each.name) == each.default}
-        return {key: _plain(value) for key, value in dataclasses.asdict(self).items() if key not in hidden}
+        data = {key: _plain(value) for key, value in dataclasses.asdict(self).items() if key not in hidden}
+        return data | {"image_size": self.height if self.height == self.width else [self.height, self.width]}
 
     @classmethod
     def from_json(cls, text: str) -> ModelSpec:
@@ -428,6 +453,8 @@ class ModelSpec:
         """Read and validate a spec from plain JSON types; raises `SpecError` as `from_json` does."""
         try:
             refuse_unknown_keys(cls, data)
+            if isinstance(data, Mapping) and isinstance(side := data.get("image_size"), int):
+                data = {**data, "image_size": [side, side]}
             spec = record_from(cls, data)
         except FieldError as error:
             raise SpecError(f"The spec cannot be read: {error}; correct it or upgrade rap-edge.") from None
@@ -439,6 +466,11 @@ def _plain(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: _plain(item) for key, item in value.items()}
     return [_plain(item) for item in value] if isinstance(value, tuple) else value
+
+
+def height_and_width(size: int | tuple[int, int]) -> tuple[int, int]:
+    """A size in pixels, of which one number makes a square."""
+    return (size, size) if isinstance(size, int) else size
 
 
 def unknown(field: str, value: Never) -> SpecError:

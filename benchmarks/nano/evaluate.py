@@ -70,7 +70,7 @@ def figures(talk: Talker, spec: ModelSpec, subjects: int, frames: int) -> tuple[
     """The figures of the roll-outs, and a contact sheet of truth and result."""
     opening, truth, outside, seams, rows = [], [], [], [], []
     for index in range(subjects):
-        subject = Subject.sample(index, frames, spec.image_size)
+        subject = Subject.sample(index, frames, spec.height)
         video = talk(subject.portrait, subject.waveform)
         opening.append(subject.gauge.opening(video))
         truth.append(subject.mouth[:, 0])
@@ -105,7 +105,7 @@ def silence_figure(talk: Talker, spec: ModelSpec, subjects: int) -> float:
     """Share of frames with a closed mouth where there is silence or noise and no speech."""
     shares = []
     for index in range(1000, 1000 + subjects):
-        subject = Subject.sample(index, 3 * FRAME_RATE, spec.image_size, silent=True)
+        subject = Subject.sample(index, 3 * FRAME_RATE, spec.height, silent=True)
         opening = subject.gauge.opening(talk(subject.portrait, subject.waveform))
         shares.append(closedness(opening, subject.mouth[:, 0]))
     return float(np.mean(shares))
@@ -113,7 +113,7 @@ def silence_figure(talk: Talker, spec: ModelSpec, subjects: int) -> float:
 
 def stream_figures(talk: Talker, spec: ModelSpec, seconds: int) -> dict[str, float]:
     """One long stream: PSNR outside the mouth of the first and the last ten seconds, and the mouth's correlation."""
-    subject = Subject.sample(2000, seconds * FRAME_RATE, spec.image_size)
+    subject = Subject.sample(2000, seconds * FRAME_RATE, spec.height)
     video = talk(subject.portrait, subject.waveform)
     span = 10 * FRAME_RATE
     opening = subject.gauge.opening(video)

@@ -99,7 +99,7 @@ def idle_figures(bundle: Bundle, subjects: int, seconds: float) -> list[dict[str
         stage = Stage(bundle, dataclasses.replace(bundle.manifest.spec, idle_replays=replays))
         closed, blinks, moved = [], 0, []
         for index in range(1000, 1000 + subjects):
-            subject = Subject.sample(index, round(seconds * FRAME_RATE), stage.spec.image_size, silent=True)
+            subject = Subject.sample(index, round(seconds * FRAME_RATE), stage.spec.height, silent=True)
             rng = np.random.default_rng([SEED, index])
             identity = Identity.sample(rng)
             # The noise of a quiet line, which counts as silence.
@@ -107,7 +107,7 @@ def idle_figures(bundle: Bundle, subjects: int, seconds: float) -> list[dict[str
             video = stage.talk(subject.portrait, quiet)[_SETTLING_FRAMES:]
             opening = subject.gauge.opening(video)
             closed.append(closedness(opening, np.zeros(len(opening))))
-            blinks += count_blinks(BlinkGauge.calibrate(identity, stage.spec.image_size).closed(video))
+            blinks += count_blinks(BlinkGauge.calibrate(identity, stage.spec.height).closed(video))
             moved.append(float(np.abs(np.diff(video.astype(np.int16), axis=0)).mean()))
         minutes = subjects * (seconds - _SETTLING_FRAMES / FRAME_RATE) / 60
         rows.append(

@@ -88,8 +88,6 @@ def drawn_material(spec: ModelSpec, amounts: Amounts) -> Material:
     """
     try:
         from rap_edge.models.nano.data.dataset import noise
-        from rap_edge.models.nano.data.identity import Identity
-        from rap_edge.models.nano.data.renderer import neutral_motion, render
         from rap_edge.models.nano.data.speech import FRAME_RATE, SAMPLE_RATE
         from rap_edge.models.nano.measure.held_out import speech_track
     except ImportError as error:
@@ -110,8 +108,7 @@ def drawn_material(spec: ModelSpec, amounts: Amounts) -> Material:
     hiss = noise(np.random.default_rng(_SEED), samples).astype(np.float32) * np.float32(SILENCE_LEVEL)
     sounds += [Sound("silence", np.zeros(samples, np.float32)), Sound("silence with noise", hiss)]
     portraits = tuple(
-        render(Identity.sample(np.random.default_rng([_SEED, 1, index])), neutral_motion(), spec.image_size)
-        for index in range(amounts.portraits)
+        _measured_portrait(spec, np.random.default_rng([_SEED, 1, index]))[0] for index in range(amounts.portraits)
     )
     short, long = (
         _talk(spec, index, round(seconds * FRAME_RATE))
@@ -155,9 +152,14 @@ def _measured_portrait(spec: ModelSpec, rng: np.random.Generator) -> tuple[Bytes
     from rap_edge.models.nano.measure.mouth import MouthGauge
 
     identity = Identity.sample(rng)
-    portrait = render(identity, neutral_motion(), spec.image_size)
+    # People are drawn in squares, of which a frame of another form shows the middle.
+    side = max(spec.image_size)
+    top, left = (side - spec.height) // 2, (side - spec.width) // 2
+    square = render(identity, neutral_motion(), side)
+    portrait = np.ascontiguousarray(square[top : top + spec.height, left : left + spec.width])
+    x0, y0, x1, y1 = mouth_box(identity, neutral_motion(), side)
     try:
-        gauge = MouthGauge.calibrate(portrait, mouth_box(identity, neutral_motion(), spec.image_size))
+        gauge = MouthGauge.calibrate(portrait, (x0 - left, y0 - top, x1 - left, y1 - top))
     except MeasureError:
         return portrait, None
     return portrait, gauge.opening

@@ -79,11 +79,11 @@ def check_causal_agreement(networks: CausalNetworks) -> CausalNetworks:
         ("DiT's audio_tokens", dit.audio_tokens, spec.audio_tokens),
         ("decoder's latent_channels", decoder.latent_channels, spec.latent_channels),
         ("decoder's temporal_compression", decoder.temporal_compression, spec.temporal_compression),
-        ("decoder's image_size", decoder.image_size, spec.image_size),
+        ("decoder's image_size", (decoder.image_size,) * 2, spec.image_size),
         ("audio encoder's width", encoder.width, spec.feature_width),
         ("audio encoder's sample_rate", encoder.sample_rate, spec.sample_rate),
         ("audio encoder's samples_per_frame", encoder.samples_per_frame, spec.samples_per_frame),
-        ("latents' side", 1, spec.latent_size),
+        ("latents' size", (1, 1), spec.latent_size),
         ("networks' past", caches_of(networks.dit, decoder, networks.audio_encoder), spec.caches),
     ):
         if found != wanted:

@@ -41,8 +41,7 @@ def contract(spec: ModelSpec, state_dtype: str) -> Mapping[str, Signature]:
         return _causal_contract(spec, spec.caches, state_dtype)
     features = (spec.feature_layers, spec.feature_width)
     latents = (spec.batch, *spec.latent_shape)
-    cells = (spec.latent_size, spec.latent_size)
-    frame = (spec.image_size, spec.image_size, 3)
+    cells, frame = spec.latent_size, (*spec.image_size, 3)
     tokens = (spec.batch, spec.chunk_latents * spec.audio_tokens, spec.hidden_dim)
     state = tuple(TensorInfo(name, state_dtype, tokens) for name in audio_state_names(spec))
     return {
@@ -85,9 +84,9 @@ def contract(spec: ModelSpec, state_dtype: str) -> Mapping[str, Signature]:
 
 def _causal_contract(spec: ModelSpec, caches: Caches, state_dtype: str) -> Mapping[str, Signature]:
     """Inputs and outputs of graphs that work latent by latent; what is `past_x` comes back as `next_x`."""
-    frames, size = spec.temporal_compression, spec.image_size
+    frames, picture = spec.temporal_compression, (*spec.image_size, 3)
     features = (spec.feature_layers, spec.feature_width)
-    latent = (1, spec.latent_channels, 1, spec.latent_size, spec.latent_size)
+    latent = (1, spec.latent_channels, 1, *spec.latent_size)
     tokens = (1, spec.audio_tokens, spec.hidden_dim)
     state = tuple(TensorInfo(name, state_dtype, tokens) for name in audio_state_names(spec))
     past = (1, spec.num_layers, caches.past_latents, spec.hidden_dim)
@@ -129,18 +128,18 @@ def _causal_contract(spec: ModelSpec, caches: Caches, state_dtype: str) -> Mappi
             (TensorInfo("velocity", "float32", latent), *states("next", *attention)),
         ),
         "vae_encoder": (
-            (TensorInfo("frames", "uint8", (1, size, size, 3)),),
+            (TensorInfo("frames", "uint8", (1, *picture)),),
             (TensorInfo("latents", "float32", latent), *maps),
         ),
         "vae_decoder": (
             (
                 TensorInfo("latents", "float32", latent),
-                TensorInfo("portrait", "uint8", (1, size, size, 3)),
+                TensorInfo("portrait", "uint8", (1, *picture)),
                 *maps,
                 *states("past", decoded),
             ),
             (
-                TensorInfo("frames", "uint8", (frames, size, size, 3)),
+                TensorInfo("frames", "uint8", (frames, *picture)),
                 TensorInfo("magnitude", "float32", (1,)),
                 *states("next", decoded),
             ),

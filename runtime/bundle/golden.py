@@ -81,7 +81,7 @@ def read_frames(content: bytes, spec: ModelSpec) -> tuple[NDArray[np.uint8], NDA
     Raises:
         BundleError: the file is no such thing.
     """
-    picture = (spec.image_size, spec.image_size, 3)
+    picture = (*spec.image_size, 3)
     try:
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
             indices = _array(archive, "indices", np.dtype("<i8"), ())

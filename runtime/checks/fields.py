@@ -1,8 +1,9 @@
 """Records from outside: dataclasses whose annotations say what every field may be, read and checked here alone.
 
 In: plain JSON types. Out: the dataclass, or a `FieldError` that names the field. A field is `bool`, a `Literal`, a
-`StrEnum`, another such dataclass, or `Annotated` with one of `bounds`; `tuple[X, ...]` and `Mapping[K, X]` hold any of
-these, `X | None` may be null. A field with a default may be left out; keys that are no field are ignored.
+`StrEnum`, another such dataclass, or `Annotated` with one of `bounds`; `tuple[X, ...]`, `tuple[X, Y]` and
+`Mapping[K, X]` hold any of these, `X | None` may be null. A field with a default may be left out; keys that are no
+field are ignored.
 """
 
 from __future__ import annotations
@@ -96,7 +97,10 @@ def _value(hint: Any, value: object, where: str) -> Any:
     if origin is tuple:
         if not isinstance(value, list | tuple):
             raise FieldError(f"{where} must be a list, not {shown(value)}")
-        return tuple(_value(arguments[0], item, f"{where}[{index}]") for index, item in enumerate(value))
+        hints = arguments[:1] * len(value) if arguments[-1] is Ellipsis else arguments
+        if len(value) != len(hints):
+            raise FieldError(f"{where} must have {len(hints)} entries, not {len(value)}")
+        return tuple(_value(each, value[index], f"{where}[{index}]") for index, each in enumerate(hints))
     if origin is collections.abc.Mapping:
         return _mapping(arguments[0], arguments[1], value, where)
     if isinstance(hint, type) and dataclasses.is_dataclass(hint):

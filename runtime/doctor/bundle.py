@@ -89,7 +89,7 @@ def builds(manifest: Manifest) -> tuple[Mapping[str, EngineInfo], ...]:
 
 def _model(manifest: Manifest) -> Finding:
     spec = manifest.spec
-    size = f"{spec.image_size}x{spec.image_size} at {spec.fps} fps"
+    size = f"{spec.width}x{spec.height} at {spec.fps} fps"
     return Finding("model", "ok", f"{spec.name}, {manifest.precision}, {size}, chunks of {spec.chunk_seconds:.2f} s")
 
 

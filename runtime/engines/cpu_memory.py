@@ -111,4 +111,4 @@ def _bytes(tensors: Iterable[TensorInfo], sizes: Mapping[str, int]) -> int:
 
 
 def _frame_bytes(spec: ModelSpec) -> int:
-    return 3 * spec.image_size**2
+    return 3 * spec.pixels

@@ -92,7 +92,7 @@ class CausalLoop:
         fresh = spec.chunk_samples
         heard = self._waveform[:-fresh]
         sound = self._primed(heard) if cached.sound is None else cached.sound
-        frames = np.empty((spec.new_frames, spec.image_size, spec.image_size, 3), np.uint8)
+        frames = np.empty((spec.new_frames, *spec.image_size, 3), np.uint8)
         schedule, block = schedule_of(spec, steps), spec.temporal_compression
         for latent in range(spec.chunk_latents):
             start = heard.size + latent * block * spec.samples_per_frame
@@ -167,7 +167,7 @@ class CausalLoop:
     def _denoise(self, schedule: tuple[float, ...], latent: int) -> None:
         """Make the next latent, and let the network remember it."""
         spec, number = self._spec, self._state.index * self._spec.chunk_latents + latent
-        shape = (spec.latent_channels, 1, spec.latent_size, spec.latent_size)
+        shape = (spec.latent_channels, 1, *spec.latent_size)
 
         def noise(draw: int) -> Floats:
             return normal(shape, self._seed, number, draw)

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import OutputError
+from ..spec import height_and_width
 
 if TYPE_CHECKING:
     from av.audio.frame import AudioFrame
@@ -75,7 +76,7 @@ class Mp4Muxer:
         self,
         file: Any,
         name: str,
-        size: int,
+        size: int | tuple[int, int],
         fps: int,
         audio_rate: int,
         audio_channels: int,
@@ -87,7 +88,7 @@ class Mp4Muxer:
         Args:
             file: takes the bytes by `write`; all but a `STREAM` need `seek` and `tell` too.
             name: of the file, for messages.
-            size: height and width of a frame, even.
+            size: height and width of a frame, even; one number makes a square.
             fps: frames per second.
             audio_rate: one of `AAC_RATES`, in Hz.
             audio_channels: 1 or 2.
@@ -100,21 +101,24 @@ class Mp4Muxer:
         import av
         from av.video.reformatter import ColorRange, Colorspace, VideoReformatter
 
-        if size < 16 or size % 2 or fps < 1:
-            raise OutputError(f"{size} pixels at {fps} frames per second have no H.264 form; use an even size.")
+        height, width = height_and_width(size)
+        if min(height, width) < 16 or height % 2 or width % 2 or fps < 1:
+            raise OutputError(
+                f"{width} x {height} pixels at {fps} frames per second have no H.264 form; use an even size."
+            )
         if audio_rate not in AAC_RATES or audio_channels not in (1, 2):
             raise OutputError(
                 f"{audio_channels} channels at {audio_rate} Hz have no AAC form; resample to 48000 Hz, 1 or 2 channels."
             )
         self.frames = self.samples = 0
-        self._name, self._size, self._fps, self._rate = name, size, fps, audio_rate
+        self._name, self._size, self._fps, self._rate = name, (height, width), fps, audio_rate
         self._priming = form.priming
         self._channels, self._layout = audio_channels, "mono" if audio_channels == 1 else "stereo"
         self._reformatter = VideoReformatter()
         try:
             self._container = av.open(file, "w", format=container, options=dict(form.muxer))
             self._video = self._container.add_stream("libx264", rate=fps, options=dict(form.encoder))
-            self._video.width = self._video.height = size
+            self._video.height, self._video.width = height, width
             self._video.pix_fmt = "yuv420p"
             context = self._video.codec_context
             context.gop_size = form.group_seconds * fps
@@ -140,7 +144,7 @@ class Mp4Muxer:
         """Add frames and sound; each continues where it ended.
 
         Args:
-            frames: uint8 [T, size, size, 3] RGB, T may be 0.
+            frames: uint8 [T, height, width, 3] RGB, T may be 0.
             audio: float32 [samples, channels] in -1..1, samples may be 0.
 
         Raises:
@@ -148,7 +152,7 @@ class Mp4Muxer:
         """
         import av
 
-        if frames.shape[1:] != (self._size, self._size, 3) or frames.dtype != np.uint8:
+        if frames.shape[1:] != (*self._size, 3) or frames.dtype != np.uint8:
             raise OutputError(
                 f"Frames {frames.dtype}{list(frames.shape)} do not fit the video; open a writer of their size."
             )

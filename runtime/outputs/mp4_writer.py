@@ -48,7 +48,7 @@ class Mp4Writer:
     def __init__(
         self,
         path: str | Path,
-        size: int,
+        size: int | tuple[int, int],
         fps: int,
         rate: int,
         channels: int,
@@ -59,7 +59,7 @@ class Mp4Writer:
 
         Args:
             path: where the video will be; a suffix must be one of .mp4, .m4v and .mov.
-            size: height and width of a frame, even.
+            size: height and width of a frame, even; one number makes a square.
             fps: frames per second.
             rate: of the sound, one of `AAC_RATES`, in Hz.
             channels: of the sound, 1 or 2.
@@ -111,7 +111,7 @@ class Mp4Writer:
         """Add frames and sound; each continues where it ended.
 
         Args:
-            frames: uint8 [T, size, size, 3] RGB, T may be 0.
+            frames: uint8 [T, height, width, 3] RGB, T may be 0.
             audio: float32 [samples, channels] in -1..1, samples may be 0.
 
         Raises:

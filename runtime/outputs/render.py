@@ -112,5 +112,4 @@ class _Loop:
         """Pass on the samples that rounding has left over."""
         rest = self._soundtrack.take_rest()
         if len(rest):
-            size = self._spec.image_size
-            self._sink.write(np.empty((0, size, size, 3), np.uint8), rest)
+            self._sink.write(np.empty((0, *self._spec.image_size, 3), np.uint8), rest)

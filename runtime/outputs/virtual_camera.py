@@ -10,23 +10,25 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import OutputError
+from ..spec import height_and_width
 from .protocols import Showing
 
 
 class VirtualCamera:
     """A display that sends frames to a virtual camera, through pyvirtualcam."""
 
-    def __init__(self, size: int, fps: int, device: str | None = None) -> None:
-        """Open a camera of `size` x `size` pixels.
+    def __init__(self, size: int | tuple[int, int], fps: int, device: str | None = None) -> None:
+        """Open a camera.
 
         Args:
-            size: of a frame.
+            size: height and width of a frame in pixels; one number makes a square.
             fps: frames per second that the camera announces.
             device: such as "/dev/video2"; None takes the first that is free.
 
         Raises:
             OutputError: pyvirtualcam is not installed, or the system has no virtual camera.
         """
+        height, width = height_and_width(size)
         try:
             library: Any = import_module("pyvirtualcam")
         except ImportError as error:
@@ -34,7 +36,7 @@ class VirtualCamera:
                 f"A virtual camera needs pyvirtualcam ({error}); run: pip install 'rap-edge[camera]'."
             ) from None
         try:
-            self._camera: Any = library.Camera(width=size, height=size, fps=fps, device=device)
+            self._camera: Any = library.Camera(width=width, height=height, fps=fps, device=device)
         except (RuntimeError, ValueError) as error:
             reason = str(error).strip().splitlines()[0].rstrip(".") if str(error).strip() else "unknown reason"
             raise OutputError(f"There is no virtual camera ({reason}); {_cure()}.") from None
@@ -47,7 +49,7 @@ class VirtualCamera:
         return name
 
     def show(self, frame: NDArray[np.uint8], showing: Showing) -> None:
-        """Send uint8 [size, size, 3] RGB; see `Display.show`."""
+        """Send uint8 [height, width, 3] RGB; see `Display.show`."""
         try:
             self._camera.send(np.ascontiguousarray(frame))
         except (RuntimeError, OSError) as error:

@@ -15,12 +15,15 @@ from numpy.typing import NDArray
 from ..checks.needs import Need
 from ..errors import OutputError
 from ..session.chunk import Mark
+from ..spec import height_and_width
 from .protocols import Showing
 from .sdl import load_sdl, sdl_error
 
 _BACKGROUND = (18, 18, 20, 255)
 _HELD_COLOR = (255, 176, 32, 255)
 _DOT = 40
+# Of a window that has just been opened.
+_SMALLEST = 512
 
 
 class Window:
@@ -30,14 +33,14 @@ class Window:
     that is held because its moment's chunk is missing wears an amber bar at its lower edge.
     """
 
-    def __init__(self, size: int, *, title: str = "rap-edge", full_screen: bool = False) -> None:
-        """Open a window for frames of `size` x `size` pixels.
+    def __init__(self, size: int | tuple[int, int], *, title: str = "rap-edge", full_screen: bool = False) -> None:
+        """Open a window for frames of `size`, height and width in pixels; one number makes a square.
 
         Raises:
             OutputError: SDL is not installed or there is no display.
         """
         self._sdl: Any = load_sdl()
-        self._size, self._full_screen = size, full_screen
+        (self._height, self._width), self._full_screen = height_and_width(size), full_screen
         self._window = self._renderer = self._texture = None
         self._open = True
         sdl = self._sdl
@@ -56,7 +59,7 @@ class Window:
             raise
 
     def show(self, frame: NDArray[np.uint8], showing: Showing) -> None:
-        """Show uint8 [size, size, 3] RGB; see `Display.show`."""
+        """Show uint8 [height, width, 3] RGB; see `Display.show`."""
         sdl = self._sdl
         pixels = np.ascontiguousarray(frame)
         pointer = pixels.ctypes.data_as(ctypes.c_void_p)
@@ -85,20 +88,22 @@ class Window:
         self._window = self._renderer = self._texture = None
 
     def _create(self, title: str) -> None:
-        sdl, centred, side = self._sdl, self._sdl.SDL_WINDOWPOS_CENTERED, max(self._size, 512)
+        sdl, centred = self._sdl, self._sdl.SDL_WINDOWPOS_CENTERED
+        larger = max(1.0, _SMALLEST / min(self._height, self._width))
+        width, height = round(larger * self._width), round(larger * self._height)
         flags = sdl.SDL_WINDOW_RESIZABLE | sdl.SDL_WINDOW_ALLOW_HIGHDPI
         if self._full_screen:
             flags |= sdl.SDL_WINDOW_FULLSCREEN_DESKTOP
-        self._window = sdl.SDL_CreateWindow(title.encode(), centred, centred, side, side, flags) or None
+        self._window = sdl.SDL_CreateWindow(title.encode(), centred, centred, width, height, flags) or None
         if self._window is not None:
             # Frames are paced by their sound; waiting for the screen as well would only hold that up.
             self._renderer = sdl.SDL_CreateRenderer(self._window, -1, 0) or None
         if self._renderer is not None:
             layout, access = sdl.SDL_PIXELFORMAT_RGB24, sdl.SDL_TEXTUREACCESS_STREAMING
-            self._texture = sdl.SDL_CreateTexture(self._renderer, layout, access, self._size, self._size) or None
+            self._texture = sdl.SDL_CreateTexture(self._renderer, layout, access, self._width, self._height) or None
         if self._texture is None:
             raise OutputError(f"No window can be opened ({sdl_error(sdl)}); {_CURE}.")
-        sdl.SDL_RenderSetLogicalSize(self._renderer, self._size, self._size)
+        sdl.SDL_RenderSetLogicalSize(self._renderer, self._width, self._height)
 
     def _draw(self, *, held: bool) -> None:
         sdl, renderer = self._sdl, self._renderer
@@ -106,9 +111,9 @@ class Window:
         sdl.SDL_RenderClear(renderer)
         sdl.SDL_RenderCopy(renderer, self._texture, None, None)
         if held:
-            height = max(self._size // _DOT, 1)
+            height = max(self._height // _DOT, 1)
             sdl.SDL_SetRenderDrawColor(renderer, *_HELD_COLOR)
-            sdl.SDL_RenderFillRect(renderer, sdl.SDL_Rect(0, self._size - height, self._size, height))
+            sdl.SDL_RenderFillRect(renderer, sdl.SDL_Rect(0, self._height - height, self._width, height))
         sdl.SDL_RenderPresent(renderer)
 
     def _handle(self, event: Any) -> None:

@@ -127,7 +127,7 @@ async def _describe(request: web.Request) -> web.Response:
         {
             "portraits": [_entry(portrait) for portrait in kiosk.portraits.listed()],
             "chunk_seconds": spec.chunk_seconds,
-            "size": spec.image_size,
+            "size": list(spec.image_size),
             "fps": spec.fps,
             "sessions_max": kiosk.admission.places,
             "upload_bytes": MAX_UPLOAD_BYTES,

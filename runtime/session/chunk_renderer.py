@@ -64,7 +64,7 @@ class ChunkRenderer:
         audio = np.empty(min(start + spec.chunk_samples, sound.end) - start, np.float32)
         sound.read(start, start + audio.size, audio)
         return Chunk(
-            frames=np.empty((0, spec.image_size, spec.image_size, 3), np.uint8),
+            frames=np.empty((0, *spec.image_size, 3), np.uint8),
             audio=audio,
             pts=index * spec.new_frames / spec.fps,
             late=False,

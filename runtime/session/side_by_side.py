@@ -74,7 +74,7 @@ def share_machine(bundle: Bundle, spec: ModelSpec, loaded: LoadedEngines, viewer
         NumericalError, EngineError: a chunk cannot be rendered.
         BundleError: a file has changed.
     """
-    grey = np.full((spec.image_size, spec.image_size, 3), 128, np.uint8)
+    grey = np.full((*spec.image_size, 3), 128, np.uint8)
     reference = encode_reference(spec, loaded.engines["vae_encoder"], grey)
     in_turn = Sharing(loaded.engines, loaded.new_loop, Turns())
     alone = _measured(in_turn, spec, reference)

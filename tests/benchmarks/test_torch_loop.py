@@ -20,7 +20,7 @@ from rap_edge.runtime.loop.noise import normal
 def test_it_gives_the_frames_of_the_runtimes_loop(spec) -> None:
     networks = small_networks(spec, NANO)
     rng = np.random.default_rng(0)
-    portrait = rng.integers(0, 256, (spec.image_size, spec.image_size, 3), np.uint8)
+    portrait = rng.integers(0, 256, (*spec.image_size, 3), np.uint8)
     engines = torch_engines(networks)
     oracle = ChunkLoop(engines, spec, encode_reference(spec, engines["vae_encoder"], portrait), seed=5)
     loop = TorchLoop(
@@ -39,7 +39,7 @@ def test_it_gives_the_frames_of_the_runtimes_loop(spec) -> None:
 
 
 def test_half_precision_is_near() -> None:
-    portrait = np.full((SMALL.image_size, SMALL.image_size, 3), 90, np.uint8)
+    portrait = np.full((*SMALL.image_size, 3), 90, np.uint8)
     waveform = np.random.default_rng(1).uniform(-0.5, 0.5, SMALL.window_samples).astype(np.float32)
     noise = torch.randn(SMALL.latent_shape)
     frames = []

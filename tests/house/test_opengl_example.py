@@ -41,7 +41,7 @@ def gpu_driver(kernels) -> FakeOpenGlGpu:
 def test_a_frame_on_the_device_appears_upright_and_centred_in_the_window() -> None:
     frame = np.random.default_rng(0).integers(0, 256, (SIZE, SIZE, 3), np.uint8)
     window = example.Window("test", 4 * SIZE)
-    picture = example.Picture(SIZE, FakeOpenGlGpu())
+    picture = example.Picture((SIZE, SIZE), FakeOpenGlGpu())
     width, height = 3 * SIZE, SIZE
     picture.fill(frame.ctypes.data)
     picture.draw(width, height)
@@ -67,5 +67,5 @@ def test_a_window_on_another_gpu_is_a_sentence(monkeypatch) -> None:
     monkeypatch.setattr(gpu, "cuGraphicsGLRegisterBuffer", lambda buffer, flags: refused)
     window = example.Window("test", SIZE)
     with pytest.raises(RapEdgeError, match="CUDA and OpenGL do not share this GPU"):
-        example.Picture(SIZE, gpu)
+        example.Picture((SIZE, SIZE), gpu)
     window.close()

@@ -111,7 +111,7 @@ def test_every_sound_follows_its_picture_and_idle_pictures_are_silent() -> None:
         assert kinds.strip("v") == "av" * 9 + "a"
         assert kinds.endswith("vvv")
         assert {frame.samples_per_channel for frame in shown.sent if isinstance(frame, rtc.AudioFrame)} == {960}
-        assert all(frame.width == LIVELY.image_size for frame in shown.sent if isinstance(frame, rtc.VideoFrame))
+        assert all(frame.width == LIVELY.width for frame in shown.sent if isinstance(frame, rtc.VideoFrame))
 
     in_one_process(scene)
 

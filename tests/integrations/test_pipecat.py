@@ -75,7 +75,7 @@ class LocalOutput(BaseOutputTransport):
     """A transport that plays in real time to a list."""
 
     def __init__(self) -> None:
-        size = LIVELY.image_size
+        size = LIVELY.width
         super().__init__(
             TransportParams(
                 audio_out_enabled=True,

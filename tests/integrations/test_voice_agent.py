@@ -87,7 +87,7 @@ def test_its_page_shows_the_face(tmp_path: Path, browser: str) -> None:
         async with open_page(url, tmp_path / "profile", browser) as page:
             await page.js("document.querySelector('button').click()")
             await page.until("document.querySelector('video').currentTime > 1.0")
-            assert await page.js("document.querySelector('video').videoWidth") == TINY.image_size
+            assert await page.js("document.querySelector('video').videoWidth") == TINY.width
             assert await page.js("document.querySelector('button')") is None
 
     with agent(tmp_path) as url:

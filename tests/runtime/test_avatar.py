@@ -16,7 +16,7 @@ from rap_edge.runtime.bundle.bundle import Bundle
 from rap_edge.runtime.bundle.manifest import MANIFEST_NAME, PortraitFigures
 from rap_edge.runtime.errors import PortraitError, SessionError
 
-BRIGHT = np.full((TINY.image_size, TINY.image_size, 3), 200, np.uint8)
+BRIGHT = np.full((*TINY.image_size, 3), 200, np.uint8)
 
 
 def frames(face: Avatar) -> np.ndarray:
@@ -58,10 +58,10 @@ def test_idle_motion_is_that_of_the_own_portrait() -> None:
 
 def test_a_portrait_that_the_model_cannot_draw_has_a_fault_and_figures(tmp_path: Path) -> None:
     # The tiny model draws the mean of cells, so it is at home with plain pictures and lost with a chessboard.
-    board = np.indices((TINY.image_size, TINY.image_size)).sum(0)[..., None] % 2 * np.full(3, 255)
+    board = np.indices(TINY.image_size).sum(0)[..., None] % 2 * np.full(3, 255)
     root = write_tiny_bundle(tmp_path / "bundle")
     manifest = Bundle.open(root).manifest
-    plain = np.full((TINY.image_size, TINY.image_size, 3), 90, np.uint8)
+    plain = np.full((*TINY.image_size, 3), 90, np.uint8)
     with Avatar.open(root, plain, threads=1) as face:
         assert (face.portrait_figures, face.portrait_fault) == (None, "")
     gates = PortraitFigures(psnr=25.0, ssim=0.7, colour=4.0)

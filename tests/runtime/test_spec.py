@@ -79,6 +79,8 @@ def test_every_chunk_adds_whole_latents_of_frames(k: int, n: int, stride: int, s
     ("changes", "named"),
     [
         ({"image_size": 250}, "image_size"),
+        ({"image_size": (256, 250)}, "image_size"),
+        ({"image_size": (256,)}, "image_size must have 2 entries, not 1"),
         ({"chunk_latents": 0}, "chunk_latents"),
         ({"carried_latents": 5}, "carried_latents"),
         ({"sample_rate": 16001}, "sample_rate"),
@@ -96,7 +98,7 @@ def test_every_chunk_adds_whole_latents_of_frames(k: int, n: int, stride: int, s
         ({"solver": "renoise"}, "carry"),
         ({"name": "../etc"}, "name"),
         ({"name": "a\x1b[2J"}, "name"),
-        ({"image_size": 15424}, "image_size must be a whole number from 1 to 8192 pixels, not 15424"),
+        ({"image_size": 15424}, r"image_size\[0\] must be a whole number from 1 to 8192 pixels, not 15424"),
         ({"num_layers": 10**20}, "num_layers"),
         ({"latent_channels": 1 << 62}, "latent_channels"),
         ({"audio_window_seconds": 1e308}, "audio_window_seconds"),

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...errors import PortraitError
-from ...spec import Crop, Framing, ModelSpec, Resizing
+from ...spec import Crop, Framing, ModelSpec, Resizing, height_and_width
 from .face import can_find_faces, find_face
 from .framing import framed, stands_well
 from .header import PictureHeader, read_picture_header, require_pixels
@@ -37,7 +37,7 @@ class PortraitWarning(UserWarning):
 
 def load_portrait(
     source: str | Path | bytes | NDArray[Any],
-    size: int,
+    size: int | tuple[int, int],
     *,
     resizing: Resizing = "lanczos",
     framing: Framing | None = None,
@@ -53,40 +53,41 @@ def load_portrait(
     Args:
         source: a PNG, JPEG, WebP, GIF, TIFF or BMP file or the bytes of one, with the extra `heic` also HEIC and AVIF,
             or uint8 [H, W, 3] RGB.
-        size: height and width that the model takes, in pixels.
+        size: height and width that the model takes, in pixels; one number makes a square.
         resizing: filter; both are stretched with the reduction, so that every pixel counts.
         framing: where the model wants the face, if anywhere.
-        crop: "auto" as above, else the centre; "face" insists on a face; "centre" takes the largest square in the
-            middle; "none" the whole picture, over neutral grey where it is no square.
+        crop: "auto" as above, else the centre; "face" insists on a face; "centre" takes as much as fits around the
+            middle; "none" the whole picture, over neutral grey where it has another form.
         most_pixels: a file's picture may have; it is decoded only then.
 
     Returns:
-        uint8 [size, size, 3] RGB, a copy.
+        uint8 [height, width, 3] RGB, a copy.
 
     Raises:
         PortraitError: missing, unreadable, no picture, truncated, too many pixels, far more work than its pixels are
             worth, or an array of another dtype or shape; or there is no face where one is insisted on.
     """
+    height, width = height_and_width(size)
     picture = _checked(source) if isinstance(source, np.ndarray) else _read(source, most_pixels)
     if crop == "none":
-        picture = _on_square(_over_grey(picture))
+        picture = _over_canvas(_over_grey(picture), height, width)
     elif crop == "face" or (crop == "auto" and framing is not None):
-        found = _about_face(_over_grey(picture), framing or Framing(face_side=_FACE_SIDE), size, crop)
+        found = _about_face(_over_grey(picture), framing or Framing(face_side=_FACE_SIDE), height, width, crop)
         if found is not None:
             return found
-    side = min(picture.shape[:2])
-    top, left = ((length - side) // 2 for length in picture.shape[:2])
-    square = np.ascontiguousarray(_over_grey(picture[top : top + side, left : left + side]))
-    if side < size:
+    high, wide = _inside(picture, height, width)
+    top, left = (picture.shape[0] - high) // 2, (picture.shape[1] - wide) // 2
+    middle = np.ascontiguousarray(_over_grey(picture[top : top + high, left : left + wide]))
+    if min(high, wide) < min(height, width):
         warnings.warn(
-            f"The portrait has {side} usable pixels along its shorter side and the model takes {size}, so it was "
-            "enlarged; a larger picture gives a sharper face.",
+            f"The portrait has {min(high, wide)} usable pixels along its shorter side and the model takes "
+            f"{min(height, width)}, so it was enlarged; a larger picture gives a sharper face.",
             PortraitWarning,
             stacklevel=2,
         )
-    if side == size:
-        return square.copy()
-    return _resize(square, size) if resizing == "lanczos" else _resize_bilinear(square, size)
+    if (high, wide) == (height, width):
+        return middle.copy()
+    return (_resize if resizing == "lanczos" else _resize_bilinear)(middle, height, width)
 
 
 def portrait_for(
@@ -103,7 +104,13 @@ def portrait_for(
     )
 
 
-def _about_face(picture: Picture, framing: Framing, size: int, crop: Crop) -> Picture | None:
+def _inside(picture: Picture, height: int, width: int) -> tuple[int, int]:
+    """Height and width of the largest part of a picture that has the form of `height` x `width`."""
+    high, wide = picture.shape[:2]
+    return min(high, max(1, round(wide * height / width))), min(wide, max(1, round(high * width / height)))
+
+
+def _about_face(picture: Picture, framing: Framing, height: int, width: int, crop: Crop) -> Picture | None:
     """The picture cut about its face; None where there is none, or its centre will do."""
     if not can_find_faces():
         if crop == "face":
@@ -114,22 +121,21 @@ def _about_face(picture: Picture, framing: Framing, size: int, crop: Crop) -> Pi
         if crop == "face":
             raise PortraitError("There is no face to be found in the picture; pass another one, or --crop centre.")
         return None
-    height, width = picture.shape[:2]
-    side = min(height, width)
-    centred = replace(face, x=face.x - (width - side) / 2, y=face.y - (height - side) / 2)
-    if stands_well(centred, framing, side, side):
+    high, wide = _inside(picture, height, width)
+    left, top = (picture.shape[1] - wide) / 2, (picture.shape[0] - high) / 2
+    if stands_well(replace(face, x=face.x - left, y=face.y - top), framing, high, wide):
         return None
-    return framed(np.ascontiguousarray(picture), face, framing, size, size)
+    return framed(np.ascontiguousarray(picture), face, framing, height, width)
 
 
-def _on_square(picture: Picture) -> Picture:
-    """The whole picture in the middle of a grey square."""
-    height, width = picture.shape[:2]
-    side = max(height, width)
-    square = np.full((side, side, 3), _GREY, np.uint8)
-    top, left = (side - height) // 2, (side - width) // 2
-    square[top : top + height, left : left + width] = picture
-    return square
+def _over_canvas(picture: Picture, height: int, width: int) -> Picture:
+    """The whole picture in the middle of a grey one that has the form of `height` x `width`."""
+    high, wide = picture.shape[:2]
+    size = max(high, round(wide * height / width)), max(wide, round(high * width / height))
+    canvas = np.full((*size, 3), _GREY, np.uint8)
+    top, left = (canvas.shape[0] - high) // 2, (canvas.shape[1] - wide) // 2
+    canvas[top : top + high, left : left + wide] = picture
+    return canvas
 
 
 def _checked(picture: NDArray[Any]) -> Picture:
@@ -219,23 +225,28 @@ def _upright(picture: Picture, orientation: int) -> Picture:
     return picture
 
 
-def _resize(square: Picture, size: int) -> Picture:
+def _resize(picture: Picture, height: int, width: int) -> Picture:
     import av
     from av.video.reformatter import Interpolation
 
-    frame = av.VideoFrame.from_ndarray(square, format="rgb24")
+    frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
     # swscale stretches the Lanczos kernel with the reduction, so every source pixel counts.
     flags = Interpolation.LANCZOS | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT
-    return frame.reformat(width=size, height=size, interpolation=flags).to_ndarray().astype(np.uint8, copy=False)
+    return frame.reformat(width=width, height=height, interpolation=flags).to_ndarray().astype(np.uint8, copy=False)
 
 
-def _resize_bilinear(square: Picture, size: int) -> Picture:
+def _resize_bilinear(picture: Picture, height: int, width: int) -> Picture:
     """As Pillow does, to which swscale's bilinear filter comes within ten levels only."""
-    side = len(square)
-    centres = (np.arange(size) + 0.5) * (side / size) - 0.5
-    weights = np.maximum(1.0 - np.abs(np.arange(side) - centres[:, None]) / max(side / size, 1.0), 0.0)
-    weights = (weights / weights.sum(1, keepdims=True)).astype(np.float32)
+    rows, columns = (_weights(*lengths) for lengths in zip(picture.shape[:2], (height, width), strict=True))
     # Channel by channel: a large picture in floats would take more memory than its decoder has.
-    planes = [weights @ square[..., channel].astype(np.float32) @ weights.T for channel in range(3)]
+    planes = [rows @ picture[..., channel].astype(np.float32) @ columns.T for channel in range(3)]
     resized: Picture = np.rint(np.stack(planes, axis=-1)).astype(np.uint8)
     return resized
+
+
+def _weights(length: int, wanted: int) -> NDArray[np.float32]:
+    """How much each of `length` pixels counts for each of those `wanted`, [wanted, length]."""
+    centres = (np.arange(wanted) + 0.5) * (length / wanted) - 0.5
+    weights = np.maximum(1.0 - np.abs(np.arange(length) - centres[:, None]) / max(length / wanted, 1.0), 0.0)
+    shares: NDArray[np.float32] = (weights / weights.sum(1, keepdims=True)).astype(np.float32)
+    return shares

@@ -1,7 +1,7 @@
 """Decodes pictures from strangers in a process of their own, which has little memory and little time.
 
 `python -m rap_edge.runtime.inputs.picture.process SPEC CROP PIXELS BYTES SECONDS` reads a picture file on stdin and
-writes uint8 [size, size, 3] RGB to stdout; for a picture that is refused it writes the sentence and ends with status 2.
+writes uint8 [height, width, 3] RGB to stdout; for a picture that is refused it writes the sentence and ends with 2.
 """
 
 from __future__ import annotations
@@ -37,12 +37,12 @@ def decode_picture(data: bytes, spec: ModelSpec, crop: Crop = "auto") -> NDArray
         crop: see `load_portrait`.
 
     Returns:
-        uint8 [image_size, image_size, 3] RGB.
+        uint8 [*image_size, 3] RGB.
 
     Raises:
         PortraitError: as `load_portrait`, or the picture takes too much memory or time.
     """
-    size, limits = spec.image_size, (spec.to_json(), crop, MOST_PIXELS, MOST_BYTES, MOST_SECONDS)
+    limits = (spec.to_json(), crop, MOST_PIXELS, MOST_BYTES, MOST_SECONDS)
     # -P: a module that lies in the current folder is not imported instead of ours.
     command = [sys.executable, "-P", "-m", __name__, *map(str, limits)]
     try:
@@ -62,9 +62,9 @@ def decode_picture(data: bytes, spec: ModelSpec, crop: Crop = "auto") -> NDArray
         raise PortraitError(f"The picture cannot be read now ({error.strerror}); try again.") from None
     if done.returncode == _REFUSED:
         raise PortraitError(done.stdout.decode())
-    if done.returncode != 0 or len(done.stdout) != size * size * 3:
+    if done.returncode != 0 or len(done.stdout) != 3 * spec.pixels:
         raise _too_much()
-    return np.frombuffer(done.stdout, np.uint8).reshape(size, size, 3)
+    return np.frombuffer(done.stdout, np.uint8).reshape(*spec.image_size, 3)
 
 
 def _too_much() -> PortraitError:

@@ -9,6 +9,7 @@ ONNX graphs, and the driver's own share, are estimates.
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -167,12 +168,12 @@ def session_memory(manifest: Manifest) -> SessionMemory:
 
 
 def _denoiser_activations(spec: ModelSpec, width: int) -> int:
-    tokens = spec.batch * spec.chunk_latents * spec.latent_size**2
+    tokens = spec.batch * spec.chunk_latents * math.prod(spec.latent_size)
     return tokens * spec.hidden_dim * TOKEN_WIDTHS * width
 
 
 def _decoder_activations(spec: ModelSpec, width: int) -> int:
-    return spec.chunk_frames * spec.image_size**2 * PIXEL_VALUES * width
+    return spec.chunk_frames * spec.pixels * PIXEL_VALUES * width
 
 
 def _plural(count: int, noun: str) -> str:

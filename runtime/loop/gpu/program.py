@@ -120,7 +120,7 @@ def chunk_buffers(spec: ModelSpec, graphs: Mapping[str, GraphInfo]) -> Mapping[s
     levels = spec.steps + 1
     channels, _, *cells = spec.latent_shape
     result |= {
-        "ring": Buffer((RING, spec.new_frames, spec.image_size, spec.image_size, 3), "uint8"),
+        "ring": Buffer((RING, spec.new_frames, *spec.image_size, 3), "uint8"),
         "control": Buffer((_HEAD_WORDS + 2 * levels,), "uint32"),
         "flags": Buffer((len(CHECKED),), "uint32"),
         "windows_index": Buffer((spec.chunk_frames * spec.feature_window,), "uint32"),
@@ -133,7 +133,7 @@ def chunk_buffers(spec: ModelSpec, graphs: Mapping[str, GraphInfo]) -> Mapping[s
         result["color_tables"] = Buffer((24,), "float32")
         result["color_statistics"] = Buffer((_matched_frames(spec), 6), "float32")
     if spec.frames_dtype != "uint8":
-        result["shown"] = Buffer((spec.new_frames, spec.image_size, spec.image_size, 3), "uint8")
+        result["shown"] = Buffer((spec.new_frames, *spec.image_size, 3), "uint8")
     return result
 
 
@@ -237,7 +237,7 @@ def _operations(spec: ModelSpec, buffers: Mapping[str, Buffer], levels: Sequence
     yield Run("vae_decoder")
     yield check("magnitude", "vae_decoder")
     yield Lap("vae_decoder")
-    pixels = spec.image_size**2
+    pixels = spec.pixels
     if spec.color_match:
         matched = _matched_frames(spec)
         frames = _last_frames(spec, matched)
@@ -260,7 +260,7 @@ def _operations(spec: ModelSpec, buffers: Mapping[str, Buffer], levels: Sequence
 
 def _last_frames(spec: ModelSpec, count: int) -> At:
     """Where the last `count` of the decoder's frames of float32 begin."""
-    return At("frames", 12 * (spec.decoded_frames - count) * spec.image_size**2)
+    return At("frames", 12 * (spec.decoded_frames - count) * spec.pixels)
 
 
 def _carry(spec: ModelSpec, level: int, t: float) -> Launch:

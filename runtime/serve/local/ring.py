@@ -39,12 +39,12 @@ _HEADER = np.dtype(
 _F_SEAL_FUTURE_WRITE = 0x10
 
 
-def _slot(size: int, samples: int, sound: int) -> np.dtype[np.void]:
-    """One slot: a picture of `size` x `size` pixels, and behind `sound` bytes at most `samples` samples."""
+def _slot(size: tuple[int, int], samples: int, sound: int) -> np.dtype[np.void]:
+    """One slot: a picture of `size`, height and width, and behind `sound` bytes at most `samples` samples."""
     return np.dtype(
         {
             "names": ["state", "published_ns", "pts", "utterance", "mark", "samples", "picture", "sound"],
-            "formats": ["<u8", "<i8", "<f8", "<i8", "<u4", "<u4", ("u1", (size, size, 3)), ("<f4", (samples,))],
+            "formats": ["<u8", "<i8", "<f8", "<i8", "<u4", "<u4", ("u1", (*size, 3)), ("<f4", (samples,))],
             "offsets": [0, 8, 16, 24, 32, 36, _PICTURE, sound],
             "itemsize": _aligned(sound + 4 * samples),
         }
@@ -59,21 +59,21 @@ class FrameRing:
         bell: file descriptor of an eventfd that is counted up with every frame.
     """
 
-    def __init__(self, size: int, fps: int, rate: int) -> None:
-        """Share memory for frames of `size` x `size` pixels, `fps` per second, with sound at `rate` Hz.
+    def __init__(self, size: tuple[int, int], fps: int, rate: int) -> None:
+        """Share memory for frames of `size`, height and width, `fps` per second, with sound at `rate` Hz.
 
         Raises:
             ServeError: the machine's memory is full, or this system has no such memory.
         """
         most = -(-rate // fps)
-        sound = _aligned(_PICTURE + size * size * 3)
+        sound = _aligned(_PICTURE + 3 * size[0] * size[1])
         layout = _slot(size, most, sound)
         length = _HEADER_BYTES + SLOTS * layout.itemsize
         self.memory, self.bell, mapped = _open(length)
         _seal(self.memory)
         header = np.ndarray(1, _HEADER, mapped)
         header[0] = (
-            *(MAGIC, LAYOUT_VERSION, _HEADER_BYTES, SLOTS, layout.itemsize, size, size, 3, fps, rate, most),
+            *(MAGIC, LAYOUT_VERSION, _HEADER_BYTES, SLOTS, layout.itemsize, *size, 3, fps, rate, most),
             *(_PICTURE, sound, 0),
         )
         self._slots = np.ndarray(SLOTS, layout, mapped, _HEADER_BYTES)

@@ -186,7 +186,7 @@ def _ready(seat: Seat) -> Message:
     return {
         "type": "ready",
         "session": seat.visit.id,
-        "size": spec.image_size,
+        "size": list(spec.image_size),
         "fps": spec.fps,
         "chunk_seconds": spec.chunk_seconds,
     }

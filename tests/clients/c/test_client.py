@@ -114,7 +114,7 @@ def test_the_pages_program_writes_a_face_that_speaks(folder: Path, bundle: Path,
         assert done(tmp_path / "program", tmp_path / "nowhere").returncode == 1
     assert seen.returncode == 0
     assert b"500 ms were said\nThe audio has ended" in seen.stderr
-    frames = np.frombuffer(seen.stdout, np.uint8).reshape(-1, TINY.image_size, TINY.image_size, 3)
+    frames = np.frombuffer(seen.stdout, np.uint8).reshape(-1, *TINY.image_size, 3)
     assert len(frames) > 13
     # The tiny model is the brighter the louder it speaks.
     assert frames.mean(axis=(1, 2, 3)).max() > frames[0].mean() + 2
@@ -146,7 +146,7 @@ def test_a_server_without_a_place_says_so(folder: Path, bundle: Path, path: Path
 @contextmanager
 def pretended(path: Path, answer: bytes, *, shared: bool = True) -> Iterator[None]:
     """Something else at the socket: it answers one client with these bytes, frames, and goes."""
-    frames = FrameRing(64, 25, 16000)
+    frames = FrameRing((64, 64), 25, 16000)
     listener = socket.socket(socket.AF_UNIX)
     listener.bind(str(path))
     listener.listen()

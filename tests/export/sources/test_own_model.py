@@ -146,7 +146,7 @@ def half_a_model() -> OwnModel:
         ),
         (lambda: with_spec(latent_channels=6), r"The vae_encoder gives latents of shape \[1, 4, 4, 2, 2\]"),
         (lambda: with_spec(audio_branches="separate"), r"The conditioner gives 4 tensors and the spec needs 8"),
-        (lambda: with_spec(image_size=65), r"image_size 65 is not a multiple"),
+        (lambda: with_spec(image_size=65), r"image_size \(65, 65\) is not a multiple"),
         (without_condition, r"has no method `condition`"),
         (half_a_model, r"The dit's tensor 'layers\.1\.[\w.]+' holds no values"),
         (lambda: with_tensor(torch.ones(2).to(torch.float8_e4m3fn)), r"'extra' is float8_e4m3fn, of which the scales"),

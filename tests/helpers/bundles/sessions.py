@@ -9,8 +9,8 @@ from rap_edge.runtime.session.session import Session
 
 
 def portrait(spec=TINY) -> np.ndarray:
-    ramp = np.linspace(40, 90, spec.image_size).astype(np.uint8)
-    return np.broadcast_to(ramp[None, :, None], (spec.image_size, spec.image_size, 3)).copy()
+    ramp = np.linspace(40, 90, spec.width).astype(np.uint8)
+    return np.broadcast_to(ramp[None, :, None], (*spec.image_size, 3)).copy()
 
 
 def avatar(spec=TINY, **bodies) -> Avatar:

@@ -102,10 +102,10 @@ def tiny_engines(spec: ModelSpec, **bodies: Body) -> dict[str, NumpyEngine]:
         b["velocity"][...] = (b["latents"] - target) / t
 
     def vae_encoder(b: Mapping[str, NDArray]) -> None:
-        stride, cells = spec.temporal_compression, spec.latent_size
+        stride, (rows, columns) = spec.temporal_compression, spec.latent_size
         kept = b["frames"][::stride][: b["latents"].shape[2]]
         kept = to_pixels(kept) if kept.dtype == np.uint8 else kept
-        blocks = kept.reshape(len(kept), cells, spec.spatial_compression, cells, spec.spatial_compression, 3)
+        blocks = kept.reshape(len(kept), rows, spec.spatial_compression, columns, spec.spatial_compression, 3)
         b["latents"][...] = blocks.mean((2, 4, 5))[None, None]
 
     def vae_decoder(b: Mapping[str, NDArray]) -> None:

@@ -83,9 +83,9 @@ def _vae_decoder(g: Graph, spec: ModelSpec) -> None:
     grey = g("ReduceMean", "latents", [0, 1], keepdims=0)
     g("Reshape", g("ReduceMean", g("Abs", grey), [0, 1, 2]), [1], output="magnitude")
     times = -(-np.arange(spec.chunk_frames) // spec.temporal_compression)[-spec.decoded_frames :]
-    pixels = np.arange(spec.image_size) // spec.spatial_compression
-    big = g("Gather", g("Gather", g("Gather", grey, times, axis=0), pixels, axis=1), pixels, axis=2)
-    shape = [spec.decoded_frames, spec.image_size, spec.image_size, 3]
+    rows, columns = (np.arange(side) // spec.spatial_compression for side in spec.image_size)
+    big = g("Gather", g("Gather", g("Gather", grey, times, axis=0), rows, axis=1), columns, axis=2)
+    shape = [spec.decoded_frames, *spec.image_size, 3]
     if spec.frames_dtype != "uint8":
         g("Expand", g("Unsqueeze", big, [3]), shape, output="frames")
         return
@@ -124,8 +124,8 @@ def write_tiny_bundle(root: Path, spec: ModelSpec = TINY) -> Path:
         model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10)
         onnx.save(model, root / f"{name}.onnx")
         graphs[name] = GraphInfo(f"{name}.onnx", inputs, outputs)
-    face = np.full((spec.image_size, spec.image_size, 3), 60, np.uint8)
-    face[:, spec.image_size // 2 :] = 90
+    face = np.full((*spec.image_size, 3), 60, np.uint8)
+    face[:, spec.width // 2 :] = 90
     write_png(root / "portrait.png", face)
     files = {path.name: hash_file(path) for path in sorted(root.iterdir())}
     manifest = Manifest(spec, Precision.FP32, graphs, files, golden=GoldenInfo("portrait.png"))

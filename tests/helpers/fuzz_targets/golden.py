@@ -28,7 +28,7 @@ def _packed(frames: bytes, indices: bytes, method: int) -> bytes:
     return stream.getvalue()
 
 
-_FRAMES = _npy(np.zeros((2, TINY.image_size, TINY.image_size, 3), np.uint8))
+_FRAMES = _npy(np.zeros((2, *TINY.image_size, 3), np.uint8))
 _INDICES = _npy(np.arange(2))
 _METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA)
 

@@ -48,7 +48,7 @@ def _names(graphs: dict[str, GraphInfo]) -> set[str]:
 
 
 def _run(spec: ModelSpec) -> None:
-    portrait = np.full((spec.image_size, spec.image_size, 3), 90, np.uint8)
+    portrait = np.full((*spec.image_size, 3), 90, np.uint8)
     with Avatar(spec, tiny_engines(spec), portrait, "fp32") as avatar:
         for overload in (None, Overload()):
             with avatar.session(overload=overload) as session:

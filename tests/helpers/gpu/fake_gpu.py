@@ -211,7 +211,7 @@ def module_of(driver: FakeCudaDriver, graph: GraphInfo, spec: ModelSpec, body) -
         if "frames" not in inputs:
             return {}
         latents = (inputs["frames"][0] - 1) // spec.temporal_compression + 1
-        return {"latents": (1, spec.latent_channels, latents, spec.latent_size, spec.latent_size)}
+        return {"latents": (1, spec.latent_channels, latents, *spec.latent_size)}
 
     return FakeTensorRtx(driver, tensors, body, outputs=outputs)
 

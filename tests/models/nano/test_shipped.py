@@ -26,7 +26,7 @@ def test_the_graphs_agree_with_pytorch(nano_bundle: Path) -> None:
 
 def test_the_mouth_follows_held_out_speech_and_not_another_one(nano_bundle: Path) -> None:
     talk = bundle_talker(nano_bundle)
-    subjects = [Subject.sample(index, frames=100, size=NANO.image_size) for index in range(3)]
+    subjects = [Subject.sample(index, frames=100, size=NANO.height) for index in range(3)]
     found = np.stack([subject.gauge.opening(talk(subject.portrait, subject.waveform)) for subject in subjects])
     truth = np.stack([subject.mouth[:, 0] for subject in subjects])
     right = measure.correlation(found, truth)
@@ -35,7 +35,7 @@ def test_the_mouth_follows_held_out_speech_and_not_another_one(nano_bundle: Path
 
 
 def test_the_mouth_is_closed_in_silence(nano_bundle: Path) -> None:
-    subject = Subject.sample(0, frames=75, size=NANO.image_size, silent=True)
+    subject = Subject.sample(0, frames=75, size=NANO.height, silent=True)
     opening = subject.gauge.opening(bundle_talker(nano_bundle)(subject.portrait, subject.waveform))
     assert measure.closedness(opening, subject.mouth[:, 0]) > 0.9
 

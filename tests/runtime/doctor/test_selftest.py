@@ -17,7 +17,7 @@ from rap_edge.runtime.cli import run as cli
 from rap_edge.runtime.doctor.selftest import run_selftest
 from rap_edge.runtime.errors import BundleError
 
-PICTURE = (TINY.image_size, TINY.image_size, 3)
+PICTURE = (*TINY.image_size, 3)
 
 
 @pytest.fixture

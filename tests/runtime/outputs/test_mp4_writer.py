@@ -421,7 +421,7 @@ def test_a_video_for_a_source_has_its_sound_as_near_as_aac_has_it(tmp_path: Path
     source = SimpleNamespace(rate=came[0], channels=came[1])
     with Mp4Writer.for_source(tmp_path / "a.mp4", TINY, source) as writer:
         assert (writer.rate, writer.channels) == goes
-        writer.write(np.zeros((25, TINY.image_size, TINY.image_size, 3), np.uint8), np.zeros(goes, np.float32))
+        writer.write(np.zeros((25, *TINY.image_size, 3), np.uint8), np.zeros(goes, np.float32))
     with av.open(str(tmp_path / "a.mp4")) as file:
         stream = file.streams.audio[0]
         assert (stream.rate, stream.layout.nb_channels) == goes

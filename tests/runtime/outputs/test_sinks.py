@@ -45,7 +45,7 @@ class Frames:
 def test_names_of_videos_and_names_without_a_suffix_get_the_writer_of_mp4(tmp_path: Path, name: str) -> None:
     with sinks.open_sink(tmp_path / name, TINY, SOURCE) as sink:
         assert isinstance(sink, Mp4Writer)
-        frame = np.zeros((1, TINY.image_size, TINY.image_size, 3), np.uint8)
+        frame = np.zeros((1, *TINY.image_size, 3), np.uint8)
         sink.write(frame, np.zeros((TINY.samples_per_frame, 1), np.float32))
 
 
@@ -59,4 +59,4 @@ def test_another_sink_is_one_registration(tmp_path: Path, monkeypatch: pytest.Mo
     bundle = write_tiny_bundle(tmp_path / "tiny")
     audio = write_wav(str(tmp_path / "talk.wav"), speech(1.0, TINY.sample_rate), TINY.sample_rate)
     assert cli.main(["--bundle", str(bundle), "--audio", audio, "-o", str(tmp_path / "out.npy")]) == 0
-    assert np.load(tmp_path / "out.npy").shape == (TINY.fps, TINY.image_size, TINY.image_size, 3)
+    assert np.load(tmp_path / "out.npy").shape == (TINY.fps, *TINY.image_size, 3)

@@ -244,7 +244,7 @@ def test_a_watcher_over_webrtc_sees_hears_and_interrupts(bundle: Path) -> None:
                 async with asyncio.timeout(10):
                     while loudest < 1000:
                         loudest = np.abs((await peer.tracks["audio"].recv()).to_ndarray()).max()
-                assert (await peer.tracks["video"].recv()).width == TINY.image_size
+                assert (await peer.tracks["video"].recv()).width == TINY.width
                 peer.channel.send('{"type": "interrupt"}')
                 await feeder.told(type="interrupt", by="watcher")
                 assert (await client.delete(f"/api/webrtc/{peer.session}")).status == 204

@@ -48,7 +48,7 @@ def test_silence_costs_nothing_once_the_reel_is_there() -> None:
 
 def test_the_first_frame_is_there_before_anything_is_rendered() -> None:
     frame = SimulatedStream().core.next_frame()
-    assert frame.picture.shape == (LIVELY.image_size, LIVELY.image_size, 3)
+    assert frame.picture.shape == (*LIVELY.image_size, 3)
     assert frame.sound.shape == (PER_FRAME,)
 
 

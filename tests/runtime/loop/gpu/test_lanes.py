@@ -51,7 +51,7 @@ class Gpu:
             for name, engine in self.cpu.items()
         }
         self.device = Device(self.cuda, self.cuda.stream(), Kernels(self.cuda, b"code"), self.cuda.device_memory(1000))
-        picture = np.full((TINY.image_size, TINY.image_size, 3), 70, np.uint8)
+        picture = np.full((*TINY.image_size, 3), 70, np.uint8)
         self.reference = encode_reference(TINY, self.cpu["vae_encoder"], picture)
 
 

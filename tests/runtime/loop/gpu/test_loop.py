@@ -50,7 +50,7 @@ SPECS = [
     TINY_CLEAN,
     TINY_PRO,
     TINY_GUIDED,
-    dataclasses.replace(TINY, name="tiny-noisy-renoise", solver="renoise", color_match=0.5),
+    dataclasses.replace(TINY, name="tiny-noisy-renoise", solver="renoise", color_match=0.5, image_size=(96, 64)),
     TINY.with_new_latents(1),
 ]
 
@@ -60,7 +60,7 @@ pytestmark = pytest.mark.skipif(shutil.which("g++") is None, reason="the kernels
 def colourful(spec: ModelSpec):
     """The tiny decoder, whose grey frames have no colour to be matched, with a fixed tint for every pixel."""
     grey = tiny_engines(spec)["vae_decoder"]._body
-    tint = np.random.default_rng(2).uniform(0.3, 1.0, (spec.image_size, spec.image_size, 3))
+    tint = np.random.default_rng(2).uniform(0.3, 1.0, (*spec.image_size, 3))
 
     def body(buffers) -> None:
         grey(buffers)
@@ -79,7 +79,7 @@ class Gpu:
     def __init__(self, folder: Path, kernels: ctypes.CDLL, spec: ModelSpec, **bodies) -> None:
         self.spec, self.driver = spec, FakeCudaDriver(kernels)
         self.cpu = tiny_engines(spec, **{"vae_decoder": colourful(spec), **bodies})
-        picture = np.random.default_rng(1).integers(0, 256, (spec.image_size, spec.image_size, 3), np.uint8)
+        picture = np.random.default_rng(1).integers(0, 256, (*spec.image_size, 3), np.uint8)
         self.reference = encode_reference(spec, self.cpu["vae_encoder"], picture)
         self.cuda = Cuda(self.driver)
         self.engines = {
@@ -146,7 +146,7 @@ def test_chunks_are_those_of_the_cpu(tmp_path, kernels, spec, capture) -> None:
 def test_the_kernels_are_right_whoever_computes_the_graphs(device, spec) -> None:
     cpu = tiny_engines(spec, vae_decoder=colourful(spec))
     engines = {name: HostEngine(engine.graph, engine._body) for name, engine in cpu.items()}
-    picture = np.random.default_rng(1).integers(0, 256, (spec.image_size, spec.image_size, 3), np.uint8)
+    picture = np.random.default_rng(1).integers(0, 256, (*spec.image_size, 3), np.uint8)
     reference = encode_reference(spec, cpu["vae_encoder"], picture)
     loop, oracle = DeviceChunkLoop(device, engines, spec, reference, 3), ChunkLoop(cpu, spec, reference, 3)
     assert loop.notes[0].endswith("the host computes it.")
@@ -224,7 +224,7 @@ def test_a_session_takes_the_memory_that_was_planned(tmp_path, kernels, spec) ->
     before = gpu.driver.allocated
     gpu.loop()
     assert gpu.driver.allocated - before == planned.total
-    assert planned.frames >= spec.decoded_frames * spec.image_size**2 * 3
+    assert planned.frames >= spec.decoded_frames * spec.pixels * 3
 
 
 def test_frames_stay_on_the_device_until_two_more_chunks_are_rendered(tmp_path, kernels) -> None:
@@ -338,7 +338,7 @@ def test_onnx_runtime_computes_on_the_same_device_memory_and_says_that_it_is_not
     cuda = Cuda(driver)
     engines = load_engines(bundle, threads=1)
     device = Device(cuda, cuda.stream(), Kernels(cuda, b"code"), cuda.device_memory(1))
-    picture = np.full((TINY.image_size, TINY.image_size, 3), 70, np.uint8)
+    picture = np.full((*TINY.image_size, 3), 70, np.uint8)
     reference = encode_reference(TINY, engines["vae_encoder"], picture)
     loop, oracle = DeviceChunkLoop(device, engines, TINY, reference, 4), ChunkLoop(engines, TINY, reference, 4)
     assert loop.notes == (

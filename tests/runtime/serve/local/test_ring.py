@@ -22,7 +22,7 @@ SIZE, FPS, RATE = 64, 25, 16000
 
 @pytest.fixture
 def ring():
-    opened = FrameRing(SIZE, FPS, RATE)
+    opened = FrameRing((SIZE, SIZE), FPS, RATE)
     yield opened
     opened.close()
 
@@ -51,7 +51,7 @@ def test_the_header_says_where_everything_lies(ring: FrameRing) -> None:
 
 @pytest.mark.parametrize(("rate", "fps", "samples"), [(22050, 25, 882), (44100, 24, 1838), (8000, 240, 34)])
 def test_a_slot_holds_the_longest_sound_of_a_frame(rate: int, fps: int, samples: int) -> None:
-    ring = FrameRing(SIZE, fps, rate)
+    ring = FrameRing((SIZE, SIZE), fps, rate)
     assert struct.unpack_from("<I", shared(ring), 44) == (samples,)
     ring.close()
 
@@ -86,7 +86,7 @@ def test_a_picture_is_copied_once_straight_from_the_stream_into_the_ring(
 
 
 def test_publishing_allocates_nothing_of_a_pictures_size() -> None:
-    big = FrameRing(512, FPS, 48000)
+    big = FrameRing((512, 512), FPS, 48000)
     given = StreamFrame(np.zeros((512, 512, 3), np.uint8), np.zeros(1920, np.float32), 0.0, None, Mark.GOOD)
     big.publish(given)
     tracemalloc.start()
@@ -122,7 +122,7 @@ def test_memory_that_is_missing_is_a_sentence_and_leaves_no_descriptor(monkeypat
     before = os.listdir("/proc/self/fd")
     monkeypatch.setattr(os, "posix_fallocate", full)
     with pytest.raises(ServeError, match="close other programs"):
-        FrameRing(SIZE, FPS, RATE)
+        FrameRing((SIZE, SIZE), FPS, RATE)
     assert len(os.listdir("/proc/self/fd")) == len(before)
 
 
@@ -151,7 +151,7 @@ print(whole, torn)
 
 
 def test_a_reader_in_another_process_never_takes_a_torn_frame_for_a_whole_one() -> None:
-    ring = FrameRing(256, FPS, RATE)
+    ring = FrameRing((256, 256), FPS, RATE)
     os.set_inheritable(ring.memory, True)
     command = [sys.executable, "-c", READER, str(ring.memory)]
     reader = subprocess.Popen(command, close_fds=False, stdout=subprocess.PIPE, text=True)

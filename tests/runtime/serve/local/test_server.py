@@ -60,7 +60,7 @@ def test_the_face_idles_speaks_with_its_sound_and_idles_again(kiosk: Kiosk, path
     pcm = noise(0.5)
     with LocalClient(path) as client:
         assert client.start() == {"type": "ready", "version": 1}
-        assert (client.height, client.fps, client.rate) == (TINY.image_size, TINY.fps, RATE)
+        assert (client.height, client.fps, client.rate) == (TINY.height, TINY.fps, RATE)
         assert client.frame().utterance == -1
         client.push(pcm)
         client.send({"type": "end_utterance"})

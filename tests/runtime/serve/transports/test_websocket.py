@@ -57,7 +57,7 @@ def test_sound_goes_in_and_a_playable_video_with_the_same_sound_comes_out(bundle
     async def scenario() -> None:
         async with served(bundle) as (client, _), client.ws_connect("/api/stream") as socket:
             ready = await start(socket, rate=rate, format=form)
-            assert (ready["type"], ready["size"], ready["fps"]) == ("ready", TINY.image_size, TINY.fps)
+            assert (ready["type"], ready["size"], ready["fps"]) == ("ready", list(TINY.image_size), TINY.fps)
             assert ready["mime"].startswith('video/mp4; codecs="avc1.64')
             await send(socket, pcm, form)
             await socket.send_str(FINISH)

@@ -29,9 +29,7 @@ def voice(seconds: float) -> np.ndarray:
 
 
 def avatar(**bodies) -> Avatar:
-    return Avatar(
-        TINY, tiny_engines(TINY, **bodies), np.full((TINY.image_size, TINY.image_size, 3), 70, np.uint8), "fp32"
-    )
+    return Avatar(TINY, tiny_engines(TINY, **bodies), np.full((*TINY.image_size, 3), 70, np.uint8), "fp32")
 
 
 @asynccontextmanager
