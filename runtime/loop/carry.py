@@ -91,6 +91,10 @@ class LoopState:
         """The state behind one more chunk, which leaves `past`."""
         return LoopState(self.index + 1, past)
 
+    def passed(self, past: Past | None) -> LoopState:
+        """The state behind one more chunk that is not rendered, so that its sound is not heard either."""
+        return self.after(past).elsewhere()
+
     def elsewhere(self) -> LoopState:
         """The same state before other sound than that which followed when it was left."""
         past = replace(self.past, sound=None) if isinstance(self.past, Cached) else self.past

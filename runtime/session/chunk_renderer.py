@@ -80,7 +80,7 @@ class ChunkRenderer:
         return replace(chunk, dropped=True)
 
     def _shown_again(self, chunk: Chunk, frames: Frames, past: Past | None) -> Chunk:
-        self._loop.restore(self._loop.state.after(past).elsewhere())
+        self._loop.restore(self._loop.state.passed(past))
         return replace(
             chunk, frames=frames[: self._shown(chunk.audio.size)], late=self._governor.replayed(self._clock())
         )
@@ -117,7 +117,7 @@ class ChunkRenderer:
 
     def _pass_over(self, past: Past | None) -> None:
         """No frames come of this chunk: the next one begins with `past`, and nothing is settled."""
-        self._loop.restore(self._loop.state.after(past).elsewhere())
+        self._loop.restore(self._loop.state.passed(past))
         self._idle.reset()
 
     def _shown(self, samples: int) -> int:

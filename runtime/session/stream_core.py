@@ -333,6 +333,7 @@ class StreamCore:
         if offset == self._spec.new_frames - 1:
             stretch.pieces.popleft()
             if piece.frames is None:
+                stretch.state = stretch.state.elsewhere()
                 self._renderings.append(Rendering(0, 0.0, True, Mark.HELD))
                 self._adjust_cushion(stretch, piece)
         return picture, piece.sound[start:stop], utterance, mark
@@ -442,7 +443,7 @@ class StreamCore:
         if not decisions:
             return True
         piece.frames = np.empty((0, *self._last.shape), np.uint8)
-        stretch.state = stretch.state.after(stretch.state.past)
+        stretch.state = stretch.state.passed(stretch.state.past)
         self._renderings.append(Rendering(0, 0.0, True, Mark.HELD))
         return False
 

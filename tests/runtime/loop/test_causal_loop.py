@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from rap_edge.runtime.avatar import Avatar
 from rap_edge.runtime.errors import EngineError, NumericalError, SpecError
+from rap_edge.runtime.loop.carry import Cached
 from rap_edge.runtime.loop.causal_loop import CausalLoop
 from rap_edge.runtime.loop.interface import Loop, encode_reference
 from rap_edge.runtime.session.sample_buffer import SampleBuffer
@@ -194,3 +195,20 @@ def test_a_causal_spec_that_contradicts_itself_says_how(changes: dict, sentence:
 def test_a_causal_spec_survives_json_and_the_others_say_nothing_of_caches() -> None:
     assert ModelSpec.from_json(TINY_CAUSAL.to_json()) == TINY_CAUSAL
     assert not {"attention", "decoder", "caches"} & TINY.to_dict().keys()
+
+
+def test_a_stream_hears_again_what_comes_behind_a_chunk_that_it_left_out() -> None:
+    stream = SimulatedStream(TINY_CAUSAL)
+    stream.frames(20)
+    core, frames = stream.core, TINY_CAUSAL.new_frames
+    stream.say(speech(6 * TINY_CAUSAL.chunk_seconds))
+    stream.render()
+    # Nobody renders for two chunks' time and more.
+    for _ in range(4 * frames + 8):
+        core.next_frame()
+    job = core.next_job()
+    assert job is not None
+    assert job.piece is not None
+    past = job.state.past
+    assert isinstance(past, Cached)
+    assert past.sound is None
