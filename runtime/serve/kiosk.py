@@ -12,7 +12,7 @@ from ..avatar import Avatar
 from ..bundle.bundle import Bundle
 from .admission import MOST_PLACES, Admission, KioskFullError, places_for
 from .metrics import Metrics
-from .portraits import Portraits, sources_of
+from .portraits import Portraits, cut, sources_of
 from .settings import Settings
 from .visits.fed import FedVisit, UnknownSessionError
 from .visits.seat import Seat
@@ -54,13 +54,14 @@ class Kiosk:
         sources = sources_of(bundle, settings.portraits)
         avatar = Avatar.open(
             bundle,
-            sources[0][0],
+            cut(spec, sources[0][0], settings.crop),
             new_latents=latents,
             viewers=settings.max_sessions or MOST_PLACES,
             engine=settings.engine,
             fallback=settings.fallback,
             strict_portrait=settings.strict_portraits,
-            crop=settings.crop,
+            # Its portraits are cut before they come to it.
+            crop="centre",
         )
         rtf = avatar.shared_cost() / avatar.spec.chunk_seconds
         kiosk = cls(settings, Portraits(avatar, sources, strict=settings.strict_portraits, crop=settings.crop), rtf)

@@ -18,7 +18,7 @@ from ..errors import BundleError, PortraitError, ServeError
 from ..inputs.picture.portrait import portrait_for
 from ..inputs.picture.process import decode_picture
 from ..outputs.png import encode_png
-from ..spec import Crop
+from ..spec import Crop, ModelSpec
 
 MAX_UPLOAD_BYTES = 12 << 20
 MOST_UPLOADS = 16
@@ -78,6 +78,15 @@ def sources_of(bundle: Bundle, files: tuple[Path, ...]) -> list[tuple[Path | byt
     return sources
 
 
+def cut(spec: ModelSpec, source: Path | bytes, crop: Crop) -> NDArray[np.uint8]:
+    """A picture of `sources_of` as the model takes it; in the bundle's own the face stands where it should.
+
+    Raises:
+        PortraitError: the picture cannot be read.
+    """
+    return portrait_for(spec, source, crop if isinstance(source, Path) else "centre")
+
+
 class Portraits:
     """Gives a model its portraits; opening one and `upload` are slow and safe to call from any thread."""
 
@@ -97,7 +106,7 @@ class Portraits:
         (_, title), *others = sources
         fixed = [Portrait("p0", title, avatar.portrait, lambda: avatar, uploaded=False)]
         for source, title in others:
-            picture = portrait_for(avatar.spec, source, crop)
+            picture = cut(avatar.spec, source, crop)
             open_avatar = partial(self._opened, picture)
             fixed.append(Portrait(f"p{len(fixed)}", title, picture, open_avatar, uploaded=False))
         self._fixed = {portrait.id: portrait for portrait in fixed}
