@@ -19,7 +19,7 @@ from rap_edge.runtime.checks.bounds import Count, Real, Whole
 
 from .attention import AudioAttention, SelfAttention, rotary_table
 from .config import check_config, check_rules
-from .fresh import draw_uniform
+from .fresh import draw_weights
 from .norms import LayerNorm32
 
 
@@ -217,15 +217,7 @@ class DiT(nn.Module):
 
         The head's deviation is 0.02 so that training starts near zero velocity.
         """
-        drawn = []
-        for name, parameter in self.named_parameters():
-            if name.endswith("modulation") or name == "head.head.weight":
-                drawn.append((parameter, 0.02 * math.sqrt(3.0)))
-            elif parameter.dim() > 1:
-                drawn.append((parameter, math.sqrt(3.0 / parameter[0].numel())))
-            else:
-                nn.init.constant_(parameter, 1.0 if name.endswith("weight") else 0.0)
-        draw_uniform(drawn, generator)
+        draw_weights(self, generator, lambda name: name.endswith("modulation") or name == "head.head.weight")
 
     @property
     def audio_layers(self) -> tuple[AudioAttention, ...]:

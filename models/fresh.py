@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import torch
@@ -21,6 +22,27 @@ def draw_uniform(weights: Sequence[tuple[Tensor, float]], generator: torch.Gener
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         # A list, so that an error of a thread is raised here.
         list(pool.map(_draw, (tensor for tensor, _ in weights), (bound for _, bound in weights), seeds))
+
+
+def draw_weights(
+    network: nn.Module, generator: torch.Generator | None, near_zero: Callable[[str], bool] = lambda name: False
+) -> None:
+    """Draw fresh weights: uniform of deviation 1/sqrt(fan in), gains one, biases zero.
+
+    Args:
+        network: all of whose parameters are drawn.
+        generator: see `draw_uniform`.
+        near_zero: of which parameters, by name, the deviation is 0.02.
+    """
+    drawn = []
+    for name, parameter in network.named_parameters():
+        if near_zero(name):
+            drawn.append((parameter, 0.02 * math.sqrt(3.0)))
+        elif parameter.dim() > 1:
+            drawn.append((parameter, math.sqrt(3.0 / parameter[0].numel())))
+        else:
+            nn.init.constant_(parameter, 1.0 if name.endswith("weight") else 0.0)
+    draw_uniform(drawn, generator)
 
 
 def _draw(tensor: Tensor, bound: float, seed: int) -> None:

@@ -8,7 +8,6 @@ end. When a latent is done it is shown once more at level 0, and what that leave
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, NamedTuple, cast
@@ -22,7 +21,7 @@ from rap_edge.runtime.checks.bounds import Real, Whole
 from ..attention import AudioAttention, apply_rotary, rotary_table
 from ..config import check_config, check_rules
 from ..dit import timestep_sinusoid
-from ..fresh import draw_uniform
+from ..fresh import draw_weights
 from ..norms import LayerNorm32, RMSNorm32
 
 
@@ -189,15 +188,7 @@ class CausalDiT(nn.Module):
 
     def reset_parameters(self, generator: torch.Generator | None = None) -> None:
         """Draw fresh weights as `DiT.reset_parameters` does."""
-        drawn = []
-        for name, parameter in self.named_parameters():
-            if name.endswith("modulation") or name == "head.weight":
-                drawn.append((parameter, 0.02 * math.sqrt(3.0)))
-            elif parameter.dim() > 1:
-                drawn.append((parameter, math.sqrt(3.0 / parameter[0].numel())))
-            else:
-                nn.init.constant_(parameter, 1.0 if name.endswith("weight") else 0.0)
-        draw_uniform(drawn, generator)
+        draw_weights(self, generator, lambda name: name.endswith("modulation") or name == "head.weight")
 
     @property
     def layers(self) -> tuple[Block, ...]:

@@ -7,13 +7,11 @@ is injected where a decoder was trained with it, so that the same latents give t
 
 from __future__ import annotations
 
-import math
-
 import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
-from ..fresh import draw_uniform
+from ..fresh import draw_weights
 from .ltx_blocks import CausalConv3d, DownBlock, MiddleBlock, PixelNorm, TimestepEmbedding, UpBlock
 from .ltx_config import LtxVaeConfig
 
@@ -111,13 +109,7 @@ class LtxVae(nn.Module):
 
     def reset_parameters(self, generator: torch.Generator | None = None) -> None:
         """Draw fresh weights: uniform of deviation 1/sqrt(fan in), gains one, biases and means zero."""
-        drawn = []
-        for name, parameter in self.named_parameters():
-            if parameter.dim() > 1:
-                drawn.append((parameter, math.sqrt(3.0 / parameter[0].numel())))
-            else:
-                nn.init.constant_(parameter, 1.0 if name.endswith("weight") else 0.0)
-        draw_uniform(drawn, generator)
+        draw_weights(self, generator)
         nn.init.zeros_(self.latents_mean)
         nn.init.ones_(self.latents_std)
         if self.decoder.timestep_scale_multiplier is not None:
