@@ -28,7 +28,7 @@ from .loading import load_engines
 from .loop.host_loop import LoopMaker
 from .loop.interface import Loop, encode_reference
 from .loop.on_host import host_loop
-from .loop.still import drawn_portrait
+from .loop.still import decoded_portrait
 from .machine.available import available_cores
 from .machine.home_process import HomeProcess
 from .reports.portrait_likeness import portrait_fault, portrait_figures
@@ -289,7 +289,7 @@ class Avatar:
         self.portrait_figures: PortraitFigures | None = None
         self.portrait_fault = ""
         if (gates := self._portrait_gates) is not None:
-            self.portrait_figures = portrait_figures(portrait, drawn_portrait(engines, self._reference))
+            self.portrait_figures = portrait_figures(portrait, decoded_portrait(engines, self._reference))
             self.portrait_fault = portrait_fault(self.portrait_figures, gates)
             if self.portrait_fault and self.spec.framing is not None and not can_find_faces():
                 self.portrait_fault += " To find and frame the face: pip install 'rap-edge[face]'."

@@ -29,8 +29,6 @@ from rap_edge.runtime.machine.tensorrt_modules import PLAN_BACKENDS, RTX
 from ..check_inputs import RealInputs, drawn_portrait, drawn_speech, golden_inputs, to_int16
 from ..parity.compare import GATES, Recorder, compare, roll_out
 
-AS_WRITTEN = "onnxruntime"
-ENGINES = (AS_WRITTEN, *PLAN_BACKENDS)
 # ONNX has no limit of its own for a file; protobuf has one of 2 GB, and weights beside it have none.
 _BESIDE = 1 << 20
 
@@ -78,7 +76,7 @@ def compare_bundle(path: str | Path, engine: str, graphs: Iterable[str], *, laye
 
     Args:
         path: the bundle.
-        engine: one of `ENGINES`; "onnxruntime" is the graph as it is written, without ONNX Runtime's rewriting.
+        engine: one of `PLAN_BACKENDS`, or "onnxruntime": the graph as it is written, without ONNX Runtime's rewriting.
         graphs: names; none takes all.
         layers: whether every tensor is compared; plans are then built anew, since one has its graph's outputs only.
 

@@ -12,7 +12,7 @@ from rap_edge.runtime.engines.interface import Engine
 from rap_edge.runtime.errors import ExportError
 from rap_edge.runtime.inputs.picture.portrait import portrait_for
 from rap_edge.runtime.loop.interface import encode_reference
-from rap_edge.runtime.loop.still import drawn_portrait
+from rap_edge.runtime.loop.still import decoded_portrait
 from rap_edge.runtime.outputs.png import encode_png
 from rap_edge.runtime.reports.portrait_likeness import gates_from, portrait_figures
 from rap_edge.runtime.spec import ModelSpec
@@ -58,6 +58,6 @@ def portrait_gates(
     for data in known:
         picture = portrait_for(spec, data, "centre")
         reference = encode_reference(spec, engines["vae_encoder"], picture)
-        figures.append(portrait_figures(picture, drawn_portrait(engines, reference)))
+        figures.append(portrait_figures(picture, decoded_portrait(engines, reference)))
         on_measured()
     return gates_from(figures) if figures else None

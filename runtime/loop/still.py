@@ -12,7 +12,7 @@ from .interface import Reference, require_finite
 from .pixels import Frames, to_frames
 
 
-def drawn_portrait(engines: Mapping[str, Engine], reference: Reference) -> Frames:
+def decoded_portrait(engines: Mapping[str, Engine], reference: Reference) -> Frames:
     """What the decoder makes of the encoder's latents of a portrait, uint8 [H, W, 3].
 
     Raises:

@@ -8,7 +8,7 @@ from helpers.bundles.tiny_causal import TINY_CAUSAL, causal_engines
 
 from rap_edge.runtime.bundle.manifest import PortraitFigures
 from rap_edge.runtime.loop.interface import encode_reference
-from rap_edge.runtime.loop.still import drawn_portrait
+from rap_edge.runtime.loop.still import decoded_portrait
 from rap_edge.runtime.reports.portrait_likeness import gates_from, portrait_fault, portrait_figures, ssim
 
 
@@ -70,6 +70,6 @@ def test_a_fault_names_what_is_short_and_says_what_to_do() -> None:
 @pytest.mark.parametrize(("spec", "make"), [(TINY, tiny_engines), (TINY_CAUSAL, causal_engines)])
 def test_a_portrait_is_drawn_as_it_stands_still(spec, make) -> None:
     engines = make(spec)
-    drawn = drawn_portrait(engines, encode_reference(spec, engines["vae_encoder"], portrait(spec)))
+    drawn = decoded_portrait(engines, encode_reference(spec, engines["vae_encoder"], portrait(spec)))
     assert drawn.shape == portrait(spec).shape
     assert drawn.std() > 0 or spec is TINY
