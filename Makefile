@@ -4,7 +4,7 @@ TORCH  ?= torch==2.13.0
 BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 
-.PHONY: demo test test-integrations test-lowest test-newest test-tensorrt-10 lint train bench plugins gpu gpu-prepare clean
+.PHONY: demo test test-integrations test-fleet test-lowest test-newest test-tensorrt-10 lint train bench plugins gpu gpu-prepare clean
 
 demo: $(VENV)/.export
 	$(BIN)/rap-export -o build/nano-fp32
@@ -22,11 +22,19 @@ test-integrations:
 	build/integrations/bin/python -m pip check
 	build/integrations/bin/python -m pytest tests/integrations
 
+# Ray brings three quarters of a gigabyte.
+test-fleet:
+	$(MAKE) VENV=build/fleet build/fleet/bin/python
+	build/fleet/bin/python -m pip --disable-pip-version-check install --quiet \
+		--editable '.[fleet,plans]' hypothesis pytest
+	build/fleet/bin/python -m pip check
+	build/fleet/bin/python -m pytest tests/fleet
+
 lint: $(VENV)/.test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	mkdir -p build/typed/rap_edge
-	ln -sfn $(foreach package,runtime models export calibration integrations,$(CURDIR)/$(package)) build/typed/rap_edge/
+	ln -sfn $(foreach package,runtime models export calibration integrations fleet,$(CURDIR)/$(package)) build/typed/rap_edge/
 	$(BIN)/mypy
 
 bench: $(VENV)/.export

@@ -79,6 +79,10 @@ class SessionError(RapEdgeError):
     """A session or avatar was used after it was closed, or in an order that makes no sense."""
 
 
+class FleetError(RapEdgeError):
+    """Work for several boxes was described wrongly, or the cluster cannot do it."""
+
+
 class ServeError(RapEdgeError):
     """The server was set up wrongly, or a client asked for something it cannot have."""
 

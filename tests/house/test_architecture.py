@@ -25,7 +25,7 @@ def test_each_of_thirty_changes_belongs_to_one_file_that_is_there() -> None:
 
 
 def test_every_place_to_add_something_is_there() -> None:
-    for named in re.findall(r"`((?:runtime|models|export|calibration|tests)/[\w./]+)(<name>\S*)?`", PAGE):
+    for named in re.findall(r"`((?:runtime|models|export|calibration|fleet|tests)/[\w./]+)(<name>\S*)?`", PAGE):
         place = ROOT / named[0]
         assert place.is_dir() if named[1] or named[0].endswith("/") else place.is_file(), named
 

@@ -166,7 +166,7 @@ def test_every_file_that_a_page_links_or_names_is_there() -> None:
     for page in (*PAGES, ROOT / "models" / "nano" / "MODEL_CARD.md"):
         text = page.read_text()
         linked = [page.parent / found for found in re.findall(r"\]\(([^)#:]+)[^):]*\)", text)]
-        folders = "runtime|models|export|calibration|plugins|clients|benchmarks|examples|tests|docs"
+        folders = "runtime|models|export|calibration|fleet|plugins|clients|benchmarks|examples|tests|docs"
         named = [ROOT / found for found in re.findall(rf"`((?:{folders})/[\w./-]*\w)/?[` ]", text)]
         assert [str(place) for place in linked + named if not place.exists()] == [], page
 

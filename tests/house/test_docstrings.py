@@ -6,7 +6,7 @@ from pathlib import Path
 
 from helpers.places import ROOT
 
-PACKAGES = ("runtime", "export", "calibration", "models", "integrations")
+PACKAGES = ("runtime", "export", "calibration", "models", "integrations", "fleet")
 # Another docstring says it.
 REFERENCES = ("see `", "as `")
 Function = ast.FunctionDef | ast.AsyncFunctionDef

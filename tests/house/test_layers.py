@@ -10,18 +10,23 @@ from pathlib import Path
 import pytest
 from helpers.places import ROOT, TESTS
 
-PACKAGES = ("runtime", "models", "export", "calibration", "integrations")
+PACKAGES = ("runtime", "models", "export", "calibration", "integrations", "fleet")
 GPU_ONLY = {"tensorrt", "tensorrt_rtx", "tensorrt_lean", "pycuda", "cuda", "cupy"}
-INTEGRATIONS = {"rap_edge.integrations"}
-ABOVE = {"rap_edge.calibration", "rap_edge.plugins"} | INTEGRATIONS
+INTEGRATIONS, FLEET = {"rap_edge.integrations"}, {"rap_edge.fleet"}
+BESIDE = INTEGRATIONS | FLEET
+ABOVE = {"rap_edge.calibration", "rap_edge.plugins"} | BESIDE
 FORBIDDEN = {
     "runtime": {"polygraphy", "torch", "onnx", "onnxscript", "safetensors", "rap_edge.models", "rap_edge.export"}
     | ABOVE
     | GPU_ONLY,
     "models": {"onnx", "onnxscript", "onnxruntime", "rap_edge.export"} | ABOVE | GPU_ONLY,
     "export": ABOVE | GPU_ONLY,
-    "calibration": {"torch", "rap_edge.models.checkpoints", "rap_edge.models.networks"} | INTEGRATIONS | GPU_ONLY,
+    "calibration": {"torch", "rap_edge.models.checkpoints", "rap_edge.models.networks"}
+    | INTEGRATIONS
+    | FLEET
+    | GPU_ONLY,
     "integrations": {"torch", "onnx", "rap_edge.models", "rap_edge.export"} | (ABOVE - INTEGRATIONS) | GPU_ONLY,
+    "fleet": {"torch", "onnx", "rap_edge.models", "rap_edge.export"} | (ABOVE - FLEET) | GPU_ONLY,
 }
 # From below to above: a folder imports from folders that stand before it, and any folder from the files beside it.
 ROOMS = {
@@ -34,6 +39,7 @@ ROOMS = {
     "export": "hybrid_attention passes capture precision parity plans sources bench commands",
     "export/plans": "truth",
     "calibration": "record observe quantize judge choose steps write",
+    "fleet": "commands",
 }
 # What networks and readers may know of the runtime, and what nano's programs may besides.
 FOR_MODELS = ("rap_edge.runtime.spec.", "rap_edge.runtime.errors.", "rap_edge.runtime.checks.")

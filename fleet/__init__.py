@@ -1,0 +1,1 @@
+"""Many boxes and many clips, on Ray: `rap-fleet`."""
