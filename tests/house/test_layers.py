@@ -21,10 +21,7 @@ FORBIDDEN = {
     | GPU_ONLY,
     "models": {"onnx", "onnxscript", "onnxruntime", "rap_edge.export"} | ABOVE | GPU_ONLY,
     "export": ABOVE | GPU_ONLY,
-    "calibration": {"torch", "rap_edge.models.checkpoints", "rap_edge.models.networks"}
-    | INTEGRATIONS
-    | FLEET
-    | GPU_ONLY,
+    "calibration": {"torch", "rap_edge.models.checkpoints", "rap_edge.models.networks"} | BESIDE | GPU_ONLY,
     "integrations": {"torch", "onnx", "rap_edge.models", "rap_edge.export"} | (ABOVE - INTEGRATIONS) | GPU_ONLY,
     "fleet": {"torch", "onnx", "rap_edge.models", "rap_edge.export"} | (ABOVE - FLEET) | GPU_ONLY,
 }
