@@ -129,7 +129,7 @@ def train(
     reader: nn.Linear,
     motion: MotionEncoder,
     *,
-    batch: int = 12,
+    batch: int = 6,
 ) -> None:
     """Train to `steps` steps, all runs together; state, log and the latents' statistics go to `out`.
 
