@@ -184,6 +184,10 @@ class Manifest:
         data = {"schema": SCHEMA_VERSION} | asdict(self) | {"spec": self.spec.to_dict()}
         return json.dumps(data, indent=2, allow_nan=False)
 
+    def sha256(self) -> str:
+        """Of all that it says, and so of every file that it lists."""
+        return hashlib.sha256(self.to_json().encode()).hexdigest()
+
     @classmethod
     def from_json(cls, text: str) -> Manifest:
         """Read a manifest and check everything that can be checked without the files.

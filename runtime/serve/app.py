@@ -9,8 +9,8 @@ from aiohttp import web
 from aiohttp.typedefs import Handler, Middleware
 
 from ..errors import PortraitError, RapEdgeError
-from .admission import KioskFullError
-from .http.access import Guard, add_headers, middleware, refusal
+from .admission import KioskClosingError, KioskFullError
+from .http.access import Guard, bearer, middleware, refusal
 from .http.body import BodyDamagedError, BodyTooLargeError, BodyTooSlowError, read_body
 from .http.connection import note_request
 from .http.page_files import add_page
@@ -18,10 +18,13 @@ from .kiosk import KIOSK, Kiosk
 from .metrics import CONTENT_TYPE
 from .portraits import MAX_UPLOAD_BYTES, Portrait
 from .sessions import add_sessions
+from .status import add_status, state_of
+from .tickets import TicketError
 from .transports.protocol import FORMATS, MAX_BINARY, MAX_RATE, MIN_RATE
 from .transports.webrtc import leave, offer
 from .transports.websocket import websocket
 from .visits.fed import BehindError, UnknownSessionError
+from .visits.visit import RECONNECT
 
 # Bodies that are being received, each of which may take its time, and those that are being decoded.
 _UPLOADS_AT_ONCE = 8
@@ -42,7 +45,7 @@ def build_app(kiosk: Kiosk) -> web.Application:
     app[_UPLOADS] = asyncio.Semaphore(_UPLOADS_AT_ONCE)
     app[_DECODERS] = asyncio.Semaphore(_DECODED_AT_ONCE)
     app[_UPLOADING] = set()
-    app.on_response_prepare.append(add_headers)
+    app.on_response_prepare.append(guard.add_headers)
     app.on_shutdown.append(_stop)
     app.cleanup_ctx.append(_housekeeping)
     add_page(app)
@@ -56,6 +59,7 @@ def build_app(kiosk: Kiosk) -> web.Application:
     app.router.add_delete("/api/webrtc/{session}", leave)
     app.router.add_get("/api/stream", websocket)
     add_sessions(app)
+    add_status(app)
     return app
 
 
@@ -68,6 +72,11 @@ def _sentences(kiosk: Kiosk) -> Middleware:
             return await handler(request)
         except KioskFullError as error:
             return refusal(503, "full", str(error), **{"Retry-After": _RETRY_SECONDS})
+        except KioskClosingError as error:
+            return refusal(503, RECONNECT.reason, str(error), **{"Retry-After": "1"})
+        except TicketError as error:
+            kiosk.metrics.refused.add(label="ticket")
+            return refusal(403, "ticket", str(error))
         except BodyTooLargeError as error:
             kiosk.metrics.refused.add(label="too-large")
             answer = refusal(413, "too-large", str(error))
@@ -109,11 +118,11 @@ async def _housekeeping(app: web.Application) -> AsyncIterator[None]:
 async def _health(request: web.Request) -> web.Response:
     kiosk = request.app[KIOSK]
     state = {
-        "status": "stopping" if kiosk.stopping else "ok",
+        "status": state_of(kiosk),
         "sessions": kiosk.admission.taken,
         "sessions_max": kiosk.admission.places,
     }
-    return web.json_response(state, status=503 if kiosk.stopping else 200)
+    return web.json_response(state, status=200 if state["status"] == "ok" else 503)
 
 
 async def _metrics(request: web.Request) -> web.Response:
@@ -136,12 +145,20 @@ async def _describe(request: web.Request) -> web.Response:
     )
 
 
+def _ask_for_ticket(request: web.Request) -> None:
+    """Raises `TicketError` where tickets are needed and the request has none; it is not used up."""
+    if (tickets := request.app[KIOSK].tickets) is not None:
+        tickets.check(bearer(request))
+
+
 async def _ice_servers(request: web.Request) -> web.Response:
+    _ask_for_ticket(request)
     servers = [server.told() for server in request.app[KIOSK].settings.ice_servers]
     return web.json_response({"ice_servers": servers}, headers={"Cache-Control": "no-store"})
 
 
 async def _upload(request: web.Request) -> web.Response:
+    _ask_for_ticket(request)
     uploads, uploading = request.app[_UPLOADS], request.app[_UPLOADING]
     if request.remote in uploading:
         raise KioskFullError("Your last picture is still being read; try again in a moment.")

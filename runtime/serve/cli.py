@@ -10,14 +10,17 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from ..checks.bounds import argument
 from ..cli.arguments import add_model, add_portrait_use, require_model
 from ..cli.exit_status import exit_status
 from ..cli.extras import needs_extra
-from .settings import Settings
+from .settings import DRAIN, SHARE, Settings
 from .transports.ice import IceServer, parse_ice_servers, read_ice_file, readable_by_all
 
 _TOKEN = "RAP_SERVE_TOKEN"
 _ICE_SERVERS = "RAP_SERVE_ICE_SERVERS"
+# Secrets of an operator, which a dispatcher shares; of the environment alone.
+TICKET_KEY, OPERATOR_TOKEN = "RAP_SERVE_TICKET_KEY", "RAP_SERVE_OPERATOR_TOKEN"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -80,6 +83,21 @@ def _parser() -> argparse.ArgumentParser:
         type=Path,
         help=f"STUN and TURN servers with user and password or secret (or their JSON in {_ICE_SERVERS})",
     )
+    parser.add_argument(
+        "--drain",
+        type=argument(DRAIN),
+        default=defaults.drain,
+        metavar="S",
+        help="after SIGTERM take nobody new, and let visitors stay for so long (default: not at all)",
+    )
+    parser.add_argument(
+        "--share",
+        type=argument(SHARE),
+        default=defaults.share,
+        metavar="F",
+        help="part of the machine or GPU that this server may use (default: all of it)",
+    )
+    parser.add_argument("--public-url", metavar="URL", help="where visitors come to (default: where it listens)")
     parser.add_argument("--tls-cert", metavar="PEM", type=Path, help="certificate; browsers want HTTPS for other hosts")
     parser.add_argument("--tls-key", metavar="PEM", type=Path, help="its key")
     return parser
@@ -94,6 +112,11 @@ def _run(arguments: argparse.Namespace) -> int:
         host=defaults.host if arguments.host is None else arguments.host,
         port=port if page else None,
         unix=arguments.unix,
+        drain=arguments.drain,
+        share=arguments.share,
+        public_url=arguments.public_url,
+        ticket_key=os.environ.get(TICKET_KEY) or None,
+        operator_token=os.environ.get(OPERATOR_TOKEN) or None,
         token=arguments.token or os.environ.get(_TOKEN) or None,
         portraits=tuple(map(Path, arguments.portrait)),
         strict_portraits=arguments.strict_portrait,
@@ -125,6 +148,8 @@ def _run(arguments: argparse.Namespace) -> int:
     )
     if rtf > 1 or (settings.max_sessions or 0) * rtf > 1:
         print("rap-serve: That is more than this machine can render in real time.", file=sys.stderr)
+    if settings.ticket_key is not None:
+        print("rap-serve: visitors are let in by a dispatcher's tickets alone.", file=sys.stderr)
     token = "?token=<the token>" if settings.token else ""
 
     def ready(address: str | None) -> None:

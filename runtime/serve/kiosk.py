@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import secrets
 from collections.abc import Coroutine
+from contextlib import suppress
 from typing import Any
 
 from aiohttp import web
 
 from ..avatar import Avatar
 from ..bundle.bundle import Bundle
-from .admission import MOST_PLACES, Admission, KioskFullError, places_for
+from .admission import MOST_PLACES, Admission, KioskClosingError, KioskFullError, Wish, places_for
 from .metrics import Metrics
-from .portraits import Portraits, cut, sources_of
+from .portraits import Portrait, Portraits, cut, sources_of
 from .settings import Settings
+from .tickets import OWN_PORTRAIT, Ticket, TicketError, Tickets, check_key
 from .visits.fed import FedVisit, UnknownSessionError
 from .visits.seat import Seat
 from .visits.sources import Microphone, Program, Source
@@ -28,14 +31,20 @@ _TIDY_SECONDS = 5.0
 class Kiosk:
     """Made by `open` before the server starts; used from the event loop, closed with `stop`."""
 
-    def __init__(self, settings: Settings, portraits: Portraits, rtf: float) -> None:
-        """Offer the measured number of places, or what the settings say."""
-        self.settings, self.portraits, self.rtf = settings, portraits, rtf
-        self.admission = Admission(settings.max_sessions or places_for(rtf))
+    def __init__(self, settings: Settings, portraits: Portraits, rtf: float, model: str = "") -> None:
+        """Offer the measured number of places, or what the settings say; `model` is the manifest's sha256."""
+        self.settings, self.portraits, self.rtf, self.model = settings, portraits, rtf, model
+        # Where visitors come to; the listener knows it where the settings do not say.
+        self.public_url = settings.public_url or ""
+        self.admission = Admission(settings.max_sessions or places_for(rtf / settings.share))
         self.metrics = Metrics(sessions=lambda: self.admission.taken, places=self.admission.places, rtf=rtf)
         self.visits: dict[str, Visit] = {}
         self.fed: dict[str, FedVisit] = {}
-        self.stopping = False
+        # This process: a ticket for the one that was here before opens nothing.
+        self.box = secrets.token_urlsafe(9)
+        self.tickets = None if settings.ticket_key is None else Tickets(check_key(settings.ticket_key), self.box)
+        self.stopping = self.draining = False
+        self.over = asyncio.Event()
         self.notes: tuple[str, ...] = ()
         self._tasks: set[asyncio.Task[None]] = set()
         self._last_use = 0.0
@@ -64,31 +73,34 @@ class Kiosk:
             crop="centre",
         )
         rtf = avatar.shared_cost() / avatar.spec.chunk_seconds
-        kiosk = cls(settings, Portraits(avatar, sources, strict=settings.strict_portraits, crop=settings.crop), rtf)
+        portraits = Portraits(avatar, sources, strict=settings.strict_portraits, crop=settings.crop)
+        kiosk = cls(settings, portraits, rtf, bundle.manifest.sha256())
         kiosk.notes = (*avatar.notes, *filter(None, [avatar.portrait_fault]))
         return kiosk
 
-    async def open_visit(self, transport: str, portrait: str | None, rate: int, live: bool) -> tuple[Seat, Source]:
+    async def open_visit(self, transport: str, wish: Wish, rate: int, live: bool) -> tuple[Seat, Source]:
         """Admit a visitor who is heard and sees the face.
 
         Args:
             transport: "webrtc" or "websocket".
-            portrait: an id, or None for the first one.
+            wish: what they ask for.
             rate: of the samples that will come, in Hz.
             live: a microphone gives them.
 
         Raises:
-            KioskFullError: there is no place, or the server is stopping.
+            KioskFullError: there is no place.
+            KioskClosingError: nobody is taken any more.
+            TicketError: tickets are needed, and this one does not do.
             ServeError: the portrait is unknown.
         """
-        visit = await self._open(transport, portrait)
+        visit = await self._open(transport, wish)
         self.start(visit.run())
         source = Microphone(visit, rate) if live else Program(visit, rate)
         return Seat(visit, source.verbs, lambda _, end: visit.close(end)), source
 
-    async def open_session(self, portrait: str | None) -> FedVisit:
+    async def open_session(self, wish: Wish) -> FedVisit:
         """Make a session that a program feeds and a browser watches; raises as `open_visit`."""
-        fed = FedVisit(await self._open("session", portrait))
+        fed = FedVisit(await self._open("session", wish))
         self.fed[fed.visit.id] = fed
         self.start(fed.run())
         return fed
@@ -104,21 +116,46 @@ class Kiosk:
         """Somebody who takes part in a visit, by the seat's id."""
         return next((seat for visit in self.visits.values() for seat in visit.seats if seat.id == id_), None)
 
-    async def _open(self, transport: str, portrait: str | None) -> Visit:
+    def refuse_when_closing(self) -> None:
+        """Raises `KioskClosingError` once nobody is taken any more."""
         if self.stopping:
-            raise KioskFullError(STOPPING.message)
-        chosen = self.portraits.find(portrait)
+            raise KioskClosingError(STOPPING.message)
+        if self.draining:
+            raise KioskClosingError("This kiosk takes no new visitors any more; connect again to reach another one.")
+
+    def find_portrait(self, wish: Wish) -> tuple[Portrait, Ticket | None]:
+        """The portrait that somebody asks for, and the ticket that lets them, where tickets are needed.
+
+        Raises:
+            TicketError: the ticket does not do.
+            ServeError: the portrait is unknown.
+        """
+        if self.tickets is None:
+            return self.portraits.find(wish.portrait), None
+        ticket = self.tickets.check(wish.ticket, wish.portrait)
+        chosen = self.portraits.find(ticket.portrait if wish.portrait is None else wish.portrait)
+        if chosen.uploaded != (ticket.portrait == OWN_PORTRAIT):
+            raise TicketError("The ticket is for another portrait; ask for one with the portrait that you want.")
+        return chosen, ticket
+
+    async def _open(self, transport: str, wish: Wish) -> Visit:
+        self.refuse_when_closing()
+        chosen, ticket = self.find_portrait(wish)
         try:
-            place = self.admission.take()
+            place = self.admission.take(None if ticket is None else ticket.id)
         except KioskFullError:
             self.metrics.refused.add(label="full")
             raise
+        if self.tickets is not None and ticket is not None:
+            self.tickets.spend(ticket)
         try:
-            stream = await asyncio.to_thread(lambda: chosen.avatar.stream(sample_rate=SOUND_RATE))
+            stream = await asyncio.to_thread(lambda: chosen.avatar.stream(seed=wish.seed, sample_rate=SOUND_RATE))
         except BaseException:
             place.release()
             raise
-        visit = Visit(transport, chosen, stream, place, self.metrics, self.settings.idle_seconds, self._forget)
+        visit = Visit(
+            transport, chosen, wish.seed, stream, place, self.metrics, self.settings.idle_seconds, self._forget
+        )
         self.visits[visit.id] = visit
         self.metrics.opened.add(label=transport)
         return visit
@@ -141,6 +178,20 @@ class Kiosk:
             await asyncio.sleep(_TIDY_SECONDS)
             if not self.visits and loop.time() - self._last_use > self.settings.idle_seconds:
                 self.portraits.forget_uploads()
+
+    def drain(self, seconds: float) -> None:
+        """Take nobody any more; set `over` when the last visitor has left, who is sent elsewhere after `seconds`."""
+        if not self.draining:
+            self.draining = True
+            self.start(self._drain(seconds))
+
+    async def _drain(self, seconds: float) -> None:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self.admission.emptied()
+        for visit in list(self.visits.values()):
+            visit.send_elsewhere()
+        self.over.set()
 
     async def stop(self) -> None:
         """End every visit, tell the visitors, and let go of the threads."""

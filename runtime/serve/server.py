@@ -8,6 +8,7 @@ import signal
 import ssl
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import replace
+from functools import partial
 
 from aiohttp import web
 
@@ -25,7 +26,7 @@ _SHUTDOWN_SECONDS = 3.0
 
 
 async def serve(kiosk: Kiosk, on_ready: Callable[[str | None], None], stop: asyncio.Event | None = None) -> None:
-    """Listen until SIGINT, SIGTERM or `stop`.
+    """Listen until SIGINT, SIGTERM or `stop`, or until a drained kiosk is empty.
 
     Args:
         kiosk: what to serve; it is stopped in the end.
@@ -45,10 +46,13 @@ async def serve(kiosk: Kiosk, on_ready: Callable[[str | None], None], stop: asyn
 
             await doors.enter_async_context(listening_at(settings.unix, kiosk))
         address = None if settings.port is None else await doors.enter_async_context(listening(kiosk))
-        with _signals(stop):
+        with _signals(stop, kiosk):
             on_ready(address)
             kiosk.start(note_missing_relay(settings.ice_servers))
-            await stop.wait()
+            waits = [asyncio.ensure_future(event.wait()) for event in (stop, kiosk.over)]
+            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+            for waiting in waits:
+                waiting.cancel()
 
 
 @contextlib.asynccontextmanager
@@ -69,7 +73,9 @@ async def listening(kiosk: Kiosk) -> AsyncIterator[str]:
         listener = Listener(runner.server, crowd, kiosk.metrics, tls)
         try:
             port = await _open(listener, settings.host, settings.port)
-            yield _address(settings, port)
+            address = _address(settings, port)
+            kiosk.public_url = (settings.public_url or address).removesuffix("/")
+            yield address
         finally:
             await listener.close()
     finally:
@@ -111,13 +117,19 @@ def _tls(settings: Settings) -> ssl.SSLContext | None:
 
 
 @contextlib.contextmanager
-def _signals(stop: asyncio.Event) -> Iterator[None]:
-    """Set an event on SIGINT and SIGTERM, where the platform lets an event loop do so."""
+def _signals(stop: asyncio.Event, kiosk: Kiosk) -> Iterator[None]:
+    """Set an event on SIGINT, and drain or do the same on SIGTERM, where the platform lets an event loop do so."""
     loop = asyncio.get_running_loop()
     caught = []
-    for number in (signal.SIGINT, signal.SIGTERM):
+    # The second one does not wait.
+    answers = iter([partial(kiosk.drain, kiosk.settings.drain)] if kiosk.settings.drain else [])
+
+    def terminate() -> None:
+        next(answers, stop.set)()
+
+    for number, action in ((signal.SIGINT, stop.set), (signal.SIGTERM, terminate)):
         with contextlib.suppress(NotImplementedError, RuntimeError):
-            loop.add_signal_handler(number, stop.set)
+            loop.add_signal_handler(number, action)
             caught.append(number)
     try:
         yield

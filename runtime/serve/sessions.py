@@ -8,7 +8,7 @@ from aiohttp import web
 
 from .http.body import BodyTooLargeError, read_body
 from .kiosk import KIOSK
-from .transports.protocol import MAX_TEXT, decode_pcm, parse_object, parse_portrait, parse_sound
+from .transports.protocol import MAX_TEXT, decode_pcm, parse_object, parse_sound, parse_wish
 from .visits.fed import FED_OVER, FedVisit
 from .visits.visit import MOST_SECONDS
 
@@ -29,7 +29,7 @@ def add_sessions(app: web.Application) -> None:
 
 async def _make(request: web.Request) -> web.Response:
     body = await read_body(request, MAX_TEXT)
-    fed = await request.app[KIOSK].open_session(parse_portrait(parse_object(body) if body else {}))
+    fed = await request.app[KIOSK].open_session(parse_wish(parse_object(body) if body else {}))
     session = fed.visit.id
     answer = {
         "session": session,

@@ -15,6 +15,7 @@ from ..settings import Settings
 
 COOKIE = "rap-serve"
 _OPEN_PATHS = frozenset({"/healthz"})
+_OPERATORS_PATHS = frozenset({"/api/status", "/api/drain"})
 _SAFE_METHODS = frozenset({"GET", "HEAD"})
 _HEADERS = {
     "Content-Security-Policy": (
@@ -29,6 +30,12 @@ _HEADERS = {
     "Cross-Origin-Resource-Policy": "same-origin",
 }
 
+_PREFLIGHT = {
+    "Access-Control-Allow-Methods": "GET, POST, DELETE",
+    "Access-Control-Allow-Headers": "Authorization, Content-Type, X-Session-Token",
+    "Access-Control-Max-Age": "600",
+}
+
 
 class Guard:
     """A middleware that refuses before any handler runs."""
@@ -36,7 +43,8 @@ class Guard:
     def __init__(self, settings: Settings, metrics: Metrics) -> None:
         """Remember a digest of the token that is worth nothing after a restart."""
         self._settings, self._metrics = settings, metrics
-        self._origins = {origin.rstrip("/").lower() for origin in settings.origins}
+        own = () if settings.public_url is None else (settings.public_url,)
+        self._origins = {origin.rstrip("/").lower() for origin in (*settings.origins, *own)}
         named = (host_name(origin_netloc(origin) or "") for origin in self._origins)
         self._names = LOOPBACK_NAMES | {name for name in named if name is not None}
         key = secrets.token_bytes(32)
@@ -50,11 +58,35 @@ class Guard:
             return self._refuse(
                 request, 403, "origin", "Another site's page may not use this kiosk; open the kiosk's own page."
             )
+        if self._is_operator(request):
+            return None
+        if request.path in _OPERATORS_PATHS or (request.path == "/metrics" and self._settings.ticket_key is not None):
+            return self._refuse(
+                request, 401, "operator", "Only the kiosk's operator may ask for this, with RAP_SERVE_OPERATOR_TOKEN."
+            )
         if request.path not in _OPEN_PATHS and not self._token_fits(request):
             return self._refuse(
                 request, 401, "token", "This kiosk needs its token; open its address with ?token= and the token."
             )
         return None
+
+    def preflight(self, request: web.Request) -> web.Response | None:
+        """The answer to a browser that asks whether a page of another origin may ask, if it may."""
+        if request.method != "OPTIONS" or not self._is_named(request) or not self._host_is_ours(request):
+            return None
+        return web.Response(status=204, headers=_PREFLIGHT)
+
+    async def add_headers(self, request: web.Request, response: web.StreamResponse) -> None:
+        """Signal handler that runs for every answer of the application."""
+        set_headers(response)
+        if self._is_named(request):
+            response.headers["Access-Control-Allow-Origin"] = request.headers["Origin"]
+            response.headers["Access-Control-Expose-Headers"] = "Retry-After"
+            response.headers["Vary"] = "Origin"
+
+    def _is_named(self, request: web.Request) -> bool:
+        """Whether a page of one of the origins in the settings asks."""
+        return request.headers.get("Origin", "").lower() in self._origins
 
     def welcome(self, request: web.Request) -> web.Response | None:
         """Turn a right token in the page's address into a cookie, so that it does not stay in the address bar."""
@@ -84,17 +116,20 @@ class Guard:
         if origin is None:
             # Browsers always send it here; other programs act for nobody but themselves.
             return True
-        if origin.lower() in self._origins:
+        if self._is_named(request):
             return True
         # "null" and the like have no host.
         return origin_netloc(origin) == request.headers.get("Host", "").lower()
 
+    def _is_operator(self, request: web.Request) -> bool:
+        token = self._settings.operator_token
+        return token is not None and hmac.compare_digest(_bytes(bearer(request) or ""), _bytes(token))
+
     def _token_fits(self, request: web.Request) -> bool:
         if self._settings.token is None:
             return True
-        scheme, _, bearer = request.headers.get("Authorization", "").partition(" ")
         candidates = [
-            (bearer.strip() if scheme.lower() == "bearer" else "", self._settings.token),
+            (bearer(request) or "", self._settings.token),
             (request.cookies.get(COOKIE, ""), self._cookie),
             (request.query.get("token", "") if request.path == "/" else "", self._settings.token),
         ]
@@ -109,6 +144,8 @@ def middleware(guard: Guard) -> Middleware:
     @web.middleware
     async def guarded(request: web.Request, handler: Handler) -> web.StreamResponse:
         # A response is a mapping too, which may be empty: its presence decides, not its truth.
+        if (preflight := guard.preflight(request)) is not None:
+            return preflight
         if (refused := guard.refusal(request)) is not None:
             return refused
         if (welcome := guard.welcome(request)) is not None:
@@ -118,9 +155,10 @@ def middleware(guard: Guard) -> Middleware:
     return guarded
 
 
-async def add_headers(request: web.Request, response: web.StreamResponse) -> None:
-    """Signal handler that runs for every answer of the application."""
-    set_headers(response)
+def bearer(request: web.Request) -> str | None:
+    """What a program brings as `Authorization: Bearer`."""
+    scheme, _, secret = request.headers.get("Authorization", "").partition(" ")
+    return secret.strip() if scheme.lower() == "bearer" else None
 
 
 def set_headers(response: web.StreamResponse) -> None:

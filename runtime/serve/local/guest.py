@@ -7,12 +7,14 @@ import os
 import select
 import socket
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from ...errors import RapEdgeError, ServeError
 from ...session.stream import AvatarStream
 from ...session.stream_core import Ended, Interrupted, StreamEvent
-from ..admission import KioskFullError
+from ..admission import KioskClosingError, KioskFullError
 from ..kiosk import Kiosk
 from ..transports.first_of import first_of
 from ..transports.protocol import Pcm, Start, decode_pcm
@@ -52,7 +54,7 @@ class Guest:
         """Serve until either side has had enough; `frames` has a thread for each place."""
         try:
             end = await self._admitted(frames)
-            self._tell({"type": "end", "reason": end.reason, "message": end.message})
+            self._tell(end.told())
         finally:
             self._writer.close()
             try:
@@ -68,10 +70,11 @@ class Guest:
             start = await self._started()
             if start is None:
                 return LEFT
-            if kiosk.stopping:
-                return STOPPING
-            chosen = kiosk.portraits.find(start.portrait)
+            kiosk.refuse_when_closing()
+            chosen = kiosk.portraits.find(start.wish.portrait)
             place = kiosk.admission.take()
+        except KioskClosingError as error:
+            return replace(STOPPING, message=str(error))
         except KioskFullError as error:
             kiosk.metrics.refused.add(label="full")
             return End("full", str(error))
@@ -82,7 +85,8 @@ class Guest:
         end = LEFT
         try:
             # A portrait is opened when it is chosen for the first time.
-            with await asyncio.to_thread(lambda: chosen.avatar.stream(sample_rate=start.sound.rate)) as stream:
+            opening = partial(chosen.avatar.stream, seed=start.wish.seed, sample_rate=start.sound.rate)
+            with await asyncio.to_thread(opening) as stream:
                 end = await self._shown(stream, start.sound, frames)
         except RapEdgeError as error:
             end = End("failed", str(error))

@@ -27,9 +27,15 @@ export async function request(path, options = {}) {
 
 export const describe = () => request("/api/kiosk");
 
-export function upload(file, most) {
+// What lets in whoever has a ticket.
+export const bearer = (ticket) => (ticket ? { Authorization: `Bearer ${ticket}` } : {});
+
+export function requireSize(file, most) {
   if (file.size > most) {
     throw new Refusal("too-large", `The picture is larger than ${Math.floor(most / 2 ** 20)} MB; choose a smaller one.`);
   }
-  return request("/api/portraits", { method: "POST", body: file, headers: { "Content-Type": "application/octet-stream" } });
+}
+
+export function upload(file, path = "/api/portraits", headers = {}) {
+  return request(path, { method: "POST", body: file, headers: { "Content-Type": "application/octet-stream", ...headers } });
 }

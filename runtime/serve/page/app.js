@@ -2,13 +2,15 @@
 import { Refusal, describe } from "./api.js";
 import { Faces } from "./faces.js";
 import { Microphone, levelOf } from "./microphone.js";
+import { atBox, takePlace } from "./place.js";
 import { SpeechDetector } from "./speech-detector.js";
 import * as webrtc from "./webrtc.js";
 import * as websocket from "./websocket.js";
 import { STATUS, WORDS } from "./words.js";
 
 const RETRY_SECONDS = [1, 2, 4, 8, 15];
-const WORTH_RETRYING = new Set(["unreachable", "connection-lost", "line-lost", "stopping", "slow", "failed"]);
+const WORTH_RETRYING = new Set(["unreachable", "connection-lost", "line-lost", "stopping", "slow", "failed", "reconnect"]);
+const GONE = new Set(["unreachable", "connection-lost"]);
 const WELL_ENDED = new Set(["idle", "finished", "left"]);
 const TOAST_MS = 7000;
 const SWITCH_MS = 4000;
@@ -27,7 +29,13 @@ const link = new URLSearchParams(location.hash.slice(1));
 const watched = link.has("session") ? { session: link.get("session"), token: link.get("token") ?? "" } : null;
 const words = WORDS[watched ? "watch" : "mirror"];
 
+// The noise of the model, which a link may choose.
+const seed = Number(link.get("seed") ?? 0);
+
 let chosen = null;
+let dispatcher = null;
+let place = null;
+let lost = null;
 let microphone = null;
 let connection = null;
 let speaking = false;
@@ -78,11 +86,11 @@ async function start() {
     const made = await open(mine);
     if (mine !== run) return made.close();
     connection = made;
-    attempt = 0;
     video.muted = $("sound").getAttribute("aria-pressed") === "true";
     // Settles with the first picture, if at all.
     video.play().catch(() => {});
     show("live");
+    if (place.warning) toast(place.warning);
   } catch (error) {
     if (mine !== run) return;
     if (!(error instanceof Refusal)) console.error(error);
@@ -112,35 +120,48 @@ function unplugged() {
 }
 
 async function open(mine) {
-  const options = {
-    microphone,
-    whom: watched ?? { portrait: chosen.id },
-    video,
-    onMessage: (message) => mine === run && take(message),
-    onEnd: (end) => mine === run && over(end),
-  };
-  if (performance.now() < plainUntil) return websocket.connect(options);
+  if (performance.now() < plainUntil) return connectBy(websocket, mine);
   try {
-    return await webrtc.connect(options);
+    return await connectBy(webrtc, mine);
   } catch (error) {
     // What the kiosk refuses it would refuse on the other path too.
     if (mine !== run || (error instanceof Refusal && !NO_WEBRTC.has(error.reason))) throw error;
     console.info("WebRTC does not work here, so the WebSocket is used:", error.message);
     plainUntil = performance.now() + PLAIN_MS;
     leftPlace = performance.now();
-    return websocket.connect(options);
+    return connectBy(websocket, mine);
+  }
+}
+
+// A place that was reserved is good for one attempt.
+async function connectBy(transport, mine) {
+  place = watched ? { url: "", whom: watched } : await takePlace(dispatcher, chosen, seed, lost);
+  try {
+    return await transport.connect({
+      microphone,
+      place,
+      video,
+      onMessage: (message) => mine === run && take(message),
+      onEnd: (end) => mine === run && over(end),
+    });
+  } catch (error) {
+    throw place.url ? atBox(error) : error;
   }
 }
 
 // A connection is over, or did not come about: wait and try again, or say why not.
 function over({ reason, message, retryAfter }) {
   disconnect();
+  lost = GONE.has(reason) ? place?.url : null;
   // The place that was left for another portrait or the other path needs a moment to be free.
   const switching = performance.now() - leftPlace < SWITCH_MS;
   if (reason === "full" && switching) setTimeout(start, 300);
   else if (reason === "full") wait("full", retryAfter || 5, message);
   else if (WORTH_RETRYING.has(reason)) {
-    const seconds = RETRY_SECONDS[Math.min(attempt++, RETRY_SECONDS.length - 1)];
+    // At another box the conversation may go on at once.
+    const elsewhere = attempt === 0 && (dispatcher || reason === "reconnect");
+    const seconds = elsewhere ? 0 : RETRY_SECONDS[Math.min(attempt, RETRY_SECONDS.length - 1)];
+    attempt += 1;
     wait("reconnecting", seconds, message);
   } else if (WELL_ENDED.has(reason)) finish("ended", message);
   else finish("error", message);
@@ -179,7 +200,10 @@ function finish(state, message) {
 // ---- what the kiosk tells
 
 function take(message) {
-  if (message.type === "stats") showStats(message);
+  if (message.type === "stats") {
+    attempt = 0;
+    showStats(message);
+  }
   else if (message.type === "utterance") setSpeaking(message.event === "started");
   else if (message.type === "notice") console.info(message.message);
 }
@@ -209,9 +233,9 @@ function interrupt() {
 
 // ---- portraits
 
-function choose({ id, name, url }) {
+function choose({ id, name, url, file }) {
   const changed = chosen?.id !== id;
-  chosen = { id, name };
+  chosen = { id, name, file };
   $("portrait").src = $("backdrop").src = url;
   $("portrait").alt = `${name}, at rest`;
   video.setAttribute("aria-label", `${name}, live`);
@@ -287,6 +311,7 @@ async function load() {
   try {
     const kiosk = await describe();
     if (watched && link.has("portrait")) kiosk.portraits = [portraitOf(link.get("portrait"), kiosk.portraits)];
+    dispatcher = kiosk.dispatcher;
     faces.show(kiosk);
     show("ready");
   } catch (error) {

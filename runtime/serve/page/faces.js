@@ -1,5 +1,5 @@
 // The portraits to choose from: a row of round pictures, and the visitor's own.
-import { upload } from "./api.js";
+import { requireSize, upload } from "./api.js";
 
 export class Faces {
   // `onChoose` is told {id, name, url} of each choice, `onProblem` a sentence.
@@ -18,8 +18,10 @@ export class Faces {
     });
   }
 
-  show({ portraits, upload_bytes: most }) {
+  // With a dispatcher nobody knows yet which box will take a picture: it stays here until then.
+  show({ portraits, upload_bytes: most, dispatcher }) {
     this.most = most;
+    this.stays = Boolean(dispatcher);
     portraits.forEach((portrait) => this.append(portrait));
     this.choose(portraits[0]);
   }
@@ -63,7 +65,8 @@ export class Faces {
   async take(file) {
     this.add.classList.add("waiting");
     try {
-      const portrait = await upload(file, this.most);
+      requireSize(file, this.most);
+      const portrait = this.stays ? kept(file) : await upload(file);
       this.append(portrait);
       this.list.lastElementChild.scrollIntoView({ block: "nearest", inline: "nearest" });
       this.choose(portrait);
@@ -75,4 +78,9 @@ export class Faces {
       this.file.value = "";
     }
   }
+}
+
+function kept(file) {
+  const url = URL.createObjectURL(file);
+  return { id: url, name: "Your picture", url, file };
 }

@@ -1,5 +1,6 @@
 // Sound and picture in, and the visitor's microphone out unless a program speaks, over one peer connection.
-import { Refusal, request } from "./api.js";
+import { Refusal, bearer, request } from "./api.js";
+import { isAlive } from "./place.js";
 
 // From touch to connection: longer than any network takes, short enough to wait for the other path.
 const CONNECT_MS = 5000;
@@ -7,9 +8,13 @@ const GATHER_MS = 1500;
 // A connection that lost its path finds it again by then, or never.
 const LOST_MS = 4000;
 const LEAVE_MS = 3000;
+// Every second there are figures; a kiosk that says nothing for so long is asked whether it is there.
+const SILENT_MS = 2000;
+const LISTEN_MS = 500;
 
-// `whom` is {portrait} of a visitor who is heard, or {session, token} of a session that a program feeds.
-export async function connect({ microphone, whom, video, onMessage, onEnd }) {
+// `url` is the box's, or "" for where the page came from; `whom` is {portrait, ...} of a visitor who is heard, or
+// {session, token} of a session that a program feeds.
+export async function connect({ microphone, place: { url, whom }, video, onMessage, onEnd }) {
   if (!window.RTCPeerConnection) throw new Refusal("no-path", "This browser has no WebRTC.");
   const deadline = AbortSignal.timeout(CONNECT_MS);
   let peer = null;
@@ -17,15 +22,18 @@ export async function connect({ microphone, whom, video, onMessage, onEnd }) {
   let session = null;
   let over = false;
   let lost = 0;
+  let listening = 0;
+  let heard = performance.now();
 
   // Settles when the place is free.
   const close = async () => {
     over = true;
     clearTimeout(lost);
+    clearInterval(listening);
     peer?.close();
     if (!session) return;
     const options = { method: "DELETE", keepalive: true, signal: AbortSignal.timeout(LEAVE_MS) };
-    await fetch(`/api/webrtc/${session}`, options).catch(() => {});
+    await fetch(`${url}/api/webrtc/${session}`, options).catch(() => {});
   };
   const end = (reason, message) => {
     if (over) return;
@@ -35,10 +43,14 @@ export async function connect({ microphone, whom, video, onMessage, onEnd }) {
 
   try {
     // Asked for each time: passwords of TURN servers do not last.
-    const { ice_servers: iceServers } = await request("/api/ice-servers", { signal: deadline });
+    const { ice_servers: iceServers } = await request(`${url}/api/ice-servers`, {
+      headers: bearer(whom.ticket),
+      signal: deadline,
+    });
     peer = new RTCPeerConnection({ iceServers });
     channel = peer.createDataChannel("messages");
     channel.addEventListener("message", ({ data }) => {
+      heard = performance.now();
       const message = JSON.parse(data);
       if (message.type === "end") end(message.reason, message.message);
       else onMessage(message);
@@ -57,7 +69,7 @@ export async function connect({ microphone, whom, video, onMessage, onEnd }) {
     });
     await peer.setLocalDescription(await peer.createOffer());
     await gathered(peer);
-    const answer = await request("/api/webrtc", {
+    const answer = await request(`${url}/api/webrtc`, {
       method: "POST",
       headers: { "Content-Type": "application/json" },
       body: JSON.stringify({ sdp: peer.localDescription.sdp, ...whom }),
@@ -70,6 +82,13 @@ export async function connect({ microphone, whom, video, onMessage, onEnd }) {
     await close();
     throw deadline.aborted ? noPath() : error;
   }
+
+  heard = performance.now();
+  listening = setInterval(async () => {
+    if (performance.now() - heard < SILENT_MS) return;
+    heard = performance.now();
+    if (!(await isAlive(url))) end("connection-lost", "The connection was lost.");
+  }, LISTEN_MS);
 
   peer.addEventListener("connectionstatechange", () => {
     clearTimeout(lost);

@@ -15,13 +15,14 @@ const GROUP_SECONDS = 20;
 const CANNOT_PLAY = ["unsupported", "This browser can play neither of the kiosk's streams; use another one."];
 const SILENT = ["silent-browser", "The browser gives no sound; plug in a loudspeaker or headphones and start again."];
 
-// `whom` is {portrait} of a visitor who is heard, or {session, token} of a session that a program feeds.
-export async function connect({ microphone, whom, video, onMessage, onEnd }) {
+// `url` is the box's, or "" for where the page came from; `whom` is {portrait, ...} of a visitor who is heard, or
+// {session, token} of a session that a program feeds.
+export async function connect({ microphone, place: { url, whom }, video, onMessage, onEnd }) {
   const Source = window.ManagedMediaSource ?? window.MediaSource;
   if (!Source) throw new Refusal(...CANNOT_PLAY);
   const tap = "session" in whom ? null : await Tap.open(microphone);
 
-  const socket = new WebSocket(`${location.origin.replace(/^http/, "ws")}/api/stream`);
+  const socket = new WebSocket(`${(url || location.origin).replace(/^http/, "ws")}/api/stream`);
   socket.binaryType = "arraybuffer";
   let over = false;
   let player = null;

@@ -10,15 +10,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ...checks.bounds import OneOf, Text, Whole
+from ...checks.bounds import SEEDS, OneOf, Text, Whole
 from ...errors import ServeError
 from ...inputs.convert import to_float
+from ..admission import Wish
+from ..tickets import LONGEST_TICKET
 
 MAX_TEXT = 4096
 MAX_BINARY = 256 << 10
 MIN_RATE, MAX_RATE = 8_000, 96_000
 FORMATS = {"s16le": "<i2", "f32le": "<f4"}
-_RATES, _FORMATS, _IDS = Whole(MIN_RATE, MAX_RATE, "Hz"), OneOf(tuple(FORMATS)), Text(64)
+_RATES, _FORMATS = Whole(MIN_RATE, MAX_RATE, "Hz"), OneOf(tuple(FORMATS))
+_IDS, _TICKETS = Text(64), Text(LONGEST_TICKET)
 
 
 @dataclass(frozen=True)
@@ -39,10 +42,10 @@ class Key:
 
 @dataclass(frozen=True)
 class Start:
-    """A visitor: their sound, a portrait's id or None, and whether a microphone gives the sound, which never pauses."""
+    """A visitor: their sound, what they ask for, and whether a microphone gives the sound, which never pauses."""
 
     sound: Pcm
-    portrait: str | None
+    wish: Wish
     live: bool
 
 
@@ -87,7 +90,7 @@ def parse_start(text: str) -> Start | Feed | Watch:
     live = message.get("live", False)
     if not isinstance(live, bool):
         raise ServeError('"live" must be true for a microphone, and else false.')
-    return Start(parse_sound(message), parse_portrait(message), live)
+    return Start(parse_sound(message), parse_wish(message), live)
 
 
 def parse_verb(text: str | bytes, known: Collection[str]) -> str:
@@ -119,14 +122,16 @@ def parse_key(message: dict[str, Any]) -> Key:
     return Key(str(session), str(token))
 
 
-def parse_portrait(message: dict[str, Any]) -> str | None:
-    """The portrait's id in a message, if any; raises `ServeError` for what is no id."""
-    portrait = message.get("portrait")
-    if portrait is None:
-        return None
-    if _IDS.fault(portrait):
+def parse_wish(message: dict[str, Any]) -> Wish:
+    """What a visitor asks for in a message; raises `ServeError` for what cannot be asked for."""
+    portrait, seed, ticket = message.get("portrait"), message.get("seed", 0), message.get("ticket")
+    if portrait is not None and _IDS.fault(portrait):
         raise ServeError("The portrait must be an id from the list of portraits; choose one.")
-    return str(portrait)
+    if fault := SEEDS.fault(seed):
+        raise ServeError(f"The seed {fault}; leave it out for the usual one.")
+    if ticket is not None and _TICKETS.fault(ticket):
+        raise ServeError("The ticket must be the text that the dispatcher gave; ask for another one.")
+    return Wish(portrait, seed, ticket)
 
 
 def decode_pcm(data: bytes, form: str) -> NDArray[np.float32]:

@@ -30,7 +30,7 @@ from .controls import obey
 from .first_of import first_of
 from .ice import IceServer
 from .offer import check_offer
-from .protocol import parse_key, parse_object, parse_portrait
+from .protocol import parse_key, parse_object, parse_wish
 from .tracks import Outlet
 
 MAX_OFFER = 64 << 10
@@ -45,13 +45,14 @@ _FAILED = End("failed", "The kiosk could not go on; start again.", FAILED)
 
 
 async def offer(request: web.Request) -> web.Response:
-    """Answer an offer `{"sdp": ..., "portrait": ...}` with `{"sdp": ..., "session": ...}`.
+    """Answer an offer `{"sdp": ..., "portrait": ...}` with `{"sdp": ..., "session": ...}`; see `Wish` for the rest.
 
     With `session` and `token` in place of the portrait, it watches that session.
 
     Raises:
         ServeError: the offer, its portrait or its session cannot be used.
         KioskFullError: there is no place.
+        KioskClosingError: nobody is taken any more.
     """
     kiosk = request.app[KIOSK]
     message = parse_object(await read_body(request, MAX_OFFER), MAX_OFFER)
@@ -63,7 +64,7 @@ async def offer(request: web.Request) -> web.Response:
         key = parse_key(message)
         seat = kiosk.fed_visit(key.session).take_watcher(key.token)
     else:
-        seat, source = await kiosk.open_visit("webrtc", parse_portrait(message), SOUND_RATE, live=True)
+        seat, source = await kiosk.open_visit("webrtc", parse_wish(message), SOUND_RATE, live=True)
     connection = _Connection(seat, source, kiosk.settings.ice_servers)
     kiosk.start(connection.run(sdp))
     answer = await connection.answer
@@ -112,7 +113,7 @@ class _Connection:
             # The place is free for the next visitor before the goodbyes, which may take time and fail.
             self._seat.close(end)
             self.answer.cancel()
-        self._tell({"type": "end", "reason": end.reason, "message": end.message})
+        self._tell(end.told())
         # The message needs a moment on the wire before the connection closes.
         await asyncio.sleep(0.2 if self._connected.is_set() else 0.0)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -13,12 +14,13 @@ from aiohttp import WSMessage, WSMsgType, web
 from ...errors import AudioError, RapEdgeError, ServeError
 from ...outputs.mp4_muxer import STREAM, Mp4Muxer
 from ...session.stream_core import StreamFrame
-from ..admission import KioskFullError
+from ..admission import KioskClosingError, KioskFullError
 from ..http.connection import HttpConnection, connection_of
 from ..kiosk import KIOSK, Kiosk
+from ..tickets import TicketError
 from ..visits.fed import BehindError, FedVisit, UnknownSessionError
 from ..visits.seat import FAILED, LEFT, End, Message, Seat
-from ..visits.visit import FINISHED
+from ..visits.visit import FINISHED, RECONNECT
 from .controls import obey
 from .first_of import first_of
 from .protocol import MAX_BINARY, Feed, Pcm, Start, Watch, decode_pcm, parse_start
@@ -28,6 +30,8 @@ _START_SECONDS = 10.0
 _SEND_SECONDS = 20.0
 # Frames of a fragment, see `STREAM`.
 _GROUP = 2
+# Close codes of what is no error.
+_WELL = frozenset({1000, 1001, 1012})
 
 _Hear = Callable[[bytes], Awaitable[None]]
 
@@ -44,8 +48,7 @@ async def websocket(request: web.Request) -> web.WebSocketResponse:
         raise ServeError("This is no WebSocket handshake; use a WebSocket client.") from None
     end = await _serve(kiosk, socket, connection_of(request))
     if not socket.closed:
-        kind = "end" if end.code in (1000, 1001) else "error"
-        await _try(socket.send_json({"type": kind, "reason": end.reason, "message": end.message}))
+        await _try(socket.send_json(end.told("end" if end.code in _WELL else "error")))
         await _try(socket.close(code=end.code, message=end.reason.encode()))
     return socket
 
@@ -62,6 +65,11 @@ async def _serve(kiosk: Kiosk, socket: web.WebSocketResponse, connection: HttpCo
         return End("silent", "No start message came within 10 seconds; connect again.", 1008)
     except KioskFullError as error:
         return End("full", str(error), 1013)
+    except KioskClosingError as error:
+        return replace(RECONNECT, message=str(error))
+    except TicketError as error:
+        kiosk.metrics.refused.add(label="ticket")
+        return End("ticket", str(error), 1008)
     except UnknownSessionError as error:
         return End("no-session", str(error), 1008)
     except RapEdgeError as error:
@@ -88,7 +96,7 @@ def _start(message: WSMessage) -> Start | Feed | Watch | None:
 async def _admitted(kiosk: Kiosk, start: Start | Feed | Watch) -> tuple[Seat, _Hear]:
     """The client's seat, and what takes its binary messages."""
     if isinstance(start, Start):
-        seat, source = await kiosk.open_visit("websocket", start.portrait, start.sound.rate, start.live)
+        seat, source = await kiosk.open_visit("websocket", start.wish, start.sound.rate, start.live)
         return seat, lambda data: source.take(decode_pcm(data, start.sound.format))
     fed = kiosk.fed_visit(start.key.session)
     if isinstance(start, Feed):

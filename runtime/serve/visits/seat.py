@@ -7,7 +7,7 @@ import secrets
 from collections import deque
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -28,11 +28,17 @@ class End:
         reason: one word for programs.
         message: a sentence for the visitor.
         code: the WebSocket's close code (RFC 6455, section 7.4).
+        more: what else a program has to know.
     """
 
     reason: str
     message: str
     code: int = 1000
+    more: Message = field(default_factory=dict)
+
+    def told(self, kind: str = "end") -> Message:
+        """As the client is told it."""
+        return {"type": kind, "reason": self.reason, "message": self.message, **self.more}
 
 
 # The close code of what the server could not go on with.

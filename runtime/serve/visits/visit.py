@@ -8,6 +8,7 @@ import secrets
 from collections import deque
 from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
+from dataclasses import replace
 
 import numpy as np
 
@@ -36,6 +37,7 @@ MOST_SECONDS, MOST_UTTERANCES = 60.0, 256
 
 FINISHED = End("finished", "The audio has ended and everything was rendered.")
 STOPPING = End("stopping", "The kiosk is being switched off; come back later.", 1001)
+RECONNECT = End("reconnect", "This kiosk needs a pause; the conversation goes on at another one.", 1012)
 IDLE = End("idle", "Nobody has spoken for a while, so the place was given back; start again when you like.")
 LINE_LOST = End("line-lost", "No sound arrives any more; check the microphone and start again.", 1008)
 
@@ -47,6 +49,7 @@ class Visit:
         self,
         transport: str,
         portrait: Portrait,
+        seed: int,
         stream: AvatarStream,
         place: Place,
         metrics: Metrics,
@@ -55,7 +58,7 @@ class Visit:
     ) -> None:
         """Made by the kiosk."""
         self.id = secrets.token_urlsafe(12)
-        self.transport, self.portrait = transport, portrait
+        self.transport, self.portrait, self.seed = transport, portrait, seed
         self.seats: list[Seat] = []
         self.mails: set[Mailbox] = set()
         self.ended: asyncio.Future[End] = asyncio.get_running_loop().create_future()
@@ -221,6 +224,10 @@ class Visit:
                 self.end(IDLE)
             else:
                 self.tell(self.figures())
+
+    def send_elsewhere(self) -> None:
+        """Ask everybody who takes part to go on at another kiosk, with the same portrait and seed."""
+        self.end(replace(RECONNECT, more={"portrait": self.portrait.id, "seed": self.seed}))
 
     def end(self, end: End) -> None:
         """Ask everybody who takes part to go."""

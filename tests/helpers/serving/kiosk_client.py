@@ -28,7 +28,7 @@ class Client:
     def __init__(self, session: ClientSession, port: int) -> None:
         self.port = port
         self.get, self.post, self.put, self.delete = session.get, session.post, session.put, session.delete
-        self.ws_connect = session.ws_connect
+        self.options, self.ws_connect = session.options, session.ws_connect
 
 
 @contextlib.asynccontextmanager

@@ -8,6 +8,16 @@ def test_places_leave_a_fifth_of_the_machine(rtf: float, places: int) -> None:
     assert places_for(rtf) == places
 
 
+def test_whoever_has_a_place_by_a_ticket_is_known_until_they_leave() -> None:
+    admission = Admission(2)
+    place, other = admission.take("one"), admission.take()
+    assert admission.tickets == {"one"}
+    place.release()
+    place.release()
+    other.release()
+    assert admission.tickets == set()
+
+
 def test_a_place_is_given_back_once() -> None:
     admission = Admission(1)
     place = admission.take()

@@ -1,3 +1,4 @@
+import asyncio
 import json
 import os
 import signal
@@ -7,7 +8,9 @@ import urllib.request
 from pathlib import Path
 
 import pytest
+from aiohttp import ClientSession
 from helpers.bundles.tiny_bundle import write_tiny_bundle
+from helpers.serving.kiosk_client import listen, start
 
 from rap_edge.runtime.errors import ServeError
 from rap_edge.runtime.serve import cli
@@ -42,6 +45,34 @@ def test_it_serves_until_a_signal_and_exits_cleanly(bundle: Path, number: signal
     assert out == ""
 
 
+def test_a_drained_server_waits_for_its_visitor_and_a_second_signal_does_not(bundle: Path) -> None:
+    async def scenario(address: str) -> None:
+        async with ClientSession() as client, client.ws_connect(f"{address}api/stream") as visitor:
+            assert (await start(visitor))["type"] == "ready"
+            server.send_signal(signal.SIGTERM)
+            while (await (await client.get(f"{address}healthz")).json())["status"] != "draining":
+                await asyncio.sleep(0.05)
+            assert server.poll() is None
+            server.send_signal(signal.SIGTERM)
+            _, texts = await listen(visitor)
+            assert texts[-1]["reason"] == "stopping"
+
+    server = rap_serve("--bundle", bundle, "--port", 0, "--drain", 60)
+    asyncio.run(asyncio.wait_for(scenario(server.stdout.readline().split()[-1]), 60))
+    _, complaints = server.communicate(timeout=20)
+    assert server.returncode == 0
+    assert "Traceback" not in complaints
+
+
+def test_an_empty_server_that_is_drained_exits_at_once(bundle: Path) -> None:
+    server = rap_serve("--bundle", bundle, "--port", 0, "--drain", 600, RAP_SERVE_TICKET_KEY="k" * 32)
+    server.stdout.readline()
+    server.send_signal(signal.SIGTERM)
+    _, complaints = server.communicate(timeout=20)
+    assert server.returncode == 0
+    assert "tickets alone" in complaints
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
@@ -67,6 +98,8 @@ def test_it_serves_until_a_signal_and_exits_cleanly(bundle: Path, number: signal
         (["--origin", "ftp://kiosk.example"], "--origin"),
         (["--origin", "\x1b[31m"], r"\x1b"),
         (["--ice-server", "http://stun.example"], "no STUN"),
+        (["--public-url", "box1.example"], "--public-url"),
+        (["--public-url", "https://box1.example/page"], "--public-url"),
         (["--tls-cert", "a.pem"], "--tls-key"),
         (["--tls-cert", "a.pem", "--tls-key", "b.pem"], "cannot be used"),
         (["--engine", "tensorrt"], "tensorrt"),
@@ -82,6 +115,29 @@ def test_what_is_unsafe_or_wrong_is_refused_with_a_sentence(
     error = capsys.readouterr().err
     assert words in error
     assert "Traceback" not in error
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"ticket_key": "short"}, "at least 32"),
+        ({"ticket_key": "k" * 32, "token": TOKEN}, "have no token"),
+        ({"ticket_key": "k" * 32, "unix": Path("kiosk")}, "without a ticket"),
+        ({"operator_token": "short"}, "operator's token is too short"),
+        ({"operator_token": TOKEN, "token": TOKEN}, "choose another one"),
+        ({"drain": float("nan")}, "--drain"),
+        ({"share": 0.0}, "--share"),
+    ],
+)
+def test_secrets_that_do_not_protect_are_refused(settings: dict, words: str) -> None:
+    with pytest.raises(ServeError, match=words) as error:
+        Settings(**settings).validate()
+    assert TOKEN not in str(error.value)
+
+
+def test_tickets_let_in_whoever_comes_from_another_machine() -> None:
+    Settings(host="0.0.0.0", ticket_key="k" * 32).validate()
+    assert "k" * 32 not in repr(Settings(ticket_key="k" * 32, operator_token="k" * 32))
 
 
 def test_a_port_in_use_is_a_sentence(bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:

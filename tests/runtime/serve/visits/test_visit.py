@@ -38,7 +38,7 @@ async def visiting(**bodies) -> AsyncIterator[Visit]:
     metrics = Metrics(sessions=lambda: 0, places=1, rtf=0.1)
     portrait = SimpleNamespace(avatar=face)
     being = Visit(
-        "websocket", portrait, face.stream(sample_rate=48000), Admission(1).take(), metrics, 60.0, lambda _: None
+        "websocket", portrait, 0, face.stream(sample_rate=48000), Admission(1).take(), metrics, 60.0, lambda _: None
     )
     try:
         yield being
