@@ -148,7 +148,7 @@ async def _describe(request: web.Request) -> web.Response:
 def _ask_for_ticket(request: web.Request) -> None:
     """Raises `TicketError` where tickets are needed and the request has none; it is not used up."""
     if (tickets := request.app[KIOSK].tickets) is not None:
-        tickets.check(bearer(request))
+        tickets.check(bearer(request) or None)
 
 
 async def _ice_servers(request: web.Request) -> web.Response:

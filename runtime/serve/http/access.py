@@ -2,33 +2,20 @@
 
 from __future__ import annotations
 
-import hashlib
-import hmac
-import secrets
-
 from aiohttp import web
 from aiohttp.typedefs import Handler, Middleware
 
 from ..metrics import Metrics
 from ..names import LOOPBACK_NAMES, host_name, origin_netloc
 from ..settings import Settings
+from .headers import headers
+from .visitors_token import VisitorsToken, bearer_of, equal
 
 COOKIE = "rap-serve"
 _OPEN_PATHS = frozenset({"/healthz"})
 _OPERATORS_PATHS = frozenset({"/api/status", "/api/drain"})
 _SAFE_METHODS = frozenset({"GET", "HEAD"})
-_HEADERS = {
-    "Content-Security-Policy": (
-        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob:; media-src 'self' blob:; "
-        "connect-src 'self'; worker-src 'self'; manifest-src 'self'; base-uri 'none'; form-action 'none'; "
-        "frame-ancestors 'none'"
-    ),
-    "X-Content-Type-Options": "nosniff",
-    "Referrer-Policy": "no-referrer",
-    "Permissions-Policy": "microphone=(self), camera=(), geolocation=()",
-    "Cross-Origin-Opener-Policy": "same-origin",
-    "Cross-Origin-Resource-Policy": "same-origin",
-}
+_HEADERS = headers()
 
 _PREFLIGHT = {
     "Access-Control-Allow-Methods": "GET, POST, DELETE",
@@ -41,14 +28,13 @@ class Guard:
     """A middleware that refuses before any handler runs."""
 
     def __init__(self, settings: Settings, metrics: Metrics) -> None:
-        """Remember a digest of the token that is worth nothing after a restart."""
+        """Guard what the settings say."""
         self._settings, self._metrics = settings, metrics
         own = () if settings.public_url is None else (settings.public_url,)
         self._origins = {origin.rstrip("/").lower() for origin in (*settings.origins, *own)}
         named = (host_name(origin_netloc(origin) or "") for origin in self._origins)
         self._names = LOOPBACK_NAMES | {name for name in named if name is not None}
-        key = secrets.token_bytes(32)
-        self._cookie = hmac.new(key, (settings.token or "").encode(), hashlib.sha256).hexdigest()
+        self._token = VisitorsToken(settings.token)
 
     def refusal(self, request: web.Request) -> web.Response | None:
         """The answer to a request that must not be served, else None."""
@@ -90,11 +76,11 @@ class Guard:
 
     def welcome(self, request: web.Request) -> web.Response | None:
         """Turn a right token in the page's address into a cookie, so that it does not stay in the address bar."""
-        if self._settings.token is None or request.path != "/" or "token" not in request.query:
+        if not self._token.needed or request.path != "/" or "token" not in request.query:
             return None
         answer = web.Response(status=303, headers={"Location": "/"})
         answer.set_cookie(
-            COOKIE, self._cookie, httponly=True, samesite="Strict", secure=self._settings.certificate is not None
+            COOKIE, self._token.cookie, httponly=True, samesite="Strict", secure=self._settings.certificate is not None
         )
         return answer
 
@@ -123,19 +109,11 @@ class Guard:
 
     def _is_operator(self, request: web.Request) -> bool:
         token = self._settings.operator_token
-        return token is not None and hmac.compare_digest(_bytes(bearer(request) or ""), _bytes(token))
+        return token is not None and equal(bearer(request), token)
 
     def _token_fits(self, request: web.Request) -> bool:
-        if self._settings.token is None:
-            return True
-        candidates = [
-            (bearer(request) or "", self._settings.token),
-            (request.cookies.get(COOKIE, ""), self._cookie),
-            (request.query.get("token", "") if request.path == "/" else "", self._settings.token),
-        ]
-        # Every comparison is made, so that the time tells nothing.
-        fits = [hmac.compare_digest(_bytes(given), _bytes(wanted)) for given, wanted in candidates]
-        return any(fits)
+        asked = request.query.get("token", "") if request.path == "/" else ""
+        return self._token.fits(bearer(request), request.cookies.get(COOKIE, ""), asked)
 
 
 def middleware(guard: Guard) -> Middleware:
@@ -155,10 +133,9 @@ def middleware(guard: Guard) -> Middleware:
     return guarded
 
 
-def bearer(request: web.Request) -> str | None:
-    """What a program brings as `Authorization: Bearer`."""
-    scheme, _, secret = request.headers.get("Authorization", "").partition(" ")
-    return secret.strip() if scheme.lower() == "bearer" else None
+def bearer(request: web.Request) -> str:
+    """What a program brings as `Authorization: Bearer`, or ""."""
+    return bearer_of(request.headers.get("Authorization", ""))
 
 
 def set_headers(response: web.StreamResponse) -> None:
@@ -173,8 +150,3 @@ def set_headers(response: web.StreamResponse) -> None:
 def refusal(status: int, reason: str, message: str, **headers: str) -> web.Response:
     """An error as JSON: one word for programs and one sentence for people."""
     return web.json_response({"error": {"reason": reason, "message": message}}, status=status, headers=headers)
-
-
-def _bytes(text: str) -> bytes:
-    # Bytes of a header that are no UTF-8 come as surrogates.
-    return text.encode("utf-8", "surrogateescape")
