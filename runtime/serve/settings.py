@@ -10,7 +10,7 @@ from ..checks.bounds import Bounds, Real, Whole, shown
 from ..errors import ServeError
 from ..spec import LATENCY, Crop
 from .admission import MOST_PLACES
-from .names import is_loopback, origin_netloc
+from .http.names import is_loopback, origin_netloc
 from .tickets import check_key
 from .transports.ice import IceServer
 

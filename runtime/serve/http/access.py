@@ -6,9 +6,9 @@ from aiohttp import web
 from aiohttp.typedefs import Handler, Middleware
 
 from ..metrics import Metrics
-from ..names import LOOPBACK_NAMES, host_name, origin_netloc
 from ..settings import Settings
 from .headers import headers
+from .names import LOOPBACK_NAMES, host_name, origin_netloc
 from .visitors_token import VisitorsToken, bearer_of, equal
 
 COOKIE = "rap-serve"
