@@ -84,6 +84,8 @@ class _Pairs:
         value = node.outputs[0]
         uses = [(use.node, use.idx) for use in value.uses()]
         result = self._pair(value, node, after=True)
+        # A layer right behind this one reads what is quantised already.
+        self._made[result] = result
         for reader, index in uses:
             reader.replace_input_with(index, result)
         if value.is_graph_output():
