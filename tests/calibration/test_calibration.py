@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from helpers.bundles.tiny import TINY, tiny_engines
 from helpers.bundles.tiny_bundle import write_tiny_bundle
+from helpers.bundles.tiny_causal import TINY_CAUSAL, causal_engines
 
 from rap_edge.calibration.choose.memo import MemoEngine
 from rap_edge.calibration.choose.search import Candidate, order, search
@@ -24,7 +25,8 @@ from rap_edge.calibration.write.ledger import Evidence, make_ledger
 from rap_edge.export.check_inputs import drawn_speech, to_int16
 from rap_edge.export.stages import Stages
 from rap_edge.runtime.bundle.bundle import Bundle
-from rap_edge.runtime.bundle.manifest import GraphInfo, Manifest
+from rap_edge.runtime.bundle.manifest import FileInfo, GraphInfo, Manifest
+from rap_edge.runtime.bundle.precision import Precision
 from rap_edge.runtime.errors import CalibrationError
 from rap_edge.runtime.outputs.wave_file import write_wave
 
@@ -71,6 +73,23 @@ def test_carried_latents_are_in_what_later_chunks_are_given(recorded) -> None:
     runs = {(e.stratum.chunk, e.stratum.level): e for e in recorded.of("dit") if e.stratum.portrait == 0}
     latents = {key: recorded.load(entry)["latents"] for key, entry in runs.items()}
     assert not np.array_equal(latents[(0, 500.0)], latents[(1, 500.0)])
+
+
+def test_what_a_causal_model_keeps_of_its_past_is_recorded_with_every_latent(tmp_path) -> None:
+    engines = causal_engines()
+    graphs = {name: engine.graph for name, engine in engines.items()}
+    files = {f"{name}.onnx": FileInfo(1, "0" * 64) for name in graphs}
+    described = {name: dataclasses.replace(graph, file=f"{name}.onnx") for name, graph in graphs.items()}
+    manifest = Manifest(TINY_CAUSAL, Precision.FP32, described, files)
+    sounds = (Sound("speech 0", SPEECH),)
+    found = record(manifest, engines, material(*sounds), tmp_path / "set", quiet())
+    chunks = len(SPEECH) // TINY_CAUSAL.chunk_samples
+    latents = 2 * (1 + chunks * TINY_CAUSAL.chunk_latents)  # the portrait is the first one
+    assert len(found.of("vae_decoder")) == latents
+    clean = [entry for entry in found.of("dit") if entry.stratum.level == 0.0]
+    assert len(clean) == latents
+    known = [found.load(entry)["past_known"].sum() for entry in clean[: TINY_CAUSAL.caches.past_latents + 1]]
+    assert known == list(range(TINY_CAUSAL.caches.past_latents + 1))
 
 
 def test_a_set_is_identified_by_its_content(recorded, bundle) -> None:

@@ -220,6 +220,19 @@ def test_convolutions_run_in_the_cpus_8_bit_kernel() -> None:
     assert np.abs(got - expected).max() < 0.05 * np.abs(expected).max()
 
 
+def test_a_convolution_right_behind_another_reads_what_that_one_gives_in_8_bits() -> None:
+    module = nn.Sequential(nn.Conv2d(8, 16, 1), nn.Conv2d(16, 8, 1))
+    x = torch.randn(1, 8, 6, 6)
+    model = lifted(module, x)
+    quantize(model, layers_of("audio_encoder", model), seen(model, x.numpy()), CPU_16BIT_SUMS)
+    # One for the first's input, one for each output.
+    assert count(model, "QuantizeLinear") == 3
+    assert optimised_ops(model).count("QLinearConv") == 2
+    (got,) = run(model, {str(model.graph.inputs[0].name): x.numpy()})
+    expected = module(x).detach().numpy()
+    assert np.abs(got - expected).max() < 0.05 * np.abs(expected).max()
+
+
 def optimised_ops(model: ir.Model) -> list[str]:
     """Operators of the graph that ONNX Runtime makes of it."""
     with tempfile.NamedTemporaryFile(suffix=".onnx") as file:
