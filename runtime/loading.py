@@ -99,13 +99,8 @@ def _load(chosen: EngineSet, request: Request) -> LoadedEngines:
     backend.check(request)
     if request.plans and (free := free_memory(driver_state(), request.machine().driver.devices)) is not None:
         plan_memory(request.bundle.manifest, request.plans).certain().require(free)
-    if request.plans and request.bundle.manifest.spec.carry == "cached":
-        raise EngineError(
-            f"The model {request.bundle.manifest.spec.name!r} is causal, and plans do not run causal models; leave out "
-            "--engine."
-        )
     loaded = backend.load(request)
-    if (there := loaded.on_gpu) is None or request.bundle.manifest.spec.carry == "cached":
+    if (there := loaded.on_gpu) is None:
         return _on_host(loaded)
     try:
         device = Device.open(there.cuda, there.stream, there.engines)

@@ -26,7 +26,7 @@ from .solvers import denoise, schedule_of
 
 Floats = NDArray[np.float32]
 # Latents of silence, which no audio encoder remembers for longer.
-_MOST_SILENCE = 64
+MOST_SILENCE = 64
 
 
 class CausalLoop:
@@ -122,7 +122,7 @@ class CausalLoop:
     def _settled(self) -> Sound:
         """What is kept of endless silence: of as much as changes anything."""
         state, sound = np.zeros_like(self._audio.buffers["past_audio"]), np.zeros(self._block, np.float32)
-        for _ in range(_MOST_SILENCE):
+        for _ in range(MOST_SILENCE):
             found = self._encoded(sound, state)
             if np.array_equal(found.state, state):
                 break

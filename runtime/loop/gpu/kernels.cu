@@ -8,10 +8,10 @@ typedef unsigned int word;
 #define FOR_EACH(i, count) \
     for (word i = blockIdx.x * blockDim.x + threadIdx.x; i < (count); i += gridDim.x * blockDim.x)
 
-// Words of the control buffer, which the host writes before every chunk; see program.py.
+// Words of the control buffer, which the host writes before every chunk; see operations.py.
 enum { kSeed = 0, kChunk = 2, kHasPast = 4, kPlaces = 5 };
 
-// Layout of the colour tables; see program.py.
+// Layout of the colour tables; see operations.py.
 enum { kToXyz = 0, kFromXyz = 9, kMean = 18, kDeviation = 21 };
 
 constexpr int kColorThreads = 256;
@@ -189,6 +189,11 @@ extern "C" __global__ void renoise_step(float* latents, const float* velocity, c
             latents[at] = (latents[at] - level * velocity[at]) * kept + noise_share * four[i];
         }
     }
+}
+
+// Frames that are shown to pixels of -1..1.
+extern "C" __global__ void to_pixels(float* pixels, const byte* frames, word count) {
+    FOR_EACH(i, count) { pixels[i] = frames[i] * (1.0f / 127.5f) - 1.0f; }
 }
 
 // Mean and deviation in CIE Lab, one block per frame: statistics [frames, 6].

@@ -20,6 +20,7 @@ KERNELS = (
     "guide",
     "euler_step",
     "renoise_step",
+    "to_pixels",
     "color_statistics",
     "color_match",
     "to_frames",

@@ -1,46 +1,31 @@
-"""`chunk_loop` on a GPU: the same chunks, with everything between sound and frames on the device.
+"""The loops of `on_host` on a GPU: the same chunks, with everything between sound and frames on the device.
 
-A chunk is a `chunk_program`, captured once as a CUDA graph and replayed; its inputs are the waveform and the control
+A chunk is a model's `Program`, captured once as a CUDA graph and replayed; its inputs are the waveform and the control
 words. The hot path never allocates, rebinds or captures again, except once for each other number of steps.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from itertools import accumulate
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ...bundle.contract import audio_state_names, carried_sizes
+from ...bundle.contract import audio_state_names
 from ...engines.interface import DeviceEngine
 from ...errors import EngineError
 from ...machine.cuda import CudaEvent, CudaGraph, PinnedPool
 from ...spec import ModelSpec
-from ..carry import Cached, LoopState, Past, Path
+from ..carry import Cached, LoopState, Past
 from ..device_frames import DeviceFrames
 from ..interface import Reference, not_finite, require_finite
 from ..pixels import Frames
 from ..solvers import schedule_of
 from .kernels import FLOAT, POINTER, WORD
-from .program import (
-    CHECKED,
-    RING,
-    Argument,
-    At,
-    Buffer,
-    Copy,
-    Lap,
-    Launch,
-    Operation,
-    Run,
-    bindings,
-    chunk_buffers,
-    chunk_program,
-    constants,
-    control_words,
-    new_frames_buffer,
-)
+from .operations import CHECKED, RING, Argument, At, Buffer, Copy, Lap, Launch, Operation, Run
+from .programs import program_of
 from .shared import Device
 
 # Two runs of the same work may differ in the order of their sums, by a code here and there.
@@ -79,11 +64,13 @@ class DeviceChunkLoop:
 
         Raises:
             EngineError: the GPU has too little memory, or an engine does not fit the contract.
+            NumericalError: a network gave NaN or Inf for the portrait.
         """
         self._device, self._stream, self._spec, self._seed = device, device.stream, spec, seed
-        self._buffers = chunk_buffers(spec, {name: engine.graph for name, engine in engines.items()})
+        self._program = program_of(spec, {name: engine.graph for name, engine in engines.items()})
+        self._buffers = self._program.buffers
         self._new = Buffer(self._buffers["ring"].shape[1:], "uint8")
-        self._laps: dict[str, CudaEvent] = {}
+        self._laps: dict[Lap, CudaEvent] = {}
         self._programs: dict[int, tuple[Operation, ...]] = {}
         self._graphs: dict[int, CudaGraph | None] = {}
         self._rendered = 0
@@ -93,8 +80,9 @@ class DeviceChunkLoop:
         with device.turn:
             device.cuda.activate()
             self._allocate(engines, reference)
+            self._first = self._opened()
             # The first run compiles and loads kernels: seconds that must not fall into the first chunk.
-            self._write_control(spec.schedule())
+            self._begin(spec.schedule())
             self._work(spec.steps)
             self._stream.synchronize()
             uncaptured = self._rehearse() if capture else "it was not asked for"
@@ -128,20 +116,17 @@ class DeviceChunkLoop:
         levels, slot = schedule_of(self._spec, steps), self._slot()
         with self._device.turn:
             self._device.cuda.activate()
-            self._write_control(levels)
-            # What lies on the device is no longer the past that the host knows, until all of it has been checked.
-            self._past_on_device = None
+            self._begin(levels)
             graph = self._graph(steps)
             if graph is None:
                 self._work(steps)
             else:
                 graph.launch(self._stream)
-            self._stream.copy(slot, self._address(self._new_frames), self._new.nbytes)
+            self._stream.copy(slot, self._address(self._program.frames), self._new.nbytes)
             frames = self._download_frames()
             self._require_finite()
         self._rendered += 1
-        noisy = self._spec.carry == "noisy"
-        past: Past = Path(levels, self._carried[: len(levels)].copy()) if noisy else self._carried[0].copy()
+        past = self._program.past_of(levels, self._left)
         self._past_on_device, self._state = past, self._state.after(past)
         height, width, channels = self._new.shape[1:]
         shape = (len(frames), height, width, channels)
@@ -155,7 +140,7 @@ class DeviceChunkLoop:
         self._offsets, size = dict(zip(self._buffers, [0, *ends], strict=False)), ends[-1]
         self._memory = cuda.device_memory(size)
         self._stream.clear(self._memory.address, size)
-        for name, values in constants(spec, reference).items():
+        for name, values in self._program.constants(reference).items():
             self._stream.upload(self._address(name), values)
         # Where GPU and CPU share memory, the values may still be read after the call.
         self._stream.synchronize()
@@ -163,43 +148,54 @@ class DeviceChunkLoop:
             graph: engines[graph].bind(
                 self._stream,
                 {tensor: self._address(buffer) for tensor, buffer in names.items()},
-                carried_sizes(spec),
+                self._program.sizes,
                 self._device.arena,
             )
-            for graph, names in bindings(spec).items()
+            for graph, names in self._program.bindings.items()
         }
         self._waveform = cuda.pinned((spec.window_samples,), np.float32)
         self._control = cuda.pinned(self._buffers["control"].shape, np.uint32)
         self._flags = cuda.pinned(self._buffers["flags"].shape, np.uint32)
         self._lent = PinnedPool(cuda, self._new.shape, np.uint8, _LENT)
-        self._carried = cuda.pinned(self._buffers[self._past_buffer].shape, np.float32)
+        left = {name: self._buffers[name] for name in self._program.left}
+        self._left = {name: cuda.pinned(buffer.shape, buffer.dtype) for name, buffer in left.items()}
         self._started = cuda.event()
 
     def _slot(self) -> int:
         """Where the chunk's frames stay on the device until `RING` more have been rendered."""
         return self._address(At("ring", self._rendered % RING * self._new.nbytes))
 
-    @property
-    def _new_frames(self) -> At:
-        name = new_frames_buffer(self._spec)
-        return At(name, self._buffers[name].nbytes - self._new.nbytes)
-
-    @property
-    def _past_buffer(self) -> str:
-        return "path" if self._spec.carry == "noisy" else "carried"
-
     def _address(self, place: str | At) -> int:
         name, offset = (place, 0) if isinstance(place, str) else (place.buffer, place.offset)
         return self._memory.address + self._offsets[name] + offset
 
-    def _write_control(self, levels: tuple[float, ...]) -> None:
-        past = self._state.past
+    def _opened(self) -> Past | None:
+        """What the first chunk begins with, None where its program says so."""
+        operations = self._program.opening()
+        if not operations:
+            return None
+        for operation in operations:
+            self._put(operation)
+        self._download_left()
+        self._stream.synchronize()
+        self._require_finite()
+        past = self._program.past_of(self._spec.schedule(), self._left)
+        # The sound before the first chunk is not all silence.
+        return replace(past, sound=None) if isinstance(past, Cached) else past
+
+    def _begin(self, levels: tuple[float, ...]) -> None:
+        """Write what the next chunk begins with; the device then holds no past that the host knows."""
+        state = self._state if self._state.past is not None else replace(self._state, past=self._first)
+        past = state.past
         if past is not None and past is not self._past_on_device:
-            assert not isinstance(past, Cached)  # no program is made for a causal model
-            values = past.latents if isinstance(past, Path) else past
-            self._stream.upload(self._address(self._past_buffer), np.ascontiguousarray(values))
-            self._past_on_device = past
-        self._control[...] = control_words(levels, self._seed, self._state.index, past, self._control.size)
+            for name, values in self._program.contents_of(past).items():
+                self._stream.upload(self._address(name), np.ascontiguousarray(values))
+        self._past_on_device = None
+        if operations := self._program.beginning(past):
+            self._stream.upload(self._address("waveform"), self._waveform)
+            for operation in operations:
+                self._put(operation)
+        self._control[...] = self._program.control_words(levels, self._seed, state)
 
     def _work(self, steps: int) -> None:
         """Put one chunk into the stream."""
@@ -207,16 +203,21 @@ class DeviceChunkLoop:
         stream.upload(self._address("waveform"), self._waveform)
         stream.upload(self._address("control"), self._control)
         stream.record(self._started)
-        for operation in self._program(steps):
+        for operation in self._operations(steps):
             self._put(operation)
-        stream.download(self._flags, self._address("flags"))
-        stream.download(self._carried, self._address(self._past_buffer))
+        self._download_left()
+
+    def _download_left(self) -> None:
+        """What the work has left to the next chunk, and whether all of it was finite."""
+        self._stream.download(self._flags, self._address("flags"))
+        for name, values in self._left.items():
+            self._stream.download(values, self._address(name))
 
     def _download_frames(self) -> Frames:
         """The new frames once all work is done, in page-locked memory unless all of that is held by somebody."""
         lent = self._lent.lend()
         frames: Frames = np.empty(self._new.shape, np.uint8) if lent is None else lent
-        self._stream.download(frames, self._address(self._new_frames))
+        self._stream.download(frames, self._address(self._program.frames))
         self._stream.synchronize()
         return frames
 
@@ -230,19 +231,19 @@ class DeviceChunkLoop:
                 self._device.kernels.launch(self._stream, kernel, items, values, types, blocks)
             case Copy(target, source, nbytes):
                 self._stream.copy(self._address(target), self._address(source), nbytes)
-            case Lap(stage):
-                if stage not in self._laps:
-                    self._laps[stage] = self._device.cuda.event()
-                self._stream.record(self._laps[stage])
+            case Lap():
+                if operation not in self._laps:
+                    self._laps[operation] = self._device.cuda.event()
+                self._stream.record(self._laps[operation])
 
     def _argument(self, argument: Argument) -> tuple[float, type]:
         if isinstance(argument, str | At):
             return self._address(argument), POINTER
         return argument, FLOAT if isinstance(argument, float) else WORD
 
-    def _program(self, steps: int) -> tuple[Operation, ...]:
+    def _operations(self, steps: int) -> tuple[Operation, ...]:
         if steps not in self._programs:
-            self._programs[steps] = chunk_program(self._spec, self._buffers, schedule_of(self._spec, steps))
+            self._programs[steps] = self._program.chunk(schedule_of(self._spec, steps))
         return self._programs[steps]
 
     def _graph(self, steps: int) -> CudaGraph | None:
@@ -262,6 +263,7 @@ class DeviceChunkLoop:
         """Capture the chunk that has just been run, and compare; returns "" or the reason to run without a graph."""
         if any(engine.uncapturable() for engine in self._engines.values()):
             # Kernels may have been compiled beside the first run, to be used from the next one on.
+            self._begin(self._spec.schedule())
             self._work(self._spec.steps)
             self._stream.synchronize()
         for name, engine in self._engines.items():
@@ -272,7 +274,8 @@ class DeviceChunkLoop:
             graph = self._capture(self._spec.steps)
         except EngineError as error:
             return str(error).rstrip(".")
-        self._stream.clear(self._address(self._new_frames), self._new.nbytes)
+        self._stream.clear(self._address(self._program.frames), self._new.nbytes)
+        self._begin(self._spec.schedule())
         graph.launch(self._stream)
         apart = float(np.abs(self._download_frames() - expected).mean())
         if not apart <= _SAME_CODES:
@@ -295,8 +298,9 @@ class DeviceChunkLoop:
         raise not_finite(failed[0])
 
     def _seconds(self) -> dict[str, float]:
-        seconds, earlier = {}, self._started
-        for stage, event in self._laps.items():
-            seconds[stage] = event.seconds_since(earlier)
+        seconds: dict[str, float] = {}
+        earlier = self._started
+        for lap, event in self._laps.items():
+            seconds[lap.stage] = seconds.get(lap.stage, 0.0) + event.seconds_since(earlier)
             earlier = event
         return seconds

@@ -19,7 +19,7 @@ from ...bundle.precision import Precision
 from ...errors import MemoryPlanError
 from ...machine.system_memory import MIB, as_gib
 from ...spec import ModelSpec
-from .program import chunk_buffers
+from .programs import program_of
 
 # An estimate: CUDA's context with the kernels that it loads.
 CONTEXT_BYTES = 400 * MIB
@@ -30,11 +30,17 @@ PIXEL_VALUES = 32
 # Buffers of a session that are neither audio keys and values nor latents and what is small.
 _PARTS = {
     "waveform": "audio",
+    "block": "audio",
     "features": "audio",
     "windows": "audio",
     "windows_index": "audio",
+    "past_audio": "audio",
+    "next_audio": "audio",
+    "silence": "audio",
+    "heard": "audio",
     "frames": "frames",
     "last_frames": "frames",
+    "pixels": "frames",
     "shown": "frames",
     "ring": "frames",
 }
@@ -45,9 +51,10 @@ class SessionMemory:
     """Bytes that one session holds on the device: exact.
 
     Attributes:
-        audio_state: audio keys and values of all layers, computed once per chunk.
-        latents: the chunk's and the reference's latents, the velocity, the latents that are carried, and what is small.
-        audio: waveform and audio features.
+        audio_state: audio keys and values of all layers, computed once per chunk, or once per latent.
+        latents: the chunk's and the reference's latents, the velocity, what is carried, be it latents or caches, a
+            causal decoder's portrait, and what is small.
+        audio: waveform and audio features, and what the audio encoder keeps of its past.
         frames: a chunk of decoded frames, what a clean carry encodes again, and the ring for renderers.
     """
 
@@ -158,7 +165,7 @@ def plan_memory(manifest: Manifest, plans: Mapping[str, EngineInfo] | None = Non
 
 def session_memory(manifest: Manifest) -> SessionMemory:
     """What `DeviceChunkLoop` allocates for one session of the bundle."""
-    buffers = chunk_buffers(manifest.spec, manifest.graphs)
+    buffers = program_of(manifest.spec, manifest.graphs).buffers
     parts = dict.fromkeys(("audio_state", "audio", "frames", "latents"), 0)
     states = audio_state_names(manifest.spec)
     for name, buffer in buffers.items():
@@ -168,12 +175,14 @@ def session_memory(manifest: Manifest) -> SessionMemory:
 
 
 def _denoiser_activations(spec: ModelSpec, width: int) -> int:
-    tokens = spec.batch * spec.chunk_latents * math.prod(spec.latent_size)
+    latents = 1 if spec.caches is not None else spec.chunk_latents
+    tokens = spec.batch * latents * math.prod(spec.latent_size)
     return tokens * spec.hidden_dim * TOKEN_WIDTHS * width
 
 
 def _decoder_activations(spec: ModelSpec, width: int) -> int:
-    return spec.chunk_frames * spec.pixels * PIXEL_VALUES * width
+    frames = spec.temporal_compression if spec.caches is not None else spec.chunk_frames
+    return frames * spec.pixels * PIXEL_VALUES * width
 
 
 def _plural(count: int, noun: str) -> str:

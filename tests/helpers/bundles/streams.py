@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 
 import numpy as np
 from helpers.bundles.sessions import portrait
-from helpers.bundles.tiny import TINY, tiny_engines
+from helpers.bundles.tiny import TINY, Body, tiny_engines
 from helpers.bundles.tiny_causal import causal_engines
 
-from rap_edge.runtime.loop.interface import encode_reference
+from rap_edge.runtime.loop.interface import Loop, encode_reference
 from rap_edge.runtime.loop.on_host import host_loop
 from rap_edge.runtime.session.idle_reel import IdleReel
 from rap_edge.runtime.session.overload import Overload
 from rap_edge.runtime.session.stream_core import StreamCore, StreamFrame
+from rap_edge.runtime.spec import ModelSpec
 
 LIVELY = dataclasses.replace(TINY, name="lively", idle_replays=1)
 RATE = LIVELY.sample_rate
@@ -22,10 +24,10 @@ RATE = LIVELY.sample_rate
 class SimulatedStream:
     """A stream's rules and the one who renders, in one thread."""
 
-    def __init__(self, spec=LIVELY, rate: int = RATE, seed: int = 0, reel_chunks: int = 3, **bodies) -> None:
-        engines = (tiny_engines if spec.caches is None else causal_engines)(spec, **bodies)
-        self.spec = spec
-        self.loop = host_loop(engines, spec, encode_reference(spec, engines["vae_encoder"], portrait(spec)), seed)
+    def __init__(
+        self, spec=LIVELY, rate: int = RATE, seed: int = 0, reel_chunks: int = 3, loop: Loop | None = None, **bodies
+    ) -> None:
+        self.spec, self.loop = spec, loop or _loop(spec, seed, bodies)
         self.core = StreamCore(spec, rate, IdleReel(portrait(spec), spec.new_frames, reel_chunks), Overload())
         self.rate, self.renders = rate, 0
 
@@ -49,6 +51,11 @@ class SimulatedStream:
             self.render()
             given.append(self.core.next_frame())
         return given
+
+
+def _loop(spec: ModelSpec, seed: int, bodies: Mapping[str, Body]) -> Loop:
+    engines = (tiny_engines if spec.caches is None else causal_engines)(spec, **bodies)
+    return host_loop(engines, spec, encode_reference(spec, engines["vae_encoder"], portrait(spec)), seed)
 
 
 def heard(frames: list[StreamFrame]) -> np.ndarray:

@@ -88,6 +88,7 @@ extern "C" int launch(const char* name, unsigned blocks, void** arguments) {
     KERNEL(guide, 1)
     KERNEL(euler_step, 1)
     KERNEL(renoise_step, 1)
+    KERNEL(to_pixels, 1)
     KERNEL(color_statistics, kThreads)
     KERNEL(color_match, 1)
     KERNEL(to_frames, 1)

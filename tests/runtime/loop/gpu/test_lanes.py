@@ -9,21 +9,18 @@ import numpy as np
 import pytest
 from helpers.bundles.sessions import mixing_field
 from helpers.bundles.tiny import TINY, tiny_engines
+from helpers.bundles.tiny_causal import TINY_CAUSAL, causal_engines
 from helpers.gpu.emulated_kernels import kernels
-from helpers.gpu.fake_gpu import FakeCudaDriver, module_of
+from helpers.gpu.planned_gpu import PlannedGpu
 
-from rap_edge.runtime.engines.tensorrt_engine import TensorRtEngine
 from rap_edge.runtime.errors import EngineError
 from rap_edge.runtime.loading import LoadedEngines
-from rap_edge.runtime.loop.gpu.kernels import Kernels
 from rap_edge.runtime.loop.gpu.lanes import Lanes
 from rap_edge.runtime.loop.gpu.loop import DeviceChunkLoop
-from rap_edge.runtime.loop.gpu.shared import Device
-from rap_edge.runtime.loop.interface import encode_reference
-from rap_edge.runtime.machine.cuda import Cuda
 from rap_edge.runtime.session import side_by_side
 from rap_edge.runtime.session.chunk_cost import ChunkCost
 from rap_edge.runtime.session.side_by_side import share_machine
+from rap_edge.runtime.spec import ModelSpec
 
 __all__ = ["kernels"]
 
@@ -31,28 +28,20 @@ pytestmark = pytest.mark.skipif(shutil.which("g++") is None, reason="the kernels
 CHUNKS = 3
 
 
-class Gpu:
-    """A GPU with the tiny model's plans, whose denoiser lets the past and the seed show."""
+class Gpu(PlannedGpu):
+    """A GPU with a tiny model's plans, whose frames let the past and the seed show."""
 
-    def __init__(self, kernels, inside: threading.Barrier | None = None) -> None:
+    def __init__(self, kernels, inside: threading.Barrier | None = None, spec: ModelSpec = TINY) -> None:
         self.watched = False
+        field = causal_engines(spec)["dit"]._body if spec.caches else mixing_field
 
-        def field(b) -> None:
+        def watched_field(b) -> None:
             if self.watched and inside is not None:
                 inside.wait()
-            mixing_field(b)
+            field(b)
 
-        self.driver, self.cpu = FakeCudaDriver(kernels), tiny_engines(TINY, dit=field)
-        self.cuda = Cuda(self.driver)
-        self.engines = {
-            name: TensorRtEngine(
-                name, engine.graph, b"plan", module_of(self.driver, engine.graph, TINY, engine._body), self.cuda
-            )
-            for name, engine in self.cpu.items()
-        }
-        self.device = Device(self.cuda, self.cuda.stream(), Kernels(self.cuda, b"code"), self.cuda.device_memory(1000))
-        picture = np.full((*TINY.image_size, 3), 70, np.uint8)
-        self.reference = encode_reference(TINY, self.cpu["vae_encoder"], picture)
+        cpu = (causal_engines if spec.caches else tiny_engines)(spec, dit=watched_field)
+        super().__init__(kernels, spec, cpu, np.full((*spec.image_size, 3), 70, np.uint8))
 
 
 def frames(loop: DeviceChunkLoop, seed: int) -> list[np.ndarray]:
@@ -63,13 +52,12 @@ def frames(loop: DeviceChunkLoop, seed: int) -> list[np.ndarray]:
     return found
 
 
-def test_chunks_on_two_lanes_at_the_same_time_have_the_frames_of_one_after_the_other(kernels) -> None:
-    gpu = Gpu(kernels, threading.Barrier(2, timeout=10))
-    in_turn = {
-        seed: frames(DeviceChunkLoop(gpu.device, gpu.engines, TINY, gpu.reference, seed), seed) for seed in (1, 2)
-    }
+@pytest.mark.parametrize("spec", [TINY, TINY_CAUSAL], ids=lambda spec: spec.name)
+def test_chunks_on_two_lanes_at_the_same_time_have_the_frames_of_one_after_the_other(kernels, spec) -> None:
+    gpu = Gpu(kernels, threading.Barrier(2, timeout=10), spec)
+    in_turn = {seed: frames(gpu.loop(seed), seed) for seed in (1, 2)}
     lanes = Lanes(gpu.device, gpu.engines, 2)
-    loops = {seed: lanes.new_loop(TINY, gpu.reference, seed) for seed in (1, 2)}
+    loops = {seed: lanes.new_loop(spec, gpu.reference, seed) for seed in (1, 2)}
     seen: dict[int, list[np.ndarray]] = {}
     gpu.watched = True  # from here on a denoise step ends only while one of the other lane runs as well
     threads = [threading.Thread(target=lambda s=seed: seen.update({s: frames(loops[s], s)})) for seed in loops]

@@ -9,7 +9,6 @@ import re
 import shutil
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -17,28 +16,30 @@ import pytest
 from helpers.bundles.sessions import mixing_field
 from helpers.bundles.tiny import TINY, TINY_CLEAN, TINY_GUIDED, TINY_PRO, tiny_engines
 from helpers.bundles.tiny_bundle import write_tiny_bundle
+from helpers.bundles.tiny_causal import TINY_CAUSAL, causal_engines
 from helpers.gpu.emulated_kernels import kernels
-from helpers.gpu.fake_gpu import FakeCudaDriver, module_of
+from helpers.gpu.fake_gpu import FakeCudaDriver
 from helpers.gpu.host_engine import HostEngine
+from helpers.gpu.planned_gpu import PlannedGpu
 from helpers.places import ROOT
 
 from rap_edge.runtime.bundle.bundle import Bundle
 from rap_edge.runtime.bundle.manifest import GraphInfo, Manifest
 from rap_edge.runtime.bundle.precision import Precision
 from rap_edge.runtime.engines.onnxruntime_engine import load_engines
-from rap_edge.runtime.engines.tensorrt_engine import TensorRtEngine
 from rap_edge.runtime.errors import EngineError, NumericalError, SpecError
-from rap_edge.runtime.loop.carry import LoopState
+from rap_edge.runtime.loop.carry import Cached, LoopState, Past
 from rap_edge.runtime.loop.carry import Path as LatentPath
 from rap_edge.runtime.loop.device_frames import CPU
 from rap_edge.runtime.loop.fallback_loop import FallbackLoop
 from rap_edge.runtime.loop.gpu.kernels import KERNELS, Kernels, compile_kernels
 from rap_edge.runtime.loop.gpu.loop import DeviceChunkLoop
 from rap_edge.runtime.loop.gpu.memory_budget import session_memory
-from rap_edge.runtime.loop.gpu.program import chunk_buffers, chunk_program
+from rap_edge.runtime.loop.gpu.program import ChunkProgram
 from rap_edge.runtime.loop.gpu.shared import Device
 from rap_edge.runtime.loop.host_loop import ChunkLoop
 from rap_edge.runtime.loop.interface import encode_reference
+from rap_edge.runtime.loop.on_host import host_loop
 from rap_edge.runtime.machine.cuda import Cuda
 from rap_edge.runtime.machine.cuda_driver import query_driver
 from rap_edge.runtime.spec import ModelSpec
@@ -52,14 +53,35 @@ SPECS = [
     TINY_GUIDED,
     dataclasses.replace(TINY, name="tiny-noisy-renoise", solver="renoise", color_match=0.5, image_size=(96, 64)),
     TINY.with_new_latents(1),
+    TINY_CAUSAL,
+    TINY_CAUSAL.with_new_latents(1),
+    dataclasses.replace(
+        TINY_CAUSAL,
+        name="tiny-causal-renoise",
+        solver="renoise",
+        color_match=0.5,
+        caches=dataclasses.replace(TINY_CAUSAL.caches, look_ahead=0),
+    ),
 ]
+# One for every way in which a chunk hands over to the next one.
+CARRIES = [TINY, TINY_CLEAN, TINY_CAUSAL]
 
 pytestmark = pytest.mark.skipif(shutil.which("g++") is None, reason="the kernels are compiled by g++, which is missing")
 
 
+def engines_of(spec: ModelSpec, **bodies):
+    """Engines in numpy of any model."""
+    return (causal_engines if spec.caches else tiny_engines)(spec, **bodies)
+
+
+def showing_its_past(spec: ModelSpec) -> dict:
+    """Bodies with which a chunk depends on the one before it."""
+    return {} if spec.caches else {"dit": mixing_field}
+
+
 def colourful(spec: ModelSpec):
     """The tiny decoder, whose grey frames have no colour to be matched, with a fixed tint for every pixel."""
-    grey = tiny_engines(spec)["vae_decoder"]._body
+    grey = engines_of(spec)["vae_decoder"]._body
     tint = np.random.default_rng(2).uniform(0.3, 1.0, (*spec.image_size, 3))
 
     def body(buffers) -> None:
@@ -73,29 +95,12 @@ def colourful(spec: ModelSpec):
     return body
 
 
-class Gpu:
-    """A fake GPU with the engines of a model on it."""
+class Gpu(PlannedGpu):
+    """A fake GPU with the plans of a model whose frames are colourful."""
 
-    def __init__(self, folder: Path, kernels: ctypes.CDLL, spec: ModelSpec, **bodies) -> None:
-        self.spec, self.driver = spec, FakeCudaDriver(kernels)
-        self.cpu = tiny_engines(spec, **{"vae_decoder": colourful(spec), **bodies})
+    def __init__(self, kernels: ctypes.CDLL, spec: ModelSpec, **bodies) -> None:
         picture = np.random.default_rng(1).integers(0, 256, (*spec.image_size, 3), np.uint8)
-        self.reference = encode_reference(spec, self.cpu["vae_encoder"], picture)
-        self.cuda = Cuda(self.driver)
-        self.engines = {
-            name: TensorRtEngine(
-                name, engine.graph, b"plan", module_of(self.driver, engine.graph, spec, engine._body), self.cuda
-            )
-            for name, engine in self.cpu.items()
-        }
-        arena = self.cuda.device_memory(1000)
-        self.device = Device(self.cuda, self.cuda.stream(), Kernels(self.cuda, b"code"), arena)
-
-    def loop(self, seed: int = 3, **options) -> DeviceChunkLoop:
-        return DeviceChunkLoop(self.device, self.engines, self.spec, self.reference, seed, **options)
-
-    def oracle(self, seed: int = 3) -> ChunkLoop:
-        return ChunkLoop(self.cpu, self.spec, self.reference, seed)
+        super().__init__(kernels, spec, engines_of(spec, **{"vae_decoder": colourful(spec), **bodies}), picture)
 
 
 @pytest.fixture(params=["stand-in", "GPU"])
@@ -124,10 +129,17 @@ def assert_same(device, cpu, codes: int = 1) -> None:
     assert apart.mean() < 0.02
 
 
+def numbers(past: Past) -> np.ndarray:
+    """All that a chunk leaves."""
+    if isinstance(past, Cached):
+        return np.concatenate([v.ravel() for v in (*past.caches.values(), past.sound.state, past.sound.features)])
+    return past.latents if isinstance(past, LatentPath) else past
+
+
 @pytest.mark.parametrize("spec", SPECS, ids=lambda spec: f"{spec.name}-{spec.new_latents}")
 @pytest.mark.parametrize("capture", [True, False], ids=["graph", "no graph"])
-def test_chunks_are_those_of_the_cpu(tmp_path, kernels, spec, capture) -> None:
-    gpu = Gpu(tmp_path, kernels, spec)
+def test_chunks_are_those_of_the_cpu(kernels, spec, capture) -> None:
+    gpu = Gpu(kernels, spec)
     loop, oracle = gpu.loop(capture=capture), gpu.oracle()
     for chunk in range(4):
         speak((loop, oracle), chunk)
@@ -135,32 +147,33 @@ def test_chunks_are_those_of_the_cpu(tmp_path, kernels, spec, capture) -> None:
         expected, stages = oracle.render(spec.steps)
         assert_same(frames, expected)
         assert list(seconds) == list(stages)
-        past = [
-            value.latents if isinstance(value, LatentPath) else value for value in (loop.state.past, oracle.state.past)
-        ]
+        past = [numbers(one.state.past) for one in (loop, oracle)]
         np.testing.assert_allclose(*past, rtol=1e-4, atol=1e-4 if spec.carry == "clean" else 1e-5)
     assert frames.std() > 0
 
 
 @pytest.mark.parametrize("spec", SPECS, ids=lambda spec: f"{spec.name}-{spec.new_latents}")
 def test_the_kernels_are_right_whoever_computes_the_graphs(device, spec) -> None:
-    cpu = tiny_engines(spec, vae_decoder=colourful(spec))
+    cpu = engines_of(spec, vae_decoder=colourful(spec))
     engines = {name: HostEngine(engine.graph, engine._body) for name, engine in cpu.items()}
     picture = np.random.default_rng(1).integers(0, 256, (*spec.image_size, 3), np.uint8)
     reference = encode_reference(spec, cpu["vae_encoder"], picture)
-    loop, oracle = DeviceChunkLoop(device, engines, spec, reference, 3), ChunkLoop(cpu, spec, reference, 3)
+    loop, oracle = DeviceChunkLoop(device, engines, spec, reference, 3), host_loop(cpu, spec, reference, 3)
     assert loop.notes[0].endswith("the host computes it.")
     for chunk in range(3):
         speak((loop, oracle), chunk)
         assert_same(loop.render(spec.steps)[0], oracle.render(spec.steps)[0])
 
 
-def test_a_replayed_chunk_is_one_launch(tmp_path, kernels) -> None:
-    gpu = Gpu(tmp_path, kernels, TINY)
+@pytest.mark.parametrize("spec", CARRIES, ids=lambda spec: spec.name)
+def test_a_replayed_chunk_is_one_launch(kernels, spec) -> None:
+    gpu = Gpu(kernels, spec)
     loop = gpu.loop()
     assert loop.notes == ()
+    # A causal model's first chunk hears what was before it.
+    loop.render(spec.steps)
     gpu.driver.calls.clear()
-    loop.render(TINY.steps)
+    loop.render(spec.steps)
     assert [call for call in gpu.driver.calls if call != "cuEventElapsedTime"] == [
         "cuCtxSetCurrent",
         "cuGraphLaunch",
@@ -171,9 +184,9 @@ def test_a_replayed_chunk_is_one_launch(tmp_path, kernels) -> None:
     ]
 
 
-def test_the_number_of_steps_and_the_frame_rate_may_change_from_chunk_to_chunk(tmp_path, kernels) -> None:
+def test_the_number_of_steps_and_the_frame_rate_may_change_from_chunk_to_chunk(kernels) -> None:
     spec = dataclasses.replace(TINY, timesteps=(1000.0, 800.0, 600.0, 300.0, 0.0))
-    gpu = Gpu(tmp_path, kernels, spec)
+    gpu = Gpu(kernels, spec)
     loop, oracle = gpu.loop(), gpu.oracle()
     for chunk, (steps, frame_step) in enumerate([(4, 1), (2, 1), (1, 2), (3, 1), (4, 1)]):
         speak((loop, oracle), chunk)
@@ -182,9 +195,9 @@ def test_the_number_of_steps_and_the_frame_rate_may_change_from_chunk_to_chunk(t
         loop.render(5)
 
 
-@pytest.mark.parametrize("spec", [TINY, TINY_CLEAN], ids=["noisy", "clean"])
-def test_a_past_that_is_put_back_is_where_the_next_chunk_begins(tmp_path, kernels, spec) -> None:
-    gpu = Gpu(tmp_path, kernels, spec, dit=mixing_field)
+@pytest.mark.parametrize("spec", CARRIES, ids=lambda spec: spec.name)
+def test_a_past_that_is_put_back_is_where_the_next_chunk_begins(kernels, spec) -> None:
+    gpu = Gpu(kernels, spec, **showing_its_past(spec))
     loop, oracle = gpu.loop(), gpu.oracle()
     pasts = []
     for chunk in range(3):
@@ -198,9 +211,9 @@ def test_a_past_that_is_put_back_is_where_the_next_chunk_begins(tmp_path, kernel
         assert_same(loop.render(spec.steps)[0], oracle.render(spec.steps)[0])
 
 
-@pytest.mark.parametrize("spec", [TINY, TINY_CLEAN], ids=["noisy", "clean"])
-def test_a_chunk_that_is_taken_back_is_rendered_again_bit_for_bit(tmp_path, kernels, spec) -> None:
-    loop = Gpu(tmp_path, kernels, spec, dit=mixing_field).loop()
+@pytest.mark.parametrize("spec", CARRIES, ids=lambda spec: spec.name)
+def test_a_chunk_that_is_taken_back_is_rendered_again_bit_for_bit(kernels, spec) -> None:
+    loop = Gpu(kernels, spec, **showing_its_past(spec)).loop()
     loop.render(spec.steps)
     before = loop.state
     frames = loop.render(spec.steps)[0].copy()
@@ -210,15 +223,15 @@ def test_a_chunk_that_is_taken_back_is_rendered_again_bit_for_bit(tmp_path, kern
 
 @pytest.mark.parametrize(("field", "value"), [("solver", "heun"), ("carry", "none")])
 def test_a_spec_for_which_there_is_no_kernel_is_an_error(field, value) -> None:
-    cpu = tiny_engines(TINY)
-    buffers = chunk_buffers(TINY, {name: engine.graph for name, engine in cpu.items()})
+    graphs = {name: engine.graph for name, engine in tiny_engines(TINY).items()}
+    program = ChunkProgram(dataclasses.replace(TINY, **{field: value}), graphs)
     with pytest.raises(SpecError, match=f"{field} '{value}' is unknown"):
-        chunk_program(dataclasses.replace(TINY, **{field: value}), buffers, TINY.schedule())
+        program.chunk(TINY.schedule())
 
 
-@pytest.mark.parametrize("spec", SPECS[:3], ids=lambda spec: spec.name)
-def test_a_session_takes_the_memory_that_was_planned(tmp_path, kernels, spec) -> None:
-    gpu = Gpu(tmp_path, kernels, spec)
+@pytest.mark.parametrize("spec", [*CARRIES, TINY_PRO], ids=lambda spec: spec.name)
+def test_a_session_takes_the_memory_that_was_planned(kernels, spec) -> None:
+    gpu = Gpu(kernels, spec)
     graphs = {name: engine.graph for name, engine in gpu.cpu.items()}
     planned = session_memory(Manifest(spec, Precision.FP32, graphs, {}))
     before = gpu.driver.allocated
@@ -227,8 +240,8 @@ def test_a_session_takes_the_memory_that_was_planned(tmp_path, kernels, spec) ->
     assert planned.frames >= spec.decoded_frames * spec.pixels * 3
 
 
-def test_frames_stay_on_the_device_until_two_more_chunks_are_rendered(tmp_path, kernels) -> None:
-    gpu = Gpu(tmp_path, kernels, TINY)
+def test_frames_stay_on_the_device_until_two_more_chunks_are_rendered(kernels) -> None:
+    gpu = Gpu(kernels, TINY)
     loop = gpu.loop()
     seen = []
     for chunk, step in enumerate((1, 2, 1)):
@@ -244,8 +257,8 @@ def test_frames_stay_on_the_device_until_two_more_chunks_are_rendered(tmp_path, 
     assert not np.array_equal(*seen[0])
 
 
-def test_frames_on_the_host_are_their_holders_as_long_as_they_are_held(tmp_path, kernels) -> None:
-    gpu = Gpu(tmp_path, kernels, TINY)
+def test_frames_on_the_host_are_their_holders_as_long_as_they_are_held(kernels) -> None:
+    gpu = Gpu(kernels, TINY)
     loop = gpu.loop()
     allocated = gpu.driver.calls.count("cuMemAllocHost")
     held, copies = [], []
@@ -271,8 +284,8 @@ def test_frames_on_the_host_are_their_holders_as_long_as_they_are_held(tmp_path,
     assert np.array_equal(frames, expected)
 
 
-def test_sessions_on_one_device_do_not_disturb_each_other(tmp_path, kernels) -> None:
-    gpu = Gpu(tmp_path, kernels, TINY_CLEAN)
+def test_sessions_on_one_device_do_not_disturb_each_other(kernels) -> None:
+    gpu = Gpu(kernels, TINY_CLEAN)
     loops, oracles = [gpu.loop(seed) for seed in (1, 2)], [gpu.oracle(seed) for seed in (1, 2)]
     for chunk in range(3):
         for loop, oracle in zip(loops, oracles, strict=True):
@@ -281,7 +294,7 @@ def test_sessions_on_one_device_do_not_disturb_each_other(tmp_path, kernels) -> 
 
 
 @pytest.mark.parametrize("stage", ["audio_encoder", "conditioner", "dit", "vae_decoder", "vae_encoder"])
-def test_nan_is_an_error_that_names_the_stage_and_the_session_can_begin_anew(tmp_path, kernels, stage) -> None:
+def test_nan_is_an_error_that_names_the_stage_and_the_session_can_begin_anew(kernels, stage) -> None:
     outputs = {
         "audio_encoder": "audio_features",
         "conditioner": "audio_key_00",
@@ -299,7 +312,7 @@ def test_nan_is_an_error_that_names_the_stage_and_the_session_can_begin_anew(tmp
             if stage == "conditioner":
                 buffers["audio_value_00"].reshape(-1)[:] = np.nan
 
-    gpu = Gpu(tmp_path, kernels, TINY_CLEAN, **{stage: body})
+    gpu = Gpu(kernels, TINY_CLEAN, **{stage: body})
     loop, oracle = gpu.loop(), gpu.oracle()
     loop.render(TINY.steps)
     poisoned = True
@@ -313,8 +326,8 @@ def test_nan_is_an_error_that_names_the_stage_and_the_session_can_begin_anew(tmp
     assert_same(loop.render(TINY.steps)[0], oracle.render(TINY.steps)[0])
 
 
-def test_a_capture_that_fails_says_why_and_the_chunks_are_the_same(tmp_path, kernels) -> None:
-    gpu = Gpu(tmp_path, kernels, TINY)
+def test_a_capture_that_fails_says_why_and_the_chunks_are_the_same(kernels) -> None:
+    gpu = Gpu(kernels, TINY)
     gpu.driver.fail_at = "cuStreamEndCapture"
     loop, oracle = gpu.loop(), gpu.oracle()
     gpu.driver.fail_at = ""
@@ -324,8 +337,8 @@ def test_a_capture_that_fails_says_why_and_the_chunks_are_the_same(tmp_path, ker
     assert "cuGraphLaunch" not in gpu.driver.calls
 
 
-def test_a_graph_whose_frames_differ_is_not_used(tmp_path, kernels, monkeypatch) -> None:
-    gpu = Gpu(tmp_path, kernels, TINY)
+def test_a_graph_whose_frames_differ_is_not_used(kernels, monkeypatch) -> None:
+    gpu = Gpu(kernels, TINY)
     # The graph ends before the decoder has run.
     monkeypatch.setattr(gpu.driver, "_launch", lambda graph, stream: [do() for do in gpu.driver.handles[graph][:9]])
     loop = gpu.loop()
@@ -349,9 +362,9 @@ def test_onnx_runtime_computes_on_the_same_device_memory_and_says_that_it_is_not
         assert_same(loop.render(TINY.steps)[0], oracle.render(TINY.steps)[0])
 
 
-def test_a_session_may_be_opened_while_another_one_renders(tmp_path, kernels) -> None:
+def test_a_session_may_be_opened_while_another_one_renders(kernels) -> None:
     """All work goes into one stream, and what is done while it is captured would end up in the graph."""
-    gpu = Gpu(tmp_path, kernels, TINY)
+    gpu = Gpu(kernels, TINY)
     first, oracle = gpu.loop(), gpu.oracle()
     # Long enough for another thread to come in between.
     gpu.driver.capture_delay = 0.001
@@ -366,18 +379,18 @@ def test_a_session_may_be_opened_while_another_one_renders(tmp_path, kernels) ->
         assert_same(loop.render(TINY.steps)[0], gpu.oracle(seed).render(TINY.steps)[0])
 
 
-def test_a_device_that_is_lost_is_a_sentence(tmp_path, kernels) -> None:
-    gpu = Gpu(tmp_path, kernels, TINY)
+def test_a_device_that_is_lost_is_a_sentence(kernels) -> None:
+    gpu = Gpu(kernels, TINY)
     loop = gpu.loop()
     gpu.driver.fail_at = "cuEventSynchronize"
     with pytest.raises(EngineError, match="The GPU failed in cuEventSynchronize"):
         loop.render(TINY.steps)
 
 
-@pytest.mark.parametrize("spec", [TINY, TINY_CLEAN], ids=["noisy", "clean"])
-def test_a_stream_goes_on_with_the_next_engine_when_the_device_is_lost(tmp_path, kernels, spec) -> None:
-    gpu = Gpu(tmp_path, kernels, spec)
-    make = FallbackLoop.maker(partial(DeviceChunkLoop, gpu.device, gpu.engines), partial(ChunkLoop, gpu.cpu))
+@pytest.mark.parametrize("spec", CARRIES, ids=lambda spec: spec.name)
+def test_a_stream_goes_on_with_the_next_engine_when_the_device_is_lost(kernels, spec) -> None:
+    gpu = Gpu(kernels, spec)
+    make = FallbackLoop.maker(partial(DeviceChunkLoop, gpu.device, gpu.engines), partial(host_loop, gpu.cpu))
     loop, oracle = make(spec, gpu.reference, 3), gpu.oracle()
     for chunk in range(5):
         speak((loop, oracle), chunk)
@@ -422,10 +435,10 @@ def test_a_gpu_that_the_compiler_does_not_know_is_a_sentence() -> None:
         compile_kernels("3.5")
 
 
-def test_the_real_bindings_take_every_call_that_the_loop_makes(tmp_path, kernels) -> None:
+def test_the_real_bindings_take_every_call_that_the_loop_makes(kernels) -> None:
     """They look at the arguments before they look for the driver's library."""
     real = pytest.importorskip("cuda.bindings.driver")
-    gpu = Gpu(tmp_path, kernels, TINY_CLEAN)
+    gpu = Gpu(kernels, TINY_CLEAN)
     gpu.loop().render(TINY.steps)
     assert gpu.cuda.compute_capability == "8.9"
     for group in ("CUstream_flags", "CUstreamCaptureMode", "CUevent_flags", "CUevent_record_flags"):
