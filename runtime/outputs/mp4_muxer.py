@@ -45,9 +45,10 @@ class Mp4Form:
 
 # Fragments of a second while writing, so that a killed process leaves a playable file; a plain mp4 once closed. The
 # header waits for the first packets because the edit list, which removes the AAC encoder's delay, depends on them.
+# libx264's choice depends on its number of threads; it takes one for every core unless it is told.
 RECORDING = Mp4Form(
     {"movflags": "hybrid_fragmented+delay_moov", "frag_duration": "1000000", "flush_packets": "1"},
-    {"crf": "18", "preset": "veryfast"},
+    {"crf": "18", "preset": "veryfast", "threads": "4"},
     10,
 )
 # The same left in fragments: a plain mp4 needs the place of every frame, which FFmpeg keeps in memory until the end,

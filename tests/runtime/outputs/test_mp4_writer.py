@@ -125,6 +125,24 @@ def test_how_the_clip_is_cut_into_writes_does_not_matter(tmp_path: Path) -> None
     assert np.array_equal(sound(one)[1], sound(all_at_once)[1])
 
 
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="processes cannot be held to a core here")
+def test_how_many_cores_there_are_does_not_matter(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    blurred = rng.integers(0, 255, (40, 40, 3), np.uint8).repeat(8, axis=0).repeat(8, axis=1)
+    written, cores = [], os.sched_getaffinity(0)
+    try:
+        for count in (1, len(cores)):
+            os.sched_setaffinity(0, sorted(cores)[:count])
+            with Mp4Writer(tmp_path / f"{count}.mp4", 256, FPS, 16_000, 1) as writer:
+                for step in range(50):
+                    moved = blurred[step : step + 256, step : step + 256]
+                    writer.write(np.ascontiguousarray(moved)[None], np.zeros((640, 1), np.float32))
+            written.append((tmp_path / f"{count}.mp4").read_bytes())
+    finally:
+        os.sched_setaffinity(0, cores)
+    assert written[0] == written[-1]
+
+
 def test_an_older_file_stays_until_the_new_one_is_complete(tmp_path: Path) -> None:
     path = tmp_path / "a.mp4"
     path.write_bytes(b"old")
