@@ -20,13 +20,13 @@ from rap_edge.export.bundle_writer import new_bundle, refuse_to_replace
 from rap_edge.export.stages import Stages
 from rap_edge.runtime.bundle.bundle import Bundle, hash_file
 from rap_edge.runtime.bundle.contract import check_contract
+from rap_edge.runtime.bundle.journal import Journal, key_of
 from rap_edge.runtime.bundle.precision import Precision
 from rap_edge.runtime.engines.interface import Engine
 from rap_edge.runtime.engines.onnxruntime_engine import cpu_name, load_engines
 from rap_edge.runtime.errors import OutputError
 from rap_edge.runtime.machine.available import available_cores
 
-from .journal import Journal, key_of
 from .judge.gates import Figure, judge, require, speed_figure
 from .judge.quality import Bytes, talk_chunks, talk_frames
 from .judge.race import race

@@ -10,6 +10,7 @@ from time import thread_time
 import numpy as np
 
 from rap_edge.runtime.bundle.contract import runs_per_chunk
+from rap_edge.runtime.bundle.journal import key_of
 from rap_edge.runtime.engines.interface import Engine
 
 from ..choose.cost_model import Work, half_seconds, saving
@@ -17,7 +18,6 @@ from ..choose.observer import sample_cases
 from ..choose.search import Candidate, Found, search
 from ..choose.sensitivity import Sensitivity
 from ..choose.timing import Gain, kinds, measure_kind
-from ..journal import key_of
 from ..judge.quality import Bytes, psnr, talk_chunks, talk_frames
 from ..judge.race import side_by_side
 from ..observe.layers import Layer

@@ -9,12 +9,12 @@ from pathlib import Path
 
 from rap_edge.export.stages import Stages
 from rap_edge.runtime.bundle.bundle import Bundle
+from rap_edge.runtime.bundle.journal import Journal
 from rap_edge.runtime.engines.onnxruntime_engine import OnnxRuntimeEngine, load_engines
 from rap_edge.runtime.spec import ModelSpec
 
 from ..choose.sensitivity import CHUNKS
 from ..choose.timing import SECONDS_PER_VARIANT
-from ..journal import Journal
 from ..judge.gates import Gates
 from ..quantize.variants import GraphPlan, Variants
 from ..record.clips import Amounts, Material

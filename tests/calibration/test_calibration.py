@@ -13,7 +13,6 @@ from helpers.bundles.tiny_causal import TINY_CAUSAL, causal_engines
 from rap_edge.calibration.choose.memo import MemoEngine
 from rap_edge.calibration.choose.search import Candidate, order, search
 from rap_edge.calibration.choose.timing import Gain
-from rap_edge.calibration.journal import Journal, key_of
 from rap_edge.calibration.judge.gates import Gates, judge, require, speed_figure
 from rap_edge.calibration.judge.quality import psnr, ssim
 from rap_edge.calibration.observe.layers import Layer
@@ -171,31 +170,6 @@ def test_audio_that_cannot_be_used_is_named(tmp_path) -> None:
     write_wave(tmp_path / "broken.wav", to_int16(SPEECH[:100]), TINY.sample_rate)
     with pytest.raises(CalibrationError, match="one chunk takes"):
         file_material(TINY, tmp_path, amounts)
-
-
-def test_finished_steps_are_not_done_again(tmp_path) -> None:
-    path = tmp_path / "steps.jsonl"
-    assert Journal(path).get("a", lambda: {"x": 1}) == {"x": 1}
-    with path.open("a") as stream:
-        stream.write('["b", {"cut')
-    again = Journal(path)
-    assert again.get("a", lambda: pytest.fail("done already")) == {"x": 1}
-    assert again.get("b", lambda: 2) == 2
-    assert Journal(path).get("b", lambda: pytest.fail("done already")) == 2
-
-
-def test_a_step_that_fails_is_not_written_down(tmp_path) -> None:
-    def stop() -> None:
-        raise KeyboardInterrupt
-
-    journal = Journal(tmp_path / "steps.jsonl")
-    with pytest.raises(KeyboardInterrupt):
-        journal.get("a", stop)
-    assert "a" not in Journal(tmp_path / "steps.jsonl")
-
-
-def test_keys_follow_content() -> None:
-    assert key_of({"a": 1, "b": 2}) == key_of({"b": 2, "a": 1}) != key_of({"a": 1, "b": 3})
 
 
 def test_an_engine_answers_the_same_question_from_memory() -> None:
