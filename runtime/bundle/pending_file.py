@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
+import re
 import secrets
+from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import IO
@@ -17,6 +20,20 @@ _MAX_NAME_BYTES = 160
 def short_name(name: str) -> str:
     """The start of a file name, which leaves room for more characters in the 255 bytes of a name."""
     return name.encode("utf-8", "ignore")[:_MAX_NAME_BYTES].decode("utf-8", "ignore")
+
+
+def remove_left_behind(paths: Iterable[str | Path]) -> None:
+    """Remove what processes that died were writing for these files, which nobody may be writing now."""
+    starts: dict[Path, set[str]] = {}
+    for path in paths:
+        target = Path(os.path.realpath(path))
+        starts.setdefault(target.parent, set()).add(f".{short_name(target.name)}")
+    for folder, wanted in starts.items():
+        with suppress(OSError):
+            for entry in folder.iterdir():
+                left = re.fullmatch(r"(\..*)\.[0-9a-f]{8}\.part", entry.name, re.DOTALL)
+                if left and left[1] in wanted:
+                    entry.unlink()
 
 
 class PendingFile:

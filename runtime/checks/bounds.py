@@ -150,6 +150,8 @@ class Count:
 class InsidePath:
     """A plain relative POSIX path that stays inside its folder: no `..`, backslash, drive letter or empty part."""
 
+    folder: str = "the bundle"
+
     def fault(self, value: object) -> str | None:
         """See `Bounds.fault`."""
         plain = (
@@ -160,7 +162,7 @@ class InsidePath:
             and all(part not in ("", ".", "..") and len(part.encode()) < 256 for part in value.split("/"))
             and not value.startswith("/")
         )
-        return None if plain else f"must be a plain path inside the bundle, not {shown(value)}"
+        return None if plain else f"must be a plain path inside {self.folder}, not {shown(value)}"
 
 
 @dataclass(frozen=True)

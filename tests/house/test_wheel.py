@@ -177,6 +177,7 @@ def test_rap_run_makes_a_talking_video_there(python: Path, nano_bundle: Path, tm
         ("rap-calibrate --bundle BUNDLE", "onnx_ir", "calibrate"),
         ("rap-bench --bundle BUNDLE", "onnx", "export"),
         ("rap-serve --bundle BUNDLE", "aiortc", "serve"),
+        ("rap-fleet render --bundle BUNDLE --jobs clips.jsonl --out out", "ray", "fleet"),
         ("rap-run --bundle BUNDLE --mic -o out.mp4", "sounddevice", "mic"),
     ],
 )

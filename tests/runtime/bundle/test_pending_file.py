@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from rap_edge.runtime.bundle.pending_file import PendingFile
+from rap_edge.runtime.bundle.pending_file import PendingFile, remove_left_behind
 from rap_edge.runtime.errors import OutputError
 
 
@@ -67,3 +67,16 @@ def test_every_valid_name_can_be_written(tmp_path: Path, name: str, monkeypatch:
     refuse_to_replace(monkeypatch)
     with pytest.raises(OutputError, match="the new file is complete"):
         write(tmp_path / name)
+
+
+def test_what_a_process_that_died_was_writing_is_removed_and_nothing_else(tmp_path: Path) -> None:
+    long = "x" * 250
+    left = [PendingFile(tmp_path / name) for name in ("a.mp4", "[b]\n.mp4", long)]
+    others = [PendingFile(tmp_path / "c.mp4"), PendingFile(tmp_path / "a.mp4.part")]
+    (tmp_path / ".a.mp4.part").touch()
+    (tmp_path / "a.mp4").touch()
+    remove_left_behind([tmp_path / "a.mp4", tmp_path / "[b]\n.mp4", tmp_path / long, tmp_path / "none" / "a.mp4"])
+    kept = {Path(file.name.removeprefix("file:")).name for file in others} | {".a.mp4.part", "a.mp4"}
+    assert {path.name for path in tmp_path.iterdir()} == kept
+    for file in (*left, *others):
+        file.discard()

@@ -1,0 +1,106 @@
+"""Ray to work on: a cluster of this machine alone, which ends with the program, or one that is there already.
+
+Ray by itself sends usage figures, serves a dashboard, listens on every network, keeps its logs for good, under `uv run`
+uploads the working folder, and takes over SIGTERM. A cluster that is started here does none of that.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import secrets
+import signal
+import tempfile
+import threading
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from importlib.util import find_spec
+from types import MappingProxyType
+from typing import Any
+
+from rap_edge.runtime.cli.extras import needs_extra
+from rap_edge.runtime.errors import FleetError, first_line
+
+# Ray wants 75 MiB at least; what passes through here are descriptions, never sound or pictures.
+_OBJECT_STORE_BYTES = 80 << 20
+_QUIET = MappingProxyType({"logging_level": logging.ERROR, "log_to_driver": False})
+# Read when Ray is imported. The second one is what makes Ray stay on loopback, as it does on the systems that it names.
+_ALONE = MappingProxyType({"RAY_USAGE_STATS_ENABLED": "0", "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"})
+_ALWAYS = MappingProxyType({"RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0", "RAY_BACKEND_LOG_LEVEL": "fatal"})
+
+# Sockets are in it, whose names may have 107 bytes, and TMPDIR may be as long as it likes.
+_SHORT_PLACE = "/tmp" if os.name == "posix" else None
+
+
+@contextmanager
+def opened_cluster(address: str | None, cpus: int) -> Iterator[None]:
+    """Be connected to a cluster inside the block.
+
+    Args:
+        address: of one that is there, as Ray has it ("auto", "host:6379"); None starts one.
+        cpus: that one which is started here counts for scheduling, however many there are.
+
+    Raises:
+        FleetError: it cannot be started, or there is none.
+        MissingPackageError: Ray is not installed.
+    """
+    ray_need()
+    os.environ.update(_ALWAYS)
+    with ExitStack() as closing:
+        if address is None:
+            os.environ.update(_ALONE)
+            os.environ.update(RAY_AUTH_MODE="token", RAY_AUTH_TOKEN=secrets.token_hex(32))
+            folder = closing.enter_context(
+                tempfile.TemporaryDirectory(prefix="rap-fleet-", dir=_SHORT_PLACE, ignore_cleanup_errors=True)
+            )
+            _connect(
+                address="local",
+                num_cpus=cpus,
+                include_dashboard=False,
+                object_store_memory=_OBJECT_STORE_BYTES,
+                _temp_dir=folder,
+            )
+        else:
+            _connect(address=address)
+        import ray
+
+        closing.callback(ray.shutdown)
+        yield
+
+
+def ray_need() -> None:
+    """Raise `MissingPackageError`, see `needs_extra`, where Ray is not installed; importing it takes seconds."""
+    with needs_extra("fleet"):
+        if find_spec("ray") is None:
+            raise ModuleNotFoundError(name="ray")
+
+
+def _connect(**settings: Any) -> None:
+    import ray
+
+    ours = signal.getsignal(signal.SIGTERM)
+    where = "started here" if settings["address"] == "local" else f"reached at {settings['address']!r}"
+    try:
+        with _nothing_on_stderr():
+            ray.init(**settings, **_QUIET)
+    except (OSError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
+        raise FleetError(
+            f"Ray cannot be {where} ({first_line(error)}); see whether it runs there, in the same version as here."
+        ) from error
+    # Tracebacks of workers would come between what the program prints; there is no other way to leave them out.
+    ray._private.worker._worker_logs_enabled = False
+    if ours is not None and threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, ours)
+
+
+@contextmanager
+def _nothing_on_stderr() -> Iterator[None]:
+    """Leave out what Ray's library writes there by itself, which is that it has been told to be quiet."""
+    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nowhere, 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)

@@ -1,0 +1,1 @@
+"""Many clips: a file of jobs to videos, on any number of boxes."""
