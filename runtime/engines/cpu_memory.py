@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..bundle.contract import audio_state_names, carried_sizes, check_contract
+from ..bundle.contract import audio_state_names, cache_names, carried_sizes, check_contract, chunk_sizes
 from ..bundle.manifest import GraphInfo, Manifest, TensorInfo
 from ..errors import MemoryPlanError
 from ..machine.available import available_memory
@@ -30,8 +30,8 @@ class CpuMemoryPlan:
     Attributes:
         name: of the model and its precision, for messages.
         weights: files of the graphs.
-        pixels: a chunk's frames as the VAE's encoder and decoder hold them, which ONNX Runtime keeps between runs.
-        session: per session: audio, audio keys and values, latents, frames.
+        pixels: the frames of a run as the VAE's encoder and decoder hold them, which ONNX Runtime keeps between runs.
+        session: per session: audio, audio keys and values, latents, caches, frames.
     """
 
     name: str
@@ -68,10 +68,13 @@ def plan_cpu_memory(manifest: Manifest) -> CpuMemoryPlan:
     check_contract(manifest)
     spec, graphs = manifest.spec, manifest.graphs
     paths = {path for graph in graphs.values() for path in (graph.file, *graph.data)}
+    frames = [
+        tensor for name in ("vae_encoder", "vae_decoder") for tensor in _ends(graphs[name]) if tensor.name == "frames"
+    ]
     return CpuMemoryPlan(
         name=f"{spec.name!r} in {manifest.precision}",
         weights=sum(manifest.files[path].bytes for path in paths),
-        pixels=manifest.precision.width * (spec.chunk_frames + spec.decoded_frames) * _frame_bytes(spec),
+        pixels=manifest.precision.width * sum(_count(tensor, chunk_sizes(spec)) for tensor in frames),
         session=_session_bytes(spec, graphs),
     )
 
@@ -88,18 +91,30 @@ def require_memory(manifest: Manifest) -> None:
 
 
 def _session_bytes(spec: ModelSpec, graphs: Mapping[str, GraphInfo]) -> int:
-    """What `ChunkLoop` allocates, the chunk that it hands out and the one that idle motion keeps."""
+    """What the loop allocates, the chunk that it hands out and the one that idle motion keeps."""
     states = set(audio_state_names(spec))
     dit = [tensor for tensor in _ends(graphs["dit"]) if tensor.name not in states]
     decoder = [tensor for tensor in _ends(graphs["vae_decoder"]) if tensor.name != "latents" or spec.batch > 1]
     buffers = [*_ends(graphs["audio_encoder"]), *_ends(graphs["conditioner"]), *dit, *decoder]
     if spec.carry == "clean":
         buffers += _ends(graphs["vae_encoder"])
+    chunks = 3 * spec.new_frames * spec.pixels * (2 if spec.idle_replays else 1)
+    return _bytes(buffers, carried_sizes(spec)) + _kept_bytes(spec, graphs) + chunks
+
+
+def _kept_bytes(spec: ModelSpec, graphs: Mapping[str, GraphInfo]) -> int:
+    """What a loop keeps beside the graphs' buffers and frames."""
+    if spec.caches is not None:
+        pasts = [
+            t for graph in graphs.values() for t in graph.inputs if t.name.removeprefix("past_") in cache_names(graph)
+        ]
+        # The window of sound; the past that the portrait leaves and that of the last chunk.
+        return 4 * spec.window_samples + 2 * _bytes(pasts, {})
     latents = 4 * math.prod(spec.latent_shape)
-    # The noise and the guided velocity; the levels of this chunk and of the last one.
+    # The levels of this chunk and of the last one.
     carried = 2 * len(spec.timesteps) * latents * spec.carried_latents // spec.chunk_latents
-    chunks = spec.new_frames * _frame_bytes(spec) * (2 if spec.idle_replays else 1)
-    return _bytes(buffers, carried_sizes(spec)) + 2 * latents + carried * (spec.carry == "noisy") + chunks
+    # The noise and the guided velocity.
+    return 2 * latents + carried * (spec.carry == "noisy")
 
 
 def _ends(graph: GraphInfo) -> list[TensorInfo]:
@@ -107,8 +122,8 @@ def _ends(graph: GraphInfo) -> list[TensorInfo]:
 
 
 def _bytes(tensors: Iterable[TensorInfo], sizes: Mapping[str, int]) -> int:
-    return sum(math.prod(resolved_shape(tensor, sizes)) * np.dtype(tensor.dtype).itemsize for tensor in tensors)
+    return sum(_count(tensor, sizes) * np.dtype(tensor.dtype).itemsize for tensor in tensors)
 
 
-def _frame_bytes(spec: ModelSpec) -> int:
-    return 3 * spec.pixels
+def _count(tensor: TensorInfo, sizes: Mapping[str, int]) -> int:
+    return math.prod(resolved_shape(tensor, sizes))

@@ -39,7 +39,7 @@ def causal_engines(spec: ModelSpec = TINY_CAUSAL, **bodies: Body) -> dict[str, N
 
     def audio_encoder(b: Mapping[str, NDArray]) -> None:
         loudness = np.abs(b["waveform"][0]).reshape(group, -1).mean(1)
-        before = np.concatenate([b["past_audio"][0], loudness[:-1]])
+        before = np.concatenate([b["past_audio"][0, :1], loudness[:-1]])
         b["audio_features"][...] = (loudness + 0.5 * before)[:, None, None]
         b["next_audio"][...] = loudness[-1]
 

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from helpers.bundles.tiny import TINY, TINY_CLEAN, TINY_GUIDED, tiny_engines
 from helpers.bundles.tiny_bundle import write_tiny_bundle
+from helpers.bundles.tiny_causal import TINY_CAUSAL, causal_engines
 
 from rap_edge.models.presets import FLASHHEAD_LITE, NANO
 from rap_edge.runtime import Avatar
@@ -19,8 +20,8 @@ from rap_edge.runtime.cli.exit_status import exit_status
 from rap_edge.runtime.engines.cpu_memory import plan_cpu_memory
 from rap_edge.runtime.errors import MemoryPlanError
 from rap_edge.runtime.loading import load_engines
-from rap_edge.runtime.loop.host_loop import ChunkLoop
-from rap_edge.runtime.loop.interface import Reference
+from rap_edge.runtime.loop.interface import encode_reference
+from rap_edge.runtime.loop.on_host import host_loop
 from rap_edge.runtime.machine.system_memory import GIB, MIB
 from rap_edge.runtime.spec import ModelSpec
 
@@ -30,14 +31,16 @@ def manifest(spec: ModelSpec, precision: Precision = Precision.FP32, graph_bytes
     return Manifest(spec, precision, graphs, {graph.file: FileInfo(graph_bytes, "0" * 64) for graph in graphs.values()})
 
 
-@pytest.mark.parametrize("spec", [TINY, TINY_CLEAN, TINY_GUIDED], ids=lambda spec: spec.name)
+@pytest.mark.parametrize("spec", [TINY, TINY_CLEAN, TINY_GUIDED, TINY_CAUSAL], ids=lambda spec: spec.name)
 def test_a_session_takes_what_is_planned(spec: ModelSpec) -> None:
     spec = replace(spec, image_size=512, latent_channels=64, color_match=0.0)
-    engines = tiny_engines(spec)
-    reference = Reference(np.zeros((512, 512, 3), np.uint8), np.zeros((1, *spec.latent_shape), np.float32))
+    if spec.caches is not None:
+        spec = replace(spec, caches=replace(spec.caches, past_latents=4096, decoder_state=1 << 20, audio_state=1 << 18))
+    engines = (causal_engines if spec.caches else tiny_engines)(spec)
+    reference = encode_reference(spec, engines["vae_encoder"], np.zeros((512, 512, 3), np.uint8))
     tracemalloc.start()
     try:
-        loop = ChunkLoop(engines, spec, reference, 0)
+        loop = host_loop(engines, spec, reference, 0)
         held = [loop.render(spec.steps) for _ in range(2)][-1:]
         taken, _ = tracemalloc.get_traced_memory()
     finally:
