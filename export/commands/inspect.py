@@ -14,6 +14,7 @@ from pathlib import Path, PurePath
 from typing import Any
 
 from rap_edge.models.checkpoints.expected import Shape, dit_tensors, ltx_tensors, wav2vec2_tensors
+from rap_edge.models.checkpoints.expected_causal import CAUSAL_TENSORS
 from rap_edge.models.checkpoints.layouts import (
     AUDIO_FOLDER,
     DIT_UNUSED,
@@ -197,7 +198,7 @@ def _own(folder: Path) -> Inspection:
             parts.append(_part(kind, home, "model", _promised(kind, config, spec, home, ours=True)))
     dit = folder / "dit" / "config.json"
     notes: tuple[str, ...] = ()
-    if spec.caches is None and (other := _differences(read_json_object(dit), spec)):
+    if other := _differences(read_json_object(dit), spec):
         notes = (f"{dit} contradicts spec.json: {', '.join(other)}.",)
     return _inspection(folder, "a checkpoint of rap-edge's own layout", spec.name, parts, notes)
 
@@ -268,13 +269,12 @@ def _preset(config: Mapping[str, Any], source: str) -> tuple[ModelSpec | None, t
 
 def _differences(config: Mapping[str, Any], spec: ModelSpec) -> list[str]:
     """In what a DiT's config and a spec differ, each a clause."""
-    sizes = {
-        "dim": spec.hidden_dim,
-        "in_dim": 2 * spec.latent_channels,
-        "out_dim": spec.latent_channels,
-        "num_heads": spec.num_heads,
-        "num_layers": spec.num_layers,
-    }
+    sizes = {"dim": spec.hidden_dim, "num_heads": spec.num_heads, "num_layers": spec.num_layers}
+    if spec.caches is None:
+        sizes |= {"in_dim": 2 * spec.latent_channels, "out_dim": spec.latent_channels}
+    else:
+        sizes |= {"channels": spec.latent_channels, "past": spec.caches.past_latents}
+        sizes |= {"audio_width": spec.feature_width, "audio_tokens": spec.audio_tokens}
     return [f"{key} is {shown(config.get(key))}, not {size}" for key, size in sizes.items() if config.get(key) != size]
 
 
@@ -282,7 +282,9 @@ def _promised(
     kind: str, config: Mapping[str, Any], spec: ModelSpec, folder: Path, *, ours: bool = False
 ) -> dict[str, Shape] | None:
     source = str(folder / "config.json")
-    if ours and (spec.caches is not None or config.get("architecture", "ltx") != "ltx"):
+    if ours and spec.caches is not None:
+        return CAUSAL_TENSORS[kind](config, source)
+    if ours and config.get("architecture", "ltx") != "ltx":
         return None
     readers: dict[str, Callable[[], dict[str, Shape] | None]] = {
         "dit": lambda: dit_tensors(config, spec, source),

@@ -85,30 +85,30 @@ def dit_tensors(config: Mapping[str, Any], spec: ModelSpec, source: str) -> dict
     Raises:
         CheckpointError: a size is missing or impossible; names `source`.
     """
-    sizes = _read(_Dit, config, source)
+    sizes = read_sizes(_Dit, config, source)
     dim, width = sizes.dim, spec.feature_layers * spec.feature_width
     hidden = config.get("audio_hidden", 512)
     slots = spec.feature_window + spec.temporal_compression - 1
-    found = dict(_linear("patch_embedding", dim, sizes.in_dim, *sizes.patch))
-    found |= _linear("time_embedding.0", dim, sizes.freq_dim) | _linear("time_embedding.2", dim, dim)
-    found |= _linear("time_projection.1", 6 * dim, dim)
+    found = dict(linear("patch_embedding", dim, sizes.in_dim, *sizes.patch))
+    found |= linear("time_embedding.0", dim, sizes.freq_dim) | linear("time_embedding.2", dim, dim)
+    found |= linear("time_projection.1", 6 * dim, dim)
     attention = ("self_attn", "cross_attn")
     for block in (f"blocks.{index}" for index in range(sizes.num_layers)):
         found[f"{block}.modulation"] = (1, 6, dim)
         for name in (f"{block}.{kind}.{part}" for kind in attention for part in "qkvo"):
-            found |= _linear(name, dim, dim)
+            found |= linear(name, dim, dim)
         found |= {f"{block}.{kind}.norm_{part}.weight": (dim,) for kind in attention for part in "qk"}
         if spec.audio_branches == "separate":
-            found |= _linear(f"{block}.cross_attn.full_k", dim, dim) | _linear(f"{block}.cross_attn.full_v", dim, dim)
+            found |= linear(f"{block}.cross_attn.full_k", dim, dim) | linear(f"{block}.cross_attn.full_v", dim, dim)
             found[f"{block}.cross_attn.norm_full_k.weight"] = (dim,)
         found |= _norm(f"{block}.norm3", dim)
-        found |= _linear(f"{block}.ffn.0", sizes.ffn_dim, dim) | _linear(f"{block}.ffn.2", dim, sizes.ffn_dim)
+        found |= linear(f"{block}.ffn.0", sizes.ffn_dim, dim) | linear(f"{block}.ffn.2", dim, sizes.ffn_dim)
     found["head.modulation"] = (1, 2, dim)
-    found |= _linear("head.head", math.prod(sizes.patch) * sizes.out_dim, dim)
-    found |= _linear("audio_proj.proj1", hidden, spec.feature_window * width)
-    found |= _linear("audio_proj.proj1_vf", hidden, slots * width)
-    found |= _linear("audio_proj.proj2", hidden, hidden)
-    found |= _linear("audio_proj.proj3", spec.audio_tokens * dim, hidden)
+    found |= linear("head.head", math.prod(sizes.patch) * sizes.out_dim, dim)
+    found |= linear("audio_proj.proj1", hidden, spec.feature_window * width)
+    found |= linear("audio_proj.proj1_vf", hidden, slots * width)
+    found |= linear("audio_proj.proj2", hidden, hidden)
+    found |= linear("audio_proj.proj3", spec.audio_tokens * dim, hidden)
     return found | _norm("audio_proj.norm", dim)
 
 
@@ -120,7 +120,7 @@ def ltx_tensors(config: Mapping[str, Any], source: str) -> dict[str, Shape] | No
     """
     if any(_says(config, key) - {only} for key, only in _LTX_0_9_0.items()):
         return None
-    sizes = _read(_Ltx, config, source)
+    sizes = read_sizes(_Ltx, config, source)
     widths = sizes.block_out_channels
     decoder_widths = (sizes.decoder_block_out_channels or widths)[::-1]
     layers, decoder_layers = sizes.layers_per_block, (sizes.decoder_layers_per_block or sizes.layers_per_block)[::-1]
@@ -163,7 +163,7 @@ def wav2vec2_tensors(config: Mapping[str, Any], source: str) -> dict[str, Shape]
     """
     if config.get("conv_pos_batch_norm") or config.get("feat_proj_layer_norm") is False:
         return None
-    sizes = _read(_Wav2Vec2, config, source)
+    sizes = read_sizes(_Wav2Vec2, config, source)
     if len(sizes.conv_dim) != len(sizes.conv_kernel):
         raise CheckpointError(f"{source} has lists of lengths that do not belong together; download it again.")
     found: dict[str, Shape] = {}
@@ -176,19 +176,20 @@ def wav2vec2_tensors(config: Mapping[str, Any], source: str) -> dict[str, Shape]
         if index == 0 or config.get("feat_extract_norm") == "layer":
             found |= _norm(f"{layer}.layer_norm", width)
         before = width
-    found |= _norm("feature_projection.layer_norm", before) | _linear("feature_projection.projection", hidden, before)
+    found |= _norm("feature_projection.layer_norm", before) | linear("feature_projection.projection", hidden, before)
     positions = (hidden // sizes.num_conv_pos_embedding_groups, sizes.num_conv_pos_embeddings)
-    found |= _linear("encoder.pos_conv_embed.conv", hidden, *positions) | _norm("encoder.layer_norm", hidden)
+    found |= linear("encoder.pos_conv_embed.conv", hidden, *positions) | _norm("encoder.layer_norm", hidden)
     for layer in (f"encoder.layers.{index}" for index in range(sizes.num_hidden_layers)):
         for part in ("q_proj", "k_proj", "v_proj", "out_proj"):
-            found |= _linear(f"{layer}.attention.{part}", hidden, hidden)
+            found |= linear(f"{layer}.attention.{part}", hidden, hidden)
         found |= _norm(f"{layer}.layer_norm", hidden) | _norm(f"{layer}.final_layer_norm", hidden)
-        found |= _linear(f"{layer}.feed_forward.intermediate_dense", sizes.intermediate_size, hidden)
-        found |= _linear(f"{layer}.feed_forward.output_dense", hidden, sizes.intermediate_size)
+        found |= linear(f"{layer}.feed_forward.intermediate_dense", sizes.intermediate_size, hidden)
+        found |= linear(f"{layer}.feed_forward.output_dense", hidden, sizes.intermediate_size)
     return found
 
 
-def _read(cls: type[Any], config: Mapping[str, Any], source: str) -> Any:
+def read_sizes(cls: type[Any], config: Mapping[str, Any], source: str) -> Any:
+    """The sizes `cls` names in a config; raises `CheckpointError`, which names `source`."""
     try:
         return record_from(cls, known_fields(cls, config))
     except FieldError as error:
@@ -201,16 +202,17 @@ def _says(config: Mapping[str, Any], key: str) -> set[Any]:
     return {item if isinstance(item, str | int | float) else str(item) for item in items}
 
 
-def _linear(name: str, *shape: int) -> dict[str, Shape]:
+def linear(name: str, *shape: int) -> dict[str, Shape]:
+    """Weight and bias of a linear layer, a convolution, or a norm with both."""
     return {f"{name}.weight": shape, f"{name}.bias": shape[:1]}
 
 
 def _norm(name: str, width: int) -> dict[str, Shape]:
-    return _linear(name, width)
+    return linear(name, width)
 
 
 def _conv(name: str, after: int, before: int, kernel: int = 3) -> dict[str, Shape]:
-    return _linear(f"{name}.conv", after, before, kernel, kernel, kernel)
+    return linear(f"{name}.conv", after, before, kernel, kernel, kernel)
 
 
 def _residuals(block: str, width: int, count: int) -> dict[str, Shape]:

@@ -8,10 +8,12 @@ import sys
 from pathlib import Path
 
 import pytest
+from helpers.bundles.small_causal import small_causal_networks
 from helpers.bundles.sparse_checkpoint import DIT, write_flashhead, write_sparse
 
 from rap_edge.export.cli import main
 from rap_edge.export.commands.inspect import inspect, text
+from rap_edge.models.checkpoints.causal import save_causal_networks
 from rap_edge.models.checkpoints.expected import dit_tensors
 from rap_edge.models.nano import SHIPPED
 from rap_edge.models.presets import FLASHHEAD_LITE
@@ -62,6 +64,26 @@ def test_what_is_missing_unexpected_and_misshapen_is_listed_and_shortened(flashh
     assert "dit: unexpected (1): lora.up\n" in out
     assert "dit: misshapen (1): head.head.bias [64], not [128]\n" in out
     assert out.endswith("not whole\n")
+
+
+def test_the_tensors_and_sizes_of_a_causal_checkpoint_are_compared(tmp_path, capsys) -> None:
+    networks = small_causal_networks()
+    save_causal_networks(networks, tmp_path)
+    found = inspect(tmp_path)
+    assert found.whole
+    assert all(part.compared for part in found.parts)
+    weights = sum(tensor.numel() for module in networks.modules for tensor in module.parameters())
+    assert sum(part.parameters for part in found.parts) == weights
+    edit(tmp_path / "dit" / "config.json", past=7, audio_hidden=8)
+    edit(tmp_path / "vae" / "config.json", widths=[8, 8, 16])
+    assert main(["inspect", str(tmp_path)]) == 1
+    out = capsys.readouterr().out
+    assert "contradicts spec.json: past is 7, not 3." in out
+    assert "dit: misshapen (5): audio_proj.0.weight [16, 160], not [8, 160]" in out
+    assert "vae: misshapen" in out
+    edit(tmp_path / "vae" / "config.json", widths=[8, 8])
+    assert main(["inspect", str(tmp_path)]) == 2
+    assert "needs three widths" in capsys.readouterr().err
 
 
 def test_shards_that_are_not_there_are_named(flashhead) -> None:

@@ -7,10 +7,15 @@ import dataclasses
 import pytest
 import torch
 from helpers.bundles.small import AUDIO_ENCODER, LTX, SMALL, SMALL_GUIDED
+from helpers.bundles.small_causal import EARS, MIND, PICTURES
 from torch import nn
 
 from rap_edge.models.audio_encoder import AudioEncoder, AudioEncoderConfig
+from rap_edge.models.causal.audio_encoder import CausalAudioConfig, CausalAudioEncoder
+from rap_edge.models.causal.dit import CausalDiT, CausalDiTConfig
+from rap_edge.models.causal.motion_decoder import MotionDecoder, MotionDecoderConfig
 from rap_edge.models.checkpoints.expected import dit_tensors, ltx_tensors, wav2vec2_tensors
+from rap_edge.models.checkpoints.expected_causal import CAUSAL_TENSORS
 from rap_edge.models.config import config_to_dict
 from rap_edge.models.dit import DiT
 from rap_edge.models.networks import dit_config, published_configs
@@ -29,6 +34,24 @@ def test_those_of_the_dit(spec) -> None:
     config = dit_config(spec, ffn_dim=40, audio_hidden=24)
     with torch.device("meta"):
         assert dit_tensors(config_to_dict(config), spec, "config.json") == shapes(DiT(config))
+
+
+@pytest.mark.parametrize(
+    ("kind", "network", "config"),
+    [
+        ("dit", CausalDiT, CausalDiTConfig()),
+        ("dit", CausalDiT, MIND),
+        ("vae", MotionDecoder, MotionDecoderConfig()),
+        ("vae", MotionDecoder, PICTURES),
+        ("audio_encoder", CausalAudioEncoder, CausalAudioConfig()),
+        ("audio_encoder", CausalAudioEncoder, EARS),
+    ],
+)
+def test_those_of_causal_networks(kind: str, network: type[nn.Module], config: object) -> None:
+    expected = shapes(network(config))
+    assert CAUSAL_TENSORS[kind](config_to_dict(config), "config.json") == expected
+    if config == type(config)():
+        assert CAUSAL_TENSORS[kind]({}, "config.json") == expected
 
 
 UNEVEN = dataclasses.replace(
