@@ -36,7 +36,7 @@ ROOMS = {
     "export": "hybrid_attention passes capture precision parity plans sources bench commands",
     "export/plans": "truth",
     "calibration": "record observe quantize judge choose steps write",
-    "fleet": "render commands",
+    "fleet": "render serve commands",
 }
 # What networks and readers may know of the runtime, and what nano's programs may besides.
 FOR_MODELS = ("rap_edge.runtime.spec.", "rap_edge.runtime.errors.", "rap_edge.runtime.checks.")

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 
-
-def headers(connect: str = "'self'") -> Mapping[str, str]:
+def headers(connect: str = "'self'") -> dict[str, str]:
     """The headers; `connect` names, as a Content-Security-Policy does, what the page may connect to."""
     return {
         "Content-Security-Policy": (
