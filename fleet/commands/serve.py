@@ -42,9 +42,7 @@ def _arguments(made: argparse.ArgumentParser) -> None:
     made.add_argument("--host", default="127.0.0.1", help="address to listen on (default: this machine only)")
     made.add_argument("--port", type=argument(_PORT), default=8000, help="TCP port (default: 8000)")
     made.add_argument("--public-url", metavar="URL", help="where visitors open the page (default: host and port)")
-    made.add_argument(
-        "--box-host", metavar="HOST", help="address of the boxes (default: as far as --host goes)"
-    )
+    made.add_argument("--box-host", metavar="HOST", help="address of the boxes (default: as far as --host goes)")
     made.add_argument(
         "--box-port", type=argument(_PORT), default=0, metavar="N", help="port of a machine's first box (default: any)"
     )

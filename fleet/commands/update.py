@@ -32,9 +32,7 @@ def _run(arguments: argparse.Namespace) -> int:
         raise FleetError(f"--at {shown(arguments.at)} is no address; write https://fleet.example.")
     token = os.environ.get(_OPERATOR_TOKEN)
     if not token:
-        raise FleetError(
-            f"Only an operator may change a fleet; set {_OPERATOR_TOKEN} to the fleet's own."
-        )
+        raise FleetError(f"Only an operator may change a fleet; set {_OPERATOR_TOKEN} to the fleet's own.")
     # A folder of this machine by its whole path; one that is not here is where the boxes are.
     bundle = str(Path(arguments.bundle).absolute()) if Path(arguments.bundle).is_dir() else arguments.bundle
     request = urllib.request.Request(

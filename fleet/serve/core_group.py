@@ -8,7 +8,6 @@ import tempfile
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
 
 from rap_edge.runtime.errors import FleetError
 
@@ -20,11 +19,16 @@ class CoreGroup:
     Attributes:
         number: counts from 0.
         cores: their numbers; none where no group of their own is left, and all are shared.
+        lock: the descriptor of what holds it.
     """
 
     number: int
     cores: tuple[int, ...]
-    lock: IO[str]
+    lock: int
+
+    def release(self) -> None:
+        """Give the group back before the process ends."""
+        os.close(self.lock)
 
 
 def claim(size: int | None, folder: Path | None = None) -> CoreGroup:
@@ -46,11 +50,11 @@ def claim(size: int | None, folder: Path | None = None) -> CoreGroup:
             raise FleetError(f"{str(folder)!r} belongs to somebody else; remove it.")
         number = 0
         while True:
-            lock = open(folder / str(number), "w")  # noqa: SIM115 - held until the process ends
+            lock = os.open(folder / str(number), os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
             with suppress(BlockingIOError):
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 return CoreGroup(number, groups[number] if number < len(groups) else (), lock)
-            lock.close()
+            os.close(lock)
             number += 1
     except OSError as error:
         raise FleetError(f"Boxes cannot share the cores by {str(folder)!r} ({error.strerror}); free it.") from None

@@ -170,7 +170,7 @@ class Keeper:
             await self._drain(old)
         elif old and not starting:
             self._start(1, now)
-        elif old and now - starting[0].started > _ROOM_SECONDS:
+        elif old and len(staying) > wanted and now - starting[0].started > _ROOM_SECONDS:
             # Nothing says so sooner: the machines are full, and one box has to make room first.
             await self._drain(old)
         elif not old and not starting and len(ready) > wanted:

@@ -1,0 +1,187 @@
+"""Visitors of a real fleet: real boxes and real Ray on this machine, over loopback."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import time
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterator
+from pathlib import Path
+
+import pytest
+from aiohttp import ClientSession, ClientTimeout, TCPConnector
+from helpers.bundles.tiny_bundle import write_tiny_bundle
+from helpers.fleet.visitors import Fleet, Visitor, fleet_document, until_boxes, until_nothing_is_promised, visiting
+
+pytest.importorskip("ray", reason="Ray is not installed")
+
+# Of a box; the machine would measure more.
+PLACES = 4
+DRAIN = 6
+# What must not be exceeded even where every core has other work; what was measured is printed.
+GENEROUS = 60.0
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_tiny_bundle(tmp_path_factory.mktemp("bundles") / "tiny")
+
+
+@pytest.fixture(scope="module")
+def fleet(bundle: Path) -> Iterator[Fleet]:
+    fleet = Fleet(bundle, "--boxes", 2, "--drain", DRAIN, "--", "--max-sessions", PLACES)
+    try:
+        fleet.wait_until_open()
+        yield fleet
+        assert "Traceback" not in fleet.end()
+    finally:
+        fleet.process.kill()
+
+
+@pytest.fixture
+def run(fleet: Fleet) -> Callable[[Callable[[ClientSession], Awaitable[None]]], None]:
+    """Runs a scenario over two empty boxes."""
+
+    def run_(scenario: Callable[[ClientSession], Awaitable[None]]) -> None:
+        async def between() -> None:
+            async with ClientSession(timeout=ClientTimeout(total=GENEROUS), connector=TCPConnector(limit=0)) as client:
+                await until_boxes(client, fleet, status="ok", taken=0)
+                await until_nothing_is_promised(client, fleet)
+                await scenario(client)
+
+        asyncio.run(asyncio.wait_for(between(), 300))
+
+    return run_
+
+
+def measured(what: str, seconds: float) -> None:
+    print(f"\n{what}: {seconds:.2f} s (load {os.getloadavg()[0]:.1f})")
+    assert seconds < GENEROUS
+
+
+def box_of(visitor: Visitor) -> str:
+    return visitor.places[-1][0]
+
+
+def test_visitors_are_placed_by_the_places_that_are_free_and_a_full_house_says_when_to_come_again(
+    fleet: Fleet, run
+) -> None:
+    async def scenario(client: ClientSession) -> None:
+        async with visiting(client, fleet, 4) as visitors:
+            assert sorted(Counter(map(box_of, visitors)).values()) == [2, 2]
+            async with visiting(client, fleet, 4):
+                answer = await client.post(f"{fleet.url}/sessions")
+                assert answer.status == 503
+                assert (await answer.json())["error"]["reason"] == "full"
+                assert 1 <= int(answer.headers["Retry-After"]) <= 60
+
+    run(scenario)
+
+
+def test_visitors_of_a_box_that_is_killed_talk_again_elsewhere_and_nobody_else_notices(fleet: Fleet, run) -> None:
+    async def scenario(client: ClientSession) -> None:
+        async with visiting(client, fleet, 4) as visitors:
+            gone = box_of(visitors[0])
+            boxes = fleet.boxes()
+            victim = next(pid for pid in boxes if listens(pid, gone))
+            others = [visitor for visitor in visitors if box_of(visitor) != gone]
+            moved = [visitor for visitor in visitors if box_of(visitor) == gone]
+            assert len(moved) == len(others) == 2
+            before = time.monotonic()
+            os.kill(victim, signal.SIGKILL)
+            measured("seen again", max([await visitor.until("frames", before + 0.2) for visitor in moved]) - before)
+            measured("heard again", max([await visitor.until("heard", before) for visitor in moved]) - before)
+            assert {box_of(visitor) for visitor in visitors} == {box_of(others[0])}
+            measured("longest gap of the others", max(visitor.longest_gap(before) for visitor in others))
+            assert all(len(visitor.places) == 1 for visitor in others)
+            await until_boxes(client, fleet, status="ok")
+            measured("another box in its place", time.monotonic() - before)
+
+    run(scenario)
+
+
+def test_another_bundle_comes_box_by_box_and_cuts_nobody_off(fleet: Fleet, run, tmp_path: Path, bundle: Path) -> None:
+    other = write_tiny_bundle(tmp_path / "other")
+
+    async def scenario(client: ClientSession) -> None:
+        before = await fleet_document(client, fleet)
+        generation = before["generation"] + 1
+        old = {box["url"] for box in before["boxes"]}
+        async with visiting(client, fleet, 3) as visitors:
+            began = time.monotonic()
+            await asyncio.to_thread(fleet.update, other)
+            boxes = await until_boxes(client, fleet, status="ok", generation=generation)
+            measured("two boxes changed", time.monotonic() - began)
+            assert not {box["url"] for box in boxes} & old
+            for visitor in visitors:
+                await visitor.until("heard", visitor.places[-1][1])
+                # Whose time ran out was told so, and kept what they had.
+                assert [end["reason"] for end in visitor.ends] == ["reconnect"] * (len(visitor.places) - 1)
+                assert {(end["portrait"], end["seed"]) for end in visitor.ends} == {("p0", visitor.seed)}
+                assert box_of(visitor) not in old
+            measured("longest gap", max(visitor.longest_gap(began) for visitor in visitors))
+        assert (await fleet_document(client, fleet))["bundle"] == str(other)
+
+    run(scenario)
+    fleet.update(bundle)
+
+
+def test_a_dispatcher_that_is_killed_cuts_nobody_off_and_the_next_one_knows_who_is_there(fleet: Fleet, run) -> None:
+    async def scenario(client: ClientSession) -> None:
+        async with visiting(client, fleet, 3) as visitors:
+            await asyncio.sleep(1.5)
+            document = await fleet_document(client, fleet)
+            before = time.monotonic()
+            os.kill(fleet.dispatcher(), signal.SIGKILL)
+            tickets = 0
+            while not tickets:
+                async with client.post(f"{fleet.url}/sessions") as answer:
+                    tickets = int(answer.status == 201)
+                await asyncio.sleep(0.1)
+            measured("tickets again", time.monotonic() - before)
+            boxes = await until_boxes(client, fleet, status="ok")
+            assert {box["url"] for box in boxes} == {box["url"] for box in document["boxes"]}
+            assert (await fleet_document(client, fleet))["generation"] == document["generation"]
+            # Three are there, and one has just been promised.
+            more = [await client.post(f"{fleet.url}/sessions") for _ in range(2 * PLACES)]
+            assert Counter(answer.status for answer in more) == {201: 2 * PLACES - 4, 503: 4}
+            assert all(len(visitor.places) == 1 for visitor in visitors)
+            measured("longest gap", max(visitor.longest_gap(before) for visitor in visitors))
+
+    run(scenario)
+
+
+def test_ten_thousand_reservations_in_a_burst_are_never_more_than_there_are_places(fleet: Fleet, run) -> None:
+    async def scenario(client: ClientSession) -> None:
+        gate = asyncio.Semaphore(128)
+        places: list[dict] = []
+
+        async def ask() -> int:
+            async with gate, client.post(f"{fleet.url}/sessions") as answer:
+                if answer.status == 201:
+                    places.append(await answer.json())
+                else:
+                    assert int(answer.headers["Retry-After"]) >= 1
+                return answer.status
+
+        began = time.monotonic()
+        burst = asyncio.gather(*(ask() for _ in range(10_000)))
+        statuses = Counter(await burst)
+        seconds = time.monotonic() - began
+        print(f"\n{10_000 / seconds:.0f} reservations a second (load {os.getloadavg()[0]:.1f}): {dict(statuses)}")
+        # A ticket that nobody used is given to another after half a minute.
+        assert statuses[201] <= 2 * PLACES * (1 + int(seconds / 30))
+        assert statuses[201] >= 2 * PLACES
+        assert statuses[201] + statuses[503] == 10_000
+
+    run(scenario)
+
+
+def listens(pid: int, url: str) -> bool:
+    """Whether a process waits at the address of a box."""
+    port = f"{int(url.rpartition(':')[2]):04X}"
+    inodes = {line.split()[9] for line in Path(f"/proc/{pid}/net/tcp").read_text().splitlines()[1:] if port in line}
+    files = Path(f"/proc/{pid}/fd").iterdir()
+    return any(os.readlink(file) in {f"socket:[{inode}]" for inode in inodes} for file in files)
