@@ -7,7 +7,6 @@ import time
 from collections import deque
 from collections.abc import Callable, Mapping
 from copy import copy
-from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -27,7 +26,7 @@ from .inputs.picture.portrait import portrait_for
 from .loading import load_engines
 from .loop.host_loop import LoopMaker
 from .loop.interface import Loop, encode_reference
-from .loop.on_host import host_loop
+from .loop.on_host import HostLoops
 from .loop.still import decoded_portrait
 from .machine.available import available_cores
 from .machine.home_process import HomeProcess
@@ -90,7 +89,7 @@ class Avatar:
         self.notes: tuple[str, ...] = ()
         self._shared_cost: float | None = None
         self.engine, self.device = engines["dit"].backend, engines["dit"].device
-        self._new_loop: LoopMaker | None = new_loop or partial(host_loop, engines)
+        self._new_loop: LoopMaker | None = new_loop or HostLoops(engines)
         self._engines: Mapping[str, Engine] | None = engines
         self._portrait_gates = portrait_gates
         self._crop: Crop = "auto"

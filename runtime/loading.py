@@ -24,7 +24,7 @@ from .loop.gpu.memory_budget import plan_memory
 from .loop.gpu.shared import Device
 from .loop.host_loop import LoopMaker
 from .loop.interface import Loop, Reference
-from .loop.on_host import host_loop
+from .loop.on_host import HostLoops, host_loop
 from .machine.nvml import driver_state, free_memory
 from .spec import ModelSpec
 
@@ -116,7 +116,7 @@ def _load(chosen: EngineSet, request: Request) -> LoadedEngines:
 
 
 def _on_host(loaded: Loaded) -> LoadedEngines:
-    return LoadedEngines(loaded.engines, partial(host_loop, loaded.engines), loaded.notes)
+    return LoadedEngines(loaded.engines, HostLoops(loaded.engines), loaded.notes)
 
 
 class _OnCpu:

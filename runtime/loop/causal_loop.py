@@ -7,6 +7,7 @@ and however many make a chunk, and it comes out the same. Source: the roll-out o
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from types import MappingProxyType
 
 import numpy as np
@@ -29,14 +30,45 @@ Floats = NDArray[np.float32]
 MOST_SILENCE = 64
 
 
+@dataclass(frozen=True)
+class Opening:
+    """What a session begins with, the same for every session of a portrait; not written to any more.
+
+    Attributes:
+        silence: what is kept of endless silence.
+        first: what the networks keep of the portrait.
+    """
+
+    silence: Sound
+    first: Cached
+
+
 class CausalLoop:
-    """Renders consecutive chunks of one session; holds its buffers and caches."""
+    """Renders consecutive chunks of one session; holds its buffers and caches.
+
+    Attributes:
+        opening: what it began with.
+    """
 
     on_device: DeviceFrames | None = None
     notes: tuple[str, ...] = ()
 
-    def __init__(self, engines: Mapping[str, Engine], spec: ModelSpec, reference: Reference, seed: int) -> None:
+    def __init__(
+        self,
+        engines: Mapping[str, Engine],
+        spec: ModelSpec,
+        reference: Reference,
+        seed: int,
+        opening: Opening | None = None,
+    ) -> None:
         """Bind every engine to this session's buffers, and let the networks see the portrait as the first latent.
+
+        Args:
+            engines: one for every graph of the contract.
+            spec: of the model.
+            reference: its portrait.
+            seed: of the noise.
+            opening: of another loop over the same engines and portrait; None finds it.
 
         Raises:
             EngineError: an engine does not fit.
@@ -63,8 +95,7 @@ class CausalLoop:
             self._decoder.buffers[name][...] = values
         self._matcher = ColorMatcher(reference.portrait, spec.color_match) if spec.color_match else None
         self._clock = StageClock()
-        self._silence = self._settled()
-        self._first = self._seen(reference)
+        self.opening = opening or self._opened(reference)
         self._state = LoopState()
 
     @property
@@ -86,7 +117,7 @@ class CausalLoop:
         spec, clock = self._spec, StageClock()
         self._clock = clock
         past = self._state.past
-        cached = past if isinstance(past, Cached) else self._first
+        cached = past if isinstance(past, Cached) else self.opening.first
         for name, execution in self._caches.items():
             execution.buffers[f"past_{name}"][...] = cached.caches[name]
         fresh = spec.chunk_samples
@@ -109,15 +140,15 @@ class CausalLoop:
         self._state = self._state.after(self._kept(sound))
         return new.copy(), clock.seconds
 
-    def _seen(self, reference: Reference) -> Cached:
-        """What the networks keep of the portrait, shown in silence."""
-        silent = self._silence
+    def _opened(self, reference: Reference) -> Opening:
+        """Show the networks the portrait, in silence."""
+        silent = self._settled()
         self._conditioner.buffers["audio_features"][...] = silent.features[-1]
         self._conditioner.run()
         self._dit.buffers["latents"][...] = reference.latents
         self._remember()
         self._decode()
-        return self._kept(None)
+        return Opening(silent, self._kept(None))
 
     def _settled(self) -> Sound:
         """What is kept of endless silence: of as much as changes anything."""
@@ -136,7 +167,7 @@ class CausalLoop:
 
     def _primed(self, heard: Floats) -> Sound:
         """What is kept of the sound before a chunk, of which the last latents' worth is heard in silence."""
-        features, state = [], self._silence.state
+        features, state = [], self.opening.silence.state
         for index in range(self._spec.priming_latents, 0, -1):
             start = heard.size - index * self._block
             found = self._encoded(heard[start : start + self._block], state)

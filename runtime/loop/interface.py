@@ -22,9 +22,9 @@ from .pixels import Frames, to_pixels
 STAGES = ("audio_encoder", "conditioner", "denoise", "vae_decoder", "color_match", "vae_encoder")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Reference:
-    """What the loop knows of the portrait.
+    """What the loop knows of the portrait; equal to itself alone.
 
     Attributes:
         portrait: uint8 [H, W, 3].

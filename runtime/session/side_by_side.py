@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
-from functools import partial
 
 import numpy as np
 
@@ -22,7 +21,7 @@ from ..errors import EngineError
 from ..loading import LoadedEngines
 from ..loop.host_loop import LoopMaker
 from ..loop.interface import Reference, encode_reference
-from ..loop.on_host import host_loop
+from ..loop.on_host import HostLoops
 from ..machine.available import available_cores
 from ..spec import ModelSpec
 from .chunk_cost import ChunkCost, measure_chunks
@@ -124,7 +123,7 @@ def _shares(cores: int, viewers: int, load: float) -> Iterator[int]:
 
 def _side_by_side(whole: Mapping[str, Engine], parts: Mapping[str, Engine], turns: Turns) -> Sharing:
     engines = {name: PairedEngine(engine, parts[name], lambda: turns.alone) for name, engine in whole.items()}
-    return Sharing(engines, partial(host_loop, engines), turns)
+    return Sharing(engines, HostLoops(engines), turns)
 
 
 def _measured(sharing: Sharing, spec: ModelSpec, reference: Reference) -> ChunkCost:

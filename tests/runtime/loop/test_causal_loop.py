@@ -4,7 +4,7 @@ import dataclasses
 
 import numpy as np
 import pytest
-from helpers.bundles.sessions import frames_of, portrait, speech
+from helpers.bundles.sessions import drain, frames_of, portrait, speech
 from helpers.bundles.streams import SimulatedStream, seen
 from helpers.bundles.tiny import TINY, Body
 from helpers.bundles.tiny_causal import TINY_CAUSAL, causal_engines
@@ -139,6 +139,30 @@ def test_a_session_gives_the_same_frames_in_any_split(cuts: list[int], seconds: 
         expected = frames_of(list(whole.chunks()))
         assert np.array_equal(frames_of(found + list(split.chunks())), expected)
     assert len(expected) == -(-sound.size // FRAME)
+
+
+def test_the_networks_are_shown_a_portrait_once_however_many_sessions_it_has() -> None:
+    body, runs = causal_engines()["vae_decoder"]._body, 0
+
+    def counted(b) -> None:
+        nonlocal runs
+        runs += 1
+        body(b)
+
+    shared = avatar(vae_decoder=counted)
+
+    def spoken(opened: Avatar) -> np.ndarray:
+        with opened.session(seed=3) as session:
+            session.push(speech(0.5))
+            return frames_of(drain(session))
+
+    found = [spoken(shared) for _ in range(3)]
+    # As many latents of every session, and one for the portrait.
+    assert runs % 3 == 1
+    for frames in found:
+        assert np.array_equal(frames, spoken(avatar()))
+    other = shared.with_portrait(255 - portrait(TINY_CAUSAL))
+    assert not np.array_equal(spoken(other), found[0])
 
 
 def test_a_session_waits_for_what_is_heard_ahead() -> None:
