@@ -10,7 +10,7 @@ from contextlib import redirect_stdout
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
 
 from rap_edge.models.presets import PRESETS, load_spec
 from rap_edge.runtime.bundle.bundle import Bundle
@@ -22,6 +22,7 @@ from rap_edge.runtime.cli.table import columns
 from rap_edge.runtime.errors import ExportError
 from rap_edge.runtime.machine.available import available_cores
 from rap_edge.runtime.machine.tensorrt_modules import PLAN_BACKENDS
+from rap_edge.runtime.spec import AudioEncodeMode
 
 if TYPE_CHECKING:
     from .exporter import ExportReport, Source
@@ -92,6 +93,11 @@ def _parser() -> argparse.ArgumentParser:
         "--no-parity",
         action="store_true",
         help="leave the comparison with PyTorch out, and the golden clip: benchmarks",
+    )
+    parser.add_argument(
+        "--audio-encode-mode",
+        choices=get_args(AudioEncodeMode),
+        help="once: the audio encoder takes sound of any length, for rap-run --audio-encode-mode once (default stream)",
     )
     parser.add_argument("--json", action="store_true", help="print the report as JSON")
     return parser
@@ -185,6 +191,7 @@ def _run(arguments: argparse.Namespace) -> ExportReport | PlansReport:
         engines=engines,
         portraits=tuple(map(Path, arguments.portrait)),
         compared=not arguments.no_parity,
+        audio_encode_mode=arguments.audio_encode_mode or "stream",
     )
     return export_bundle(source, target, settings, real_inputs, Stages())
 
@@ -199,9 +206,10 @@ def _checkpoint_source(arguments: argparse.Namespace) -> Source:
 def _add_engines(arguments: argparse.Namespace) -> PlansReport:
     if arguments.engine is None:
         raise ExportError(f"--bundle adds engines; say which with --engine {' or '.join(PLAN_BACKENDS)}.")
-    for option in ("spec", "precision", "output"):
+    for option in ("spec", "precision", "output", "audio_encode_mode"):
         if getattr(arguments, option) is not None:
-            raise ExportError(f"--bundle keeps the graphs of the bundle; leave --{option} out.")
+            name = option.replace("_", "-")
+            raise ExportError(f"--bundle keeps the graphs of the bundle; leave --{name} out.")
     bundle = Bundle.open(arguments.bundle)
     choice = _choose_engines(arguments, bundle.manifest.precision)
     assert choice is not None  # --engine is given

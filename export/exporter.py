@@ -20,20 +20,21 @@ import torch
 from numpy.typing import NDArray
 from onnx_ir.passes.common import LiftConstantsToInitializersPass, ShapeInferencePass
 
-from rap_edge.runtime.bundle.contract import chunk_sizes, contract, runs_per_chunk
-from rap_edge.runtime.bundle.manifest import GoldenInfo, GraphInfo, Island, Manifest, PortraitFigures
+from rap_edge.runtime.bundle.contract import FREE_SAMPLES, chunk_sizes, contract, runs_per_chunk, sound_sizes
+from rap_edge.runtime.bundle.manifest import GoldenInfo, GraphInfo, Island, Manifest, PortraitFigures, WorkingMemory
 from rap_edge.runtime.bundle.precision import Precision
 from rap_edge.runtime.engines.interface import Engine
 from rap_edge.runtime.engines.onnxruntime_engine import OnnxRuntimeEngine
 from rap_edge.runtime.errors import ExportError, NumericalError
 from rap_edge.runtime.reports.run_report import peak_rss_mb
-from rap_edge.runtime.spec import ModelSpec
+from rap_edge.runtime.spec import AudioEncodeMode, ModelSpec
 
 from .bundle_writer import EXTERNAL_DATA_LIMIT, BundleWriter, new_bundle, require_space
 from .capture.five_graphs import OPSET, GraphSource, capture, graph_sources
 from .capture.flops import chunk_flops, count_flops
 from .capture.own_model import AnyNetworks
 from .capture.recognition import Recognition, recognise
+from .capture.unrun import unrun_bytes, unrun_flops
 from .check_inputs import RealInputs
 from .hybrid_attention.onnx_function import carry_definition
 from .parity.compare import (
@@ -60,6 +61,8 @@ from .stages import Stages
 
 ROLLOUT_CHUNKS = 8
 ROLLOUT_BUDGET_SECONDS = 600.0
+# Of sound that is encoded at once: its memory in between lies below the straight line, and none is longer.
+_HEARD_MINUTES = (1, 4, 16, 64)
 
 
 @dataclass(frozen=True)
@@ -78,6 +81,7 @@ class ExportSettings:
         portraits: pictures that the model draws well, which the bundle offers and holds others to; () takes nano's.
         compared: whether the graphs are compared with PyTorch. Without, half precision is kept by rules alone, and
             there is no golden clip: for benchmarks, where the weights are random and the comparison takes minutes.
+        audio_encode_mode: "once" makes an audio encoder for sound of any length.
     """
 
     precision: Precision = Precision.FP32
@@ -90,6 +94,7 @@ class ExportSettings:
     engines: EngineChoice | None = None
     portraits: tuple[Path, ...] = ()
     compared: bool = True
+    audio_encode_mode: AudioEncodeMode = "stream"
 
     @property
     def half(self) -> bool:
@@ -199,14 +204,15 @@ def export_bundle(
     inputs = make_inputs(spec) if settings.compared else None
     known = known_portraits(spec, settings.portraits)
     _round_weights(held.networks, half=settings.half)
-    held.sources = graph_sources(held.networks)
+    held.sources = graph_sources(held.networks, settings.audio_encode_mode)
     copies = 2 if settings.engines is not None else 1
     require_space(folder, copies * sum(s.parameters for s in held.sources.values()) * settings.precision.width)
     with new_bundle(folder) as writer:
         limits = (settings.chunks, settings.budget_seconds)
         reference = None
         if inputs is not None:
-            reference = run_reference(held.networks, inputs, limits, stages, watch=settings.half)
+            mode = settings.audio_encode_mode
+            reference = run_reference(held.networks, inputs, limits, stages, watch=settings.half, mode=mode)
         written = _write_graphs(held, spec, settings, {} if reference is None else reference.peaks, writer, stages)
         parity: dict[str, Any] = {"compared": False}
         golden = GoldenInfo()
@@ -311,7 +317,7 @@ def write_graph(
         for value in model.graph.initializers.values()
         if value.const_value is not None and value.dtype == ir.DataType.FLOAT
     )
-    inputs, outputs = contract(spec, settings.precision.state_dtype)[source.name]
+    inputs, outputs = contract(spec, settings.precision.state_dtype, settings.audio_encode_mode)[source.name]
     islands: tuple[Island, ...] = ()
     if settings.half:
         seen = () if peaks is None else (ActivationRange(peaks.inputs, peaks.outputs),)
@@ -319,13 +325,26 @@ def write_graph(
     carry_definition(model)
     file, data = writer.save_graph(model, source.name, settings.data_limit)
     sizes = chunk_sizes(spec)
-    flops = count_flops(onnx.load(writer.root / file, load_external_data=False), sizes)
+    any_length = FREE_SAMPLES in source.inputs[0].shape
+    # Shapes that follow from the sound's length are computed in the graph, so that they are not known before it runs.
+    flops = (
+        unrun_flops(source.module, (1, sizes[FREE_SAMPLES]))
+        if any_length
+        else count_flops(onnx.load(writer.root / file, load_external_data=False), sizes)
+    )
     size = sum((writer.root / part).stat().st_size for part in (file, *data))
     return _Written(
-        GraphInfo(file, inputs, outputs, data, flops),
+        GraphInfo(file, inputs, outputs, data, flops, _memory(source, spec) if any_length else ()),
         GraphReport(len(list(model.graph)), parameters, size, flops, len(islands), rewritten, recognition, None, None),
         islands,
     )
+
+
+def _memory(source: GraphSource, spec: ModelSpec) -> tuple[WorkingMemory, ...]:
+    """What an audio encoder takes for sound of any length."""
+    heard = [round(minutes * 60 * spec.fps) for minutes in _HEARD_MINUTES]
+    sizes = ((frames, sound_sizes(spec, frames)[FREE_SAMPLES]) for frames in heard)
+    return tuple(WorkingMemory(frames, unrun_bytes(source.module, (1, samples))) for frames, samples in sizes)
 
 
 def _check(

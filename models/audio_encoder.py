@@ -10,14 +10,12 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import lru_cache, partial
+from functools import partial
 from types import MappingProxyType
 from typing import Annotated, Any, Literal
 
-import numpy as np
 import torch
 import torch.nn.functional as F  # noqa: N812
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from rap_edge.runtime.checks.bounds import Count, Real, Whole, shown
@@ -304,22 +302,22 @@ class Encoder(nn.Module):
         return torch.stack(states, dim=2)
 
 
-@lru_cache(maxsize=16)
-def _interpolation(source: int, frames: int) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]:
-    position = np.arange(frames) * ((source - 1) / max(frames - 1, 1))
-    left = np.minimum(position.astype(np.int64), source - 1)
-    return left, np.minimum(left + 1, source - 1), (position - left).astype(np.float32)
-
-
 def resample_features(features: Tensor, frames: int) -> Tensor:
     """Linear interpolation over time with aligned ends: [B, time, channels] -> [B, frames, channels].
 
-    Equals `F.interpolate(mode="linear", align_corners=True)`; indices and weights are constants of an exported
-    graph, so it needs no resize operator.
+    Equals `F.interpolate(mode="linear", align_corners=True)`. An exported graph needs no resize operator for it, and
+    where the time is fixed indices and weights are constants of the graph.
     """
-    tables = _interpolation(features.shape[1], frames)
-    left, right, weight = (torch.from_numpy(table).to(features.device) for table in tables)
-    weight = weight.to(features.dtype).unsqueeze(1)
+    last, most = features.shape[1] - 1, max(frames - 1, 1)
+    # In whole numbers: a float32 does not tell the places between two frames apart after some minutes.
+    position = torch.arange(frames, device=features.device) * last
+    left = position // most
+    # Eleven bits of the share, then eleven more: numbers that float16 holds, however long the sound.
+    rest = (position - left * most) * 2048
+    coarse = rest // most
+    fine = (rest - coarse * most) * 2048 // most
+    weight = ((coarse + fine.to(features.dtype) / 2048) / 2048).unsqueeze(1)
+    right = (left + 1).clamp(max=last)
     return features.index_select(1, left) * (1 - weight) + features.index_select(1, right) * weight
 
 
@@ -349,7 +347,7 @@ class AudioEncoder(nn.Module):
 
     def frames(self, samples: int) -> int:
         """Feature frames that `samples` audio samples give."""
-        return round(samples / self.config.samples_per_frame)
+        return samples // self.config.samples_per_frame
 
     def encode(self, waveforms: Tensor) -> Tensor:
         """Hidden states of a batch of waveforms.
@@ -359,7 +357,7 @@ class AudioEncoder(nn.Module):
                 and variance are normalised here, if the config says so.
 
         Returns:
-            [B, frames, layers, hidden] with frames = round(samples / samples_per_frame): the state after every
+            [B, frames, layers, hidden] with frames = samples // samples_per_frame: the state after every
             transformer layer.
 
         Raises:

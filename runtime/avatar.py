@@ -7,6 +7,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Mapping
 from copy import copy
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -20,6 +21,7 @@ from .bundle.contract import check_contract
 from .bundle.manifest import PortraitFigures
 from .bundle.precision import Precision
 from .engines.interface import Engine
+from .engines.sound_encoder import SoundEncoder
 from .errors import BundleError, PortraitError, SessionError, refuse_full_memory
 from .inputs.picture.face import can_find_faces
 from .inputs.picture.portrait import portrait_for
@@ -38,7 +40,8 @@ from .session.session import Session
 from .session.side_by_side import Sharing, share_machine
 from .session.stream import AvatarStream
 from .session.turns import Turns
-from .spec import Crop, ModelSpec
+from .session.whole_sound import WholeSound
+from .spec import AudioEncodeMode, Crop, ModelSpec
 
 _REEL_SECONDS = 4.0
 # Those of the last streams over the same engines: who comes soon after finds the face moving.
@@ -93,6 +96,7 @@ class Avatar:
         self._engines: Mapping[str, Engine] | None = engines
         self._portrait_gates = portrait_gates
         self._crop: Crop = "auto"
+        self._new_encoder: Callable[[], SoundEncoder] | None = None
         self._take(engines, portrait)
         self._turns, self._home = turns or Turns(), HomeProcess()
         self._reels: WeakValueDictionary[int, IdleReel] = WeakValueDictionary()
@@ -167,7 +171,7 @@ class Avatar:
             turns=shared.turns,
             portrait_gates=bundle.manifest.portrait_gates,
         )
-        avatar._crop = crop
+        avatar._crop, avatar._new_encoder = crop, partial(SoundEncoder, bundle, threads)
         if strict_portrait and avatar.portrait_fault:
             raise PortraitError(avatar.portrait_fault)
         avatar.notes, avatar._shared_cost = loaded.notes + shared.notes, shared.seconds or None
@@ -210,6 +214,7 @@ class Avatar:
         sample_rate: int | None = None,
         overload: Overload | None = None,
         clock: Callable[[], float] = time.monotonic,
+        audio_encode_mode: AudioEncodeMode = "stream",
     ) -> Session:
         """Open a stream.
 
@@ -219,13 +224,18 @@ class Avatar:
             overload: what to do when chunks are late, for audio that comes in real time; None renders every chunk in
                 full, however late.
             clock: seconds, for deadlines.
+            audio_encode_mode: "stream" encodes a rolling window for every chunk; "once" all of the sound when it has
+                been finished, before which no chunk is ready. For that the bundle is exported likewise.
 
         Raises:
             AudioError: the sample rate is impossible.
+            BundleError: "once", and the audio encoder takes windows alone.
+            SpecError: "once", and the model is causal.
             SessionError: the avatar is closed, or this process was forked from the one that opened it.
         """
         rate = self.spec.sample_rate if sample_rate is None else sample_rate
-        return Session(self.spec, self._loop(seed), rate, self._turns, overload, clock)
+        whole = WholeSound(self.spec, self._encoder()) if audio_encode_mode == "once" else None
+        return Session(self.spec, self._loop(seed), rate, self._turns, overload, clock, whole)
 
     def stream(
         self, *, seed: int = 0, sample_rate: int | None = None, overload: Overload | None = None
@@ -292,6 +302,11 @@ class Avatar:
             self.portrait_fault = portrait_fault(self.portrait_figures, gates)
             if self.portrait_fault and self.spec.framing is not None and not can_find_faces():
                 self.portrait_fault += " To find and frame the face: pip install 'rap-edge[face]'."
+
+    def _encoder(self) -> SoundEncoder:
+        if self._new_encoder is None:
+            raise BundleError("An avatar without a bundle encodes no whole sound; open one, or leave 'once' out.")
+        return self._new_encoder()
 
     def _loop(self, seed: int) -> Loop:
         self._home.require()

@@ -26,6 +26,8 @@ AudioBranches = Literal["shared", "separate"]
 TimestepDtype = Literal["float32", "bfloat16"]
 Resizing = Literal["lanczos", "bilinear"]
 Crop = Literal["auto", "face", "centre", "none"]
+AudioEncodeMode = Literal["stream", "once"]
+"""Whether the audio encoder hears a rolling window for every chunk, or the whole sound at once."""
 # Denoise steps per chunk, and the longest chunk that is asked for.
 STEPS, LATENCY = Whole(1, 1000), Real(0.01, 60.0, "seconds")
 

@@ -22,10 +22,10 @@ from torch import Tensor, nn
 
 from rap_edge.models.causal.networks import CausalNetworks
 from rap_edge.models.vaes.interface import Vae
-from rap_edge.runtime.bundle.contract import FREE_FRAMES, chunk_sizes, contract
+from rap_edge.runtime.bundle.contract import FREE_FRAMES, FREE_SAMPLES, chunk_sizes, contract
 from rap_edge.runtime.bundle.manifest import TensorInfo
 from rap_edge.runtime.errors import ExportError, first_line
-from rap_edge.runtime.spec import ModelSpec
+from rap_edge.runtime.spec import AudioEncodeMode, ModelSpec
 
 from ..hybrid_attention.onnx_function import symbolic_hybrid_attention
 from ..passes.toolbox import scalar
@@ -35,6 +35,8 @@ from .signature import require_shapes
 OPSET = 23
 _SHIELD, _TINY = "rap.shielded", 1e-4
 _SCOPES = "pkg.torch.onnx.name_scopes"
+# Frames of sound that are encoded at once: eleven hours at 25 a second, more than any memory holds.
+_MOST_HEARD = 1 << 20
 _TORCH_DTYPES = {"float32": torch.float32, "uint8": torch.uint8}
 
 
@@ -99,13 +101,18 @@ class GraphSource:
         return sum(parameter.numel() for parameter in self.module.parameters())
 
 
-def graph_sources(networks: AnyNetworks) -> dict[str, GraphSource]:
-    """The five graphs of a model, sharing the networks' weights.
+def graph_sources(networks: AnyNetworks, mode: AudioEncodeMode = "stream") -> dict[str, GraphSource]:
+    """The five graphs of a model, sharing the networks' weights; `mode` as for `contract`.
 
     Raises:
-        ExportError: the networks give other audio keys and values than the spec's contract names.
+        ExportError: the networks give other audio keys and values than the spec's contract names, or a causal model
+            would have to hear all of its sound at once.
     """
-    spec, signatures = networks.spec, contract(networks.spec, "float32")
+    spec, signatures = networks.spec, contract(networks.spec, "float32", mode)
+    if mode == "once" and spec.caches is not None:
+        raise ExportError(
+            f"The model {spec.name!r} is causal and hears sound as it comes; leave out --audio-encode-mode once."
+        )
     if isinstance(networks, CausalNetworks):
         return {name: GraphSource(name, m.eval(), *signatures[name]) for name, m in networks.graph_modules().items()}
     if isinstance(networks, OwnModel):
@@ -199,11 +206,13 @@ def _is_tiny(node: ir.Node) -> bool:
 def _free_dimensions(source: GraphSource, spec: ModelSpec) -> dict[str, Mapping[int, object]] | None:
     if not any(isinstance(d, str) for tensor in source.inputs for d in tensor.shape):
         return None
-    # Frames are 1 + compression * groups; a derived dimension tells torch so.
-    groups = torch.export.Dim("groups", min=1, max=4096)
-    frames = spec.temporal_compression * groups + 1
+    # Frames are 1 + compression * groups, and sound has whole frames; a derived dimension tells torch so.
+    free = {
+        FREE_FRAMES: spec.temporal_compression * torch.export.Dim("groups", min=1, max=4096) + 1,
+        FREE_SAMPLES: spec.samples_per_frame * torch.export.Dim("heard", min=spec.chunk_frames, max=_MOST_HEARD),
+    }
     return {
-        tensor.name: {axis: frames for axis, d in enumerate(tensor.shape) if d == FREE_FRAMES}
+        tensor.name: {axis: free[d] for axis, d in enumerate(tensor.shape) if isinstance(d, str)}
         for tensor in source.inputs
     }
 

@@ -13,6 +13,7 @@ from torch import nn
 
 from rap_edge.runtime.bundle.manifest import GraphInfo
 from rap_edge.runtime.engines.interface import Array, allocate
+from rap_edge.runtime.spec import AudioEncodeMode
 
 from .five_graphs import graph_sources
 from .own_model import AnyNetworks
@@ -61,9 +62,11 @@ class TorchEngine:
         return TorchExecution(self.name, self.module, self.graph, allocate(self.graph, buffers, sizes), self._device)
 
 
-def torch_engines(networks: AnyNetworks, device: torch.device = _CPU) -> dict[str, TorchEngine]:
+def torch_engines(
+    networks: AnyNetworks, device: torch.device = _CPU, mode: AudioEncodeMode = "stream"
+) -> dict[str, TorchEngine]:
     """An engine for every graph of the contract, sharing the networks' weights, which are on `device`."""
     return {
         name: TorchEngine(name, source.module, GraphInfo("", source.inputs, source.outputs), device)
-        for name, source in graph_sources(networks).items()
+        for name, source in graph_sources(networks, mode).items()
     }

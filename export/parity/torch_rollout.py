@@ -8,13 +8,14 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from rap_edge.runtime.bundle.contract import runs_per_chunk
+from rap_edge.runtime.bundle.contract import runs_per_chunk, sound_sizes
 from rap_edge.runtime.bundle.golden import pack_frames
 from rap_edge.runtime.bundle.manifest import GoldenInfo
+from rap_edge.runtime.engines.interface import Engine
 from rap_edge.runtime.errors import ExportError
 from rap_edge.runtime.outputs.png import encode_png
 from rap_edge.runtime.outputs.wave_file import write_wave
-from rap_edge.runtime.spec import ModelSpec
+from rap_edge.runtime.spec import AudioEncodeMode, ModelSpec
 
 from ..bundle_writer import BundleWriter
 from ..capture.own_model import AnyNetworks
@@ -53,7 +54,13 @@ class Reference:
 
 
 def run_reference(
-    networks: AnyNetworks, inputs: RealInputs, limits: tuple[int, float], stages: Stages, *, watch: bool
+    networks: AnyNetworks,
+    inputs: RealInputs,
+    limits: tuple[int, float],
+    stages: Stages,
+    *,
+    watch: bool,
+    mode: AudioEncodeMode = "stream",
 ) -> Reference:
     """Roll out in PyTorch and record what every network was given and answered in the first and the last chunk.
 
@@ -64,6 +71,7 @@ def run_reference(
             `FEWEST_CHUNKS` chunks are rendered whatever they take, so that state is fed back.
         stages: is told how far it is.
         watch: whether to note the largest activations.
+        mode: with "once" the audio encoder is also given sound that is longer than a window.
 
     Raises:
         NumericalError: a network gave NaN or Inf.
@@ -77,7 +85,7 @@ def run_reference(
         stages.stage("PyTorch roll-out", most * sum(runs_per_chunk(spec).values()) + 1, "runs") as progress,
         on_best_device(networks) as device,
     ):
-        engines = torch_engines(networks, device)
+        engines = torch_engines(networks, device, mode)
         with peaks.watch({name: engine.module for name, engine in engines.items()} if watch else {}):
             recorder = Recorder(active=True, on_run=lambda: progress.advance(most / chunks))
             for chunk in roll_out(spec, recorder.watch(engines), inputs, most):
@@ -94,12 +102,23 @@ def run_reference(
                 recorder.active = len(frames) == chunks - 1
                 if len(frames) == chunks:
                     break
+            if mode == "once":
+                recorder.active = True
+                _hear_more(spec, recorder.watch(engines)["audio_encoder"], inputs)
     if chunks < most:
         # What is slow here is slow in the graphs too: one run of each has to do.
         recorder.cases = {name: cases[-1:] for name, cases in recorder.cases.items()}
     if watch:
         _require_half(recorder.cases["conditioner"])
     return Reference(chunks, recorder.cases, peaks.graphs, frames, time.monotonic() - started, why)
+
+
+def _hear_more(spec: ModelSpec, audio_encoder: Engine, inputs: RealInputs) -> None:
+    """Encode a window and a chunk at once."""
+    execution = audio_encoder.prepare(sizes=sound_sizes(spec, spec.window_frames + spec.new_frames))
+    waveform = execution.buffers["waveform"]
+    waveform[0] = inputs.waveform(waveform.size)
+    execution.run()
 
 
 def _require_half(cases: list[Case]) -> None:

@@ -10,9 +10,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from rap_edge.runtime.bundle.bundle import Bundle, hash_file
-from rap_edge.runtime.bundle.contract import FREE_FRAMES, check_contract
+from rap_edge.runtime.bundle.contract import FREE_FRAMES, check_contract, chunk_sizes
 from rap_edge.runtime.bundle.manifest import EngineInfo, FileInfo, Manifest, graph_hash
 from rap_edge.runtime.bundle.precision import Precision
+from rap_edge.runtime.engines.interface import resolved_shape
 from rap_edge.runtime.engines.preflight import platform_name
 from rap_edge.runtime.errors import ExportError
 from rap_edge.runtime.machine.tensorrt_modules import TENSORRT, VERSION_COMPATIBLE
@@ -188,13 +189,11 @@ def plan_job(root: Path, manifest: Manifest, graph: str, claim: Claim, choice: E
     """The job of one graph: its free dimensions take the sizes that the runtime uses."""
     info = manifest.graphs[graph]
     least, most = encoder_frames(manifest.spec)
+    chunk = chunk_sizes(manifest.spec)
     sizes = {
-        tensor.name: tuple(
-            tuple(frames if size == FREE_FRAMES else int(size) for size in tensor.shape)
-            for frames in (least, most, most)
-        )
+        tensor.name: tuple(resolved_shape(tensor, chunk | {FREE_FRAMES: frames}) for frames in (least, most, most))
         for tensor in info.inputs
-        if FREE_FRAMES in tensor.shape
+        if any(isinstance(size, str) for size in tensor.shape)
     }
     return PlanJob(
         module=choice.module.module,

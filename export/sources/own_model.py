@@ -16,7 +16,7 @@ from torch import nn
 from rap_edge.runtime.bundle.precision import Precision
 from rap_edge.runtime.checks.bounds import OneOf, Text, shown
 from rap_edge.runtime.errors import ExportError, first_line
-from rap_edge.runtime.spec import ModelSpec
+from rap_edge.runtime.spec import AudioEncodeMode, ModelSpec
 
 from ..bundle_writer import refuse_to_replace
 from ..capture.own_model import OwnModel
@@ -62,6 +62,7 @@ def export_modules(
     target: str | None = None,
     profile: str | None = None,
     compared: bool = True,
+    audio_encode_mode: AudioEncodeMode = "stream",
 ) -> ExportReport:
     """Export PyTorch modules to a bundle: graphs, precision by rules, comparison with PyTorch, plans.
 
@@ -78,6 +79,7 @@ def export_modules(
         target: as of `rap-export --target`.
         profile: as of `rap-export --profile`.
         compared: whether the graphs are compared with PyTorch, without which there is no golden clip.
+        audio_encode_mode: "once" makes an audio encoder for sound of any length.
 
     Returns:
         What was exported, with what became of every graph's attention.
@@ -94,7 +96,9 @@ def export_modules(
         refuse_to_replace(folder)
     choice = None if engine is None else choose_engines(engine, target, profile, Precision(precision))
     model = OwnModel(spec=spec, dit=dit, vae_encoder=vae_encoder, vae_decoder=vae_decoder, audio_encoder=audio_encoder)
-    settings = ExportSettings(precision=Precision(precision), engines=choice, compared=compared)
+    settings = ExportSettings(
+        precision=Precision(precision), engines=choice, compared=compared, audio_encode_mode=audio_encode_mode
+    )
     return export_bundle(OwnSource(lambda: model, "modules"), folder, settings, real_inputs, Stages())
 
 

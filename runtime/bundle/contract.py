@@ -8,11 +8,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from ..errors import BundleError
-from ..spec import Caches, ModelSpec
+from ..spec import AudioEncodeMode, Caches, ModelSpec
 from .manifest import GraphInfo, Manifest, TensorInfo
 
 FREE_FRAMES = "frames"
 FREE_LATENTS = "latents"
+FREE_SAMPLES = "samples"
+FREE_FEATURES = "features"
 Signature = tuple[tuple[TensorInfo, ...], tuple[TensorInfo, ...]]
 
 
@@ -30,12 +32,13 @@ def audio_state_names(spec: ModelSpec) -> tuple[str, ...]:
     return tuple(names)
 
 
-def contract(spec: ModelSpec, state_dtype: str) -> Mapping[str, Signature]:
+def contract(spec: ModelSpec, state_dtype: str, mode: AudioEncodeMode = "stream") -> Mapping[str, Signature]:
     """Inputs and outputs of every graph.
 
     Args:
         spec: the model.
         state_dtype: dtype of the audio keys and values, "float16" in half precision bundles, else "float32".
+        mode: "once" leaves the length of the audio encoder's sound free; not for causal models.
     """
     if spec.caches is not None:
         return _causal_contract(spec, spec.caches, state_dtype)
@@ -44,10 +47,12 @@ def contract(spec: ModelSpec, state_dtype: str) -> Mapping[str, Signature]:
     cells, frame = spec.latent_size, (*spec.image_size, 3)
     tokens = (spec.batch, spec.chunk_latents * spec.audio_tokens, spec.hidden_dim)
     state = tuple(TensorInfo(name, state_dtype, tokens) for name in audio_state_names(spec))
+    free = mode == "once"
+    samples, heard = (FREE_SAMPLES, FREE_FEATURES) if free else (spec.window_samples, spec.window_frames)
     return {
         "audio_encoder": (
-            (TensorInfo("waveform", "float32", (1, spec.window_samples)),),
-            (TensorInfo("audio_features", "float32", (spec.window_frames, *features)),),
+            (TensorInfo("waveform", "float32", (1, samples)),),
+            (TensorInfo("audio_features", "float32", (heard, *features)),),
         ),
         "conditioner": (
             (
@@ -166,14 +171,25 @@ def runs_per_chunk(spec: ModelSpec) -> Mapping[str, int]:
     }
 
 
-def chunk_sizes(spec: ModelSpec) -> Mapping[str, int]:
+def chunk_sizes(spec: ModelSpec) -> dict[str, int]:
     """The free dimensions of a whole chunk."""
-    return {FREE_FRAMES: spec.chunk_frames, FREE_LATENTS: spec.chunk_latents}
+    return {FREE_FRAMES: spec.chunk_frames, FREE_LATENTS: spec.chunk_latents} | sound_sizes(spec, spec.window_frames)
 
 
-def carried_sizes(spec: ModelSpec) -> Mapping[str, int]:
+def carried_sizes(spec: ModelSpec) -> dict[str, int]:
     """The free dimensions of what a clean carry encodes again."""
-    return {FREE_FRAMES: spec.carried_frames, FREE_LATENTS: spec.carried_latents}
+    return chunk_sizes(spec) | {FREE_FRAMES: spec.carried_frames, FREE_LATENTS: spec.carried_latents}
+
+
+def sound_sizes(spec: ModelSpec, frames: int) -> dict[str, int]:
+    """The free dimensions of the sound of so many frames."""
+    return {FREE_SAMPLES: frames * spec.samples_per_frame, FREE_FEATURES: frames}
+
+
+def encode_mode(manifest: Manifest) -> AudioEncodeMode:
+    """What a bundle's audio encoder was exported for; one for sound of any length hears windows too."""
+    free = any(isinstance(size, str) for tensor in manifest.graphs["audio_encoder"].inputs for size in tensor.shape)
+    return "once" if free else "stream"
 
 
 def check_contract(manifest: Manifest) -> None:
@@ -184,7 +200,7 @@ def check_contract(manifest: Manifest) -> None:
     """
     outputs = manifest.graphs["conditioner"].outputs
     state_dtype = outputs[0].dtype if outputs and outputs[0].dtype == "float16" else "float32"
-    for name, (inputs, outputs) in contract(manifest.spec, state_dtype).items():
+    for name, (inputs, outputs) in contract(manifest.spec, state_dtype, encode_mode(manifest)).items():
         check_signature(name, manifest.graphs[name], inputs, outputs)
 
 

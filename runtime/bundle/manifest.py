@@ -46,6 +46,14 @@ class FileInfo:
 
 
 @dataclass(frozen=True)
+class WorkingMemory:
+    """Bytes that a run with so many frames takes on a processor besides weights and ends, at the most."""
+
+    frames: Annotated[int, Whole(1, 1 << 30)]
+    bytes: _Bytes
+
+
+@dataclass(frozen=True)
 class GraphInfo:
     """One ONNX graph: its file, external data files, contract and multiply-add work.
 
@@ -55,6 +63,7 @@ class GraphInfo:
         inputs: contract, in order.
         outputs: contract, in order.
         flops: floating point operations of one run (2 per multiply-add), 0 if not counted.
+        memory: of an audio encoder for sound of any length, at rising lengths; the last is the longest.
     """
 
     file: _InBundle
@@ -62,6 +71,7 @@ class GraphInfo:
     outputs: Annotated[tuple[TensorInfo, ...], Count(8192)]
     data: Annotated[tuple[_InBundle, ...], Count(1024)] = ()
     flops: Annotated[int, Whole(0, 1 << 60)] = 0
+    memory: Annotated[tuple[WorkingMemory, ...], Count(64)] = ()
 
 
 @dataclass(frozen=True)

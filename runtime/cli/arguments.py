@@ -13,7 +13,7 @@ from ..inputs.portaudio import input_devices
 from ..inputs.resampler import MAX_RATE, MIN_RATE
 from ..inputs.wav_header import CHANNELS
 from ..machine.available import THREADS
-from ..spec import LATENCY, STEPS, Crop
+from ..spec import LATENCY, STEPS, AudioEncodeMode, Crop
 
 
 def parser() -> argparse.ArgumentParser:
@@ -91,6 +91,8 @@ def check(made: argparse.ArgumentParser, arguments: argparse.Namespace) -> None:
         made.error("--fragmented goes with -o")
     if arguments.full_screen and not (arguments.window or arguments.mic):
         made.error("--full-screen goes with --window")
+    if arguments.audio_encode_mode == "once" and (piped or arguments.mic or shown):
+        made.error("--audio-encode-mode once goes with --audio FILE and -o: it needs the end of the sound first")
 
 
 def _source(made: argparse.ArgumentParser) -> None:
@@ -110,6 +112,13 @@ def _source(made: argparse.ArgumentParser) -> None:
         "--channels", type=argument(CHANNELS), metavar="N", help="of stdin or the microphone (default 1)"
     )
     group.add_argument("--format", choices=list(FORMATS), help="of stdin (default s16le)")
+    group.add_argument(
+        "--audio-encode-mode",
+        choices=get_args(AudioEncodeMode),
+        default="stream",
+        help="of a file: once encodes all of it before the first chunk, with a bundle exported likewise (default: "
+        "%(default)s, a rolling window for every chunk)",
+    )
 
 
 def _sink(made: argparse.ArgumentParser) -> None:

@@ -157,6 +157,7 @@ def _write(
     try:
         with Progress("rendering", source.duration, "s") as progress:
             more = {"seed": arguments.seed, "overload": overload, "meter": meter}
+            more["audio_encode_mode"] = arguments.audio_encode_mode
             render(avatar, source, _Whole(writer), on_progress=progress.update, **more)
     except KeyboardInterrupt:
         if writer.frames == 0:

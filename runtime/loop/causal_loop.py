@@ -112,8 +112,11 @@ class CausalLoop:
         """Stand where `state` says; see `Loop.restore`."""
         self._state = state
 
-    def render(self, steps: int, frame_step: int = 1) -> tuple[Frames, dict[str, float]]:
+    def render(
+        self, steps: int, frame_step: int = 1, features: Floats | None = None
+    ) -> tuple[Frames, dict[str, float]]:
         """Render the next chunk from `waveform`; see `Loop.render`, also for what it raises."""
+        assert features is None  # a causal model hears as it goes
         spec, clock = self._spec, StageClock()
         self._clock = clock
         past = self._state.past

@@ -60,17 +60,19 @@ class FallbackLoop:
         """Stand where `state` says."""
         self._loop.restore(state)
 
-    def render(self, steps: int, frame_step: int = 1) -> tuple[Frames, dict[str, float]]:
+    def render(
+        self, steps: int, frame_step: int = 1, features: NDArray[np.float32] | None = None
+    ) -> tuple[Frames, dict[str, float]]:
         """Render the next chunk; see `Loop.render`. Raises its errors once there is no other loop left."""
         try:
-            return self._loop.render(steps, frame_step)
+            return self._loop.render(steps, frame_step, features)
         except NumericalError:
             raise
         except EngineError as error:
             if self._lost:
                 raise
             self._change(error)
-            return self._loop.render(steps, frame_step)
+            return self._loop.render(steps, frame_step, features)
 
     def _change(self, error: EngineError) -> None:
         other = self._second()

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from ..bundle.contract import audio_state_names, carried_sizes
+from ..bundle.contract import audio_state_names, carried_sizes, chunk_sizes
 from ..engines.interface import Engine, Execution
 from ..errors import SpecError
 from ..spec import ModelSpec, unknown
@@ -43,7 +43,7 @@ class ChunkLoop:
         """
         self._spec, self._seed = spec, seed
         self._state = LoopState()
-        self._audio = engines["audio_encoder"].prepare()
+        self._audio = engines["audio_encoder"].prepare(sizes=chunk_sizes(spec))
         self._conditioner = engines["conditioner"].prepare()
         shared = {name: self._conditioner.buffers[name] for name in audio_state_names(spec)}
         self._dit = engines["dit"].prepare(shared)
@@ -84,15 +84,21 @@ class ChunkLoop:
         """Stand where `state` says; see `Loop.restore`."""
         self._state = state
 
-    def render(self, steps: int, frame_step: int = 1) -> tuple[Frames, dict[str, float]]:
-        """Render the next chunk from `waveform`; see `Loop.render`, also for what it raises."""
+    def render(
+        self, steps: int, frame_step: int = 1, features: NDArray[np.float32] | None = None
+    ) -> tuple[Frames, dict[str, float]]:
+        """Render the next chunk; see `Loop.render`, also for what it raises."""
         clock = StageClock()
         self._carry.past = self._state.past
-        self._audio.run()
-        features = self._audio.buffers["audio_features"]
-        require_finite(features, "audio_encoder")
-        clock.lap("audio_encoder")
-        np.take(features, self._frame_windows, axis=0, out=self._conditioner.buffers["audio_features"][0], mode="clip")
+        heard = self._conditioner.buffers["audio_features"][0]
+        if features is not None:
+            heard[...] = features
+        else:
+            self._audio.run()
+            encoded = self._audio.buffers["audio_features"]
+            require_finite(encoded, "audio_encoder")
+            clock.lap("audio_encoder")
+            np.take(encoded, self._frame_windows, axis=0, out=heard, mode="clip")
         self._conditioner.run()
         clock.lap("conditioner")
         latents = self._dit.buffers["latents"][0]

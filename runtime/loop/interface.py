@@ -79,12 +79,15 @@ class Loop(Protocol):
     def waveform(self) -> NDArray[np.float32]:
         """The buffer that takes the chunk's audio window, float32 [window_samples], before `render`."""
 
-    def render(self, steps: int, frame_step: int = 1) -> tuple[Frames, dict[str, float]]:
-        """Render the next chunk from `waveform`.
+    def render(
+        self, steps: int, frame_step: int = 1, features: NDArray[np.float32] | None = None
+    ) -> tuple[Frames, dict[str, float]]:
+        """Render the next chunk from `waveform`, or from features of the sound where these are there already.
 
         Args:
             steps: denoise steps; the spec's own number takes the spec's own timesteps.
             frame_step: give every frame_step-th frame only, beginning with the first.
+            features: float32 [chunk_frames, feature_window, layers, width]; not for a causal model.
 
         Returns:
             The chunk's new frames, a fresh uint8 array [ceil(new_frames / frame_step), H, W, 3], and seconds per

@@ -10,12 +10,14 @@ from time import perf_counter
 import numpy as np
 
 from ..avatar import Avatar
+from ..errors import AudioError
 from ..inputs.convert import AudioWarning, to_mono
 from ..inputs.soundtrack import Soundtrack
 from ..inputs.source import LiveSource
 from ..reports.run_report import RunMeter
 from ..session.overload import Overload
 from ..session.session import Session
+from ..spec import AudioEncodeMode
 from .protocols import Sink
 
 # -80 dB of full scale; 16-bit dither is quieter than this.
@@ -31,6 +33,7 @@ def render(
     overload: Overload | None = None,
     meter: RunMeter | None = None,
     on_progress: Callable[[float], None] | None = None,
+    audio_encode_mode: AudioEncodeMode = "stream",
 ) -> None:
     """Render a source to its end into a sink; silence is rendered too, with an `AudioWarning`.
 
@@ -43,16 +46,22 @@ def render(
             where there is no better one. None never degrades.
         meter: counts chunks and times, for a report.
         on_progress: is told the rendered seconds after every chunk.
+        audio_encode_mode: as for `Avatar.session`; "once" keeps all of the sound in memory.
 
     Raises:
-        AudioError: the source holds NaN or changes its form half way.
+        AudioError: the source holds NaN or changes its form half way, or is live or too long to be encoded at once.
+        BundleError, SpecError: as `Avatar.session`.
         NumericalError, EngineError: a chunk cannot be rendered.
         OutputError: the sink cannot take it.
     """
+    if audio_encode_mode == "once" and source.live:
+        raise AudioError("A live source has no end after which it could be encoded at once; take 'stream'.")
     peak = 0.0
     meter = RunMeter(avatar.spec) if meter is None else meter
     soundtrack = Soundtrack(source.rate, source.channels, sink.rate, sink.channels)
-    with avatar.session(seed=seed, sample_rate=source.rate, overload=overload) as session:
+    with avatar.session(
+        seed=seed, sample_rate=source.rate, overload=overload, audio_encode_mode=audio_encode_mode
+    ) as session:
         loop = _Loop(avatar, session, soundtrack, sink, meter, on_progress)
         for block in source:
             peak = max(peak, float(np.abs(block).max()))

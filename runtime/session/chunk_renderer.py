@@ -10,6 +10,7 @@ from dataclasses import replace
 from types import MappingProxyType
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ..errors import EngineError, NumericalError
 from ..inputs.silence import SilenceDetector
@@ -22,14 +23,23 @@ from .idle import IdleReplay
 from .overload import Rung
 from .overload_governor import Governor
 from .sample_buffer import SampleBuffer
+from .whole_sound import WholeSound
 
 
 class ChunkRenderer:
     """Makes one session's chunks, one after the other."""
 
-    def __init__(self, spec: ModelSpec, loop: Loop, governor: Governor, clock: Callable[[], float]) -> None:
-        """Render with `loop` as `governor` says; `clock` gives seconds."""
+    def __init__(
+        self,
+        spec: ModelSpec,
+        loop: Loop,
+        governor: Governor,
+        clock: Callable[[], float],
+        whole: WholeSound | None = None,
+    ) -> None:
+        """Render with `loop` as `governor` says, over windows or a `whole` sound; `clock` gives seconds."""
         self._spec, self._loop, self._governor, self._clock = spec, loop, governor, clock
+        self._whole = whole
         self._best = Rung(spec.steps)
         self._silence, self._idle = SilenceDetector(spec.sample_rate), IdleReplay(spec.idle_replays)
 
@@ -51,12 +61,19 @@ class ChunkRenderer:
             NumericalError, EngineError: it cannot be rendered, and the governor does not go on without it.
         """
         chunk = self._unrendered(index, sound, captured)
+        started = self._clock()
+        features = None if self._whole is None else self._whole.features(index, sound)
+        encoding = self._clock() - started
         if not self._governor.admits(index, self._clock()):
             return self._left_out(index, chunk)
         again = self._idle.replay(chunk.silent)
         if again is not None:
             return self._shown_again(chunk, *again)
-        return self._rendered(index, chunk, sound, asked)
+        if features is None:
+            sound.read(*self._spec.window_of(index), self._loop.waveform)
+            return self._rendered(index, chunk, asked)
+        rendered = self._rendered(index, chunk, asked, features)
+        return replace(rendered, stats={"audio_encoder": encoding} | dict(rendered.stats))
 
     def _unrendered(self, index: int, sound: SampleBuffer, captured: float) -> Chunk:
         """The chunk with its sound and without frames."""
@@ -85,12 +102,11 @@ class ChunkRenderer:
             chunk, frames=frames[: self._shown(chunk.audio.size)], late=self._governor.replayed(self._clock())
         )
 
-    def _rendered(self, index: int, chunk: Chunk, sound: SampleBuffer, asked: float) -> Chunk:
+    def _rendered(self, index: int, chunk: Chunk, asked: float, features: NDArray[np.float32] | None = None) -> Chunk:
         loop = self._loop
-        sound.read(*self._spec.window_of(index), loop.waveform)
         rung, before = self._governor.rung, loop.state.past
         try:
-            frames, stats = loop.render(rung.steps, rung.frame_step)
+            frames, stats = loop.render(rung.steps, rung.frame_step, features)
         except (NumericalError, EngineError) as error:
             if not self._governor.forgives(index, str(error)):
                 raise

@@ -24,6 +24,7 @@ from .overload import Decision, Overload
 from .overload_governor import OverloadGovernor, Unhurried
 from .sample_buffer import SampleBuffer
 from .turns import Turns
+from .whole_sound import WholeSound
 
 
 class Session:
@@ -41,12 +42,13 @@ class Session:
         turns: Turns,
         overload: Overload | None = None,
         clock: Callable[[], float] = time.monotonic,
+        whole: WholeSound | None = None,
     ) -> None:
-        """Made by `Avatar.session`; `sample_rate` is that of the pushed audio in Hz."""
+        """Made by `Avatar.session`; `sample_rate` is that of the pushed audio in Hz, which is encoded as a `whole`."""
         self._spec, self._turns, self._clock = spec, turns, clock
         self._governor = Unhurried(spec) if overload is None else OverloadGovernor(overload, spec)
-        self._renderer: ChunkRenderer | None = ChunkRenderer(spec, loop, self._governor, clock)
-        self._notes = loop.notes
+        self._renderer: ChunkRenderer | None = ChunkRenderer(spec, loop, self._governor, clock, whole)
+        self._notes, self._whole = loop.notes, whole
         self._resampler = Resampler(sample_rate, spec.sample_rate)
         self._buffer = SampleBuffer(spec.window_samples)
         self._arrivals: deque[float] = deque()
@@ -80,7 +82,7 @@ class Session:
             pcm: [samples] float32 in -1..1, or int16, at the session's sample rate.
 
         Raises:
-            AudioError: another dtype or shape, or NaN or Inf among the samples.
+            AudioError: another dtype or shape, NaN or Inf among the samples, or more than can be encoded at once.
             SessionError: after `finish` or `close`, or in a forked child.
         """
         self._home.require()
@@ -158,6 +160,10 @@ class Session:
 
     def _append(self, samples: NDArray[np.float32]) -> None:
         self._buffer.append(samples)
+        if self._whole is not None:
+            # Nothing is ready before all of it is there.
+            self._whole.require(self._buffer.end)
+            return
         while self._buffer.end >= self._spec.window_of(self._arrived)[1]:
             self._arrive()
 

@@ -121,12 +121,13 @@ class CausalProgram:
         numbers = range(state.index * latents, (state.index + 1) * latents)
         return np.array([head_words(seed, number, has_past=True) for number in numbers], np.uint32)
 
-    def chunk(self, levels: Sequence[float]) -> tuple[Operation, ...]:
+    def chunk(self, levels: Sequence[float], *, encoded: bool = False) -> tuple[Operation, ...]:
         """See `Program.chunk`.
 
         Raises:
             SpecError: the spec's solver is none that there are kernels for.
         """
+        assert not encoded  # a causal model hears as it goes
         return tuple(self._operations(levels))
 
     def past_of(self, levels: Sequence[float], left: Mapping[str, NDArray[Any]]) -> Past:

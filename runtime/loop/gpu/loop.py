@@ -32,6 +32,8 @@ from .shared import Device
 _SAME_CODES = 0.5
 # Chunks of frames in page-locked memory of the host: one is shown, one waits, one is rendered.
 _LENT = 3
+_Kind = tuple[int, bool]
+"""A chunk's denoise steps, and whether it is given features instead of a waveform."""
 
 
 class DeviceChunkLoop:
@@ -71,8 +73,9 @@ class DeviceChunkLoop:
         self._buffers = self._program.buffers
         self._new = Buffer(self._buffers["ring"].shape[1:], "uint8")
         self._laps: dict[Lap, CudaEvent] = {}
-        self._programs: dict[int, tuple[Operation, ...]] = {}
-        self._graphs: dict[int, CudaGraph | None] = {}
+        self._programs: dict[_Kind, tuple[Operation, ...]] = {}
+        self._graphs: dict[_Kind, CudaGraph | None] = {}
+        self._features: NDArray[np.float32] | None = None
         self._rendered = 0
         self._state = LoopState()
         self.on_device: DeviceFrames | None = None
@@ -83,7 +86,7 @@ class DeviceChunkLoop:
             self._first = self._opened()
             # The first run compiles and loads kernels: seconds that must not fall into the first chunk.
             self._begin(spec.schedule())
-            self._work(spec.steps)
+            self._work((spec.steps, False))
             self._stream.synchronize()
             uncaptured = self._rehearse() if capture else "it was not asked for"
         for engine in engines.values():
@@ -104,8 +107,10 @@ class DeviceChunkLoop:
         """Stand where `state` says; a past that is not on the device is uploaded with the next chunk."""
         self._state = state
 
-    def render(self, steps: int, frame_step: int = 1) -> tuple[Frames, dict[str, float]]:
-        """Render the next chunk from `waveform`; see `Loop.render`. The seconds per stage are the GPU's.
+    def render(
+        self, steps: int, frame_step: int = 1, features: NDArray[np.float32] | None = None
+    ) -> tuple[Frames, dict[str, float]]:
+        """Render the next chunk; see `Loop.render`. The seconds per stage are the GPU's.
 
         Raises:
             NumericalError: a stage gave NaN or Inf; names the stage.
@@ -116,10 +121,12 @@ class DeviceChunkLoop:
         levels, slot = schedule_of(self._spec, steps), self._slot()
         with self._device.turn:
             self._device.cuda.activate()
+            kind = steps, features is not None
+            self._take(features)
             self._begin(levels)
-            graph = self._graph(steps)
+            graph = self._graph(kind)
             if graph is None:
-                self._work(steps)
+                self._work(kind)
             else:
                 graph.launch(self._stream)
             self._stream.copy(slot, self._address(self._program.frames), self._new.nbytes)
@@ -128,10 +135,11 @@ class DeviceChunkLoop:
         self._rendered += 1
         past = self._program.past_of(levels, self._left)
         self._past_on_device, self._state = past, self._state.after(past)
+        seconds = self._seconds(kind)
         height, width, channels = self._new.shape[1:]
         shape = (len(frames), height, width, channels)
         self.on_device = DeviceFrames(slot, shape, frames[0].nbytes, self._memory).every(frame_step, len(frames))
-        return frames[::frame_step], self._seconds()
+        return frames[::frame_step], seconds
 
     def _allocate(self, engines: Mapping[str, DeviceEngine], reference: Reference) -> None:
         """One block of device memory with the constants in it, the engines bound to it, and memory of the host."""
@@ -197,13 +205,23 @@ class DeviceChunkLoop:
                 self._put(operation)
         self._control[...] = self._program.control_words(levels, self._seed, state)
 
-    def _work(self, steps: int) -> None:
+    def _take(self, features: NDArray[np.float32] | None) -> None:
+        """Bring a chunk's features to where they are uploaded from."""
+        if features is None:
+            return
+        if self._features is None:
+            self._features = self._device.cuda.pinned(self._buffers["windows"].shape[1:], np.float32)
+        self._features[...] = features
+
+    def _work(self, kind: _Kind) -> None:
         """Put one chunk into the stream."""
         stream = self._stream
-        stream.upload(self._address("waveform"), self._waveform)
+        heard, where = (self._features, "windows") if kind[1] else (self._waveform, "waveform")
+        assert heard is not None  # `_take` comes first
+        stream.upload(self._address(where), heard)
         stream.upload(self._address("control"), self._control)
         stream.record(self._started)
-        for operation in self._operations(steps):
+        for operation in self._operations(kind):
             self._put(operation)
         self._download_left()
 
@@ -241,37 +259,38 @@ class DeviceChunkLoop:
             return self._address(argument), POINTER
         return argument, FLOAT if isinstance(argument, float) else WORD
 
-    def _operations(self, steps: int) -> tuple[Operation, ...]:
-        if steps not in self._programs:
-            self._programs[steps] = self._program.chunk(schedule_of(self._spec, steps))
-        return self._programs[steps]
+    def _operations(self, kind: _Kind) -> tuple[Operation, ...]:
+        if kind not in self._programs:
+            steps, encoded = kind
+            self._programs[kind] = self._program.chunk(schedule_of(self._spec, steps), encoded=encoded)
+        return self._programs[kind]
 
-    def _graph(self, steps: int) -> CudaGraph | None:
+    def _graph(self, kind: _Kind) -> CudaGraph | None:
         if self.notes:
             return None
-        if steps not in self._graphs:
+        if kind not in self._graphs:
             try:
-                self._graphs[steps] = self._capture(steps)
+                self._graphs[kind] = self._capture(kind)
             except EngineError:
-                self._graphs[steps] = None
-        return self._graphs[steps]
+                self._graphs[kind] = None
+        return self._graphs[kind]
 
-    def _capture(self, steps: int) -> CudaGraph:
-        return self._stream.capture(lambda: self._work(steps))
+    def _capture(self, kind: _Kind) -> CudaGraph:
+        return self._stream.capture(lambda: self._work(kind))
 
     def _rehearse(self) -> str:
         """Capture the chunk that has just been run, and compare; returns "" or the reason to run without a graph."""
         if any(engine.uncapturable() for engine in self._engines.values()):
             # Kernels may have been compiled beside the first run, to be used from the next one on.
             self._begin(self._spec.schedule())
-            self._work(self._spec.steps)
+            self._work((self._spec.steps, False))
             self._stream.synchronize()
         for name, engine in self._engines.items():
             if reason := engine.uncapturable():
                 return f"{name}: {reason}"
         expected = self._download_frames().astype(np.int16)
         try:
-            graph = self._capture(self._spec.steps)
+            graph = self._capture((self._spec.steps, False))
         except EngineError as error:
             return str(error).rstrip(".")
         self._stream.clear(self._address(self._program.frames), self._new.nbytes)
@@ -280,7 +299,7 @@ class DeviceChunkLoop:
         apart = float(np.abs(self._download_frames() - expected).mean())
         if not apart <= _SAME_CODES:
             return f"its frames were {apart:.1f} codes away from those without it"
-        self._graphs[self._spec.steps] = graph
+        self._graphs[self._spec.steps, False] = graph
         return ""
 
     def _require_finite(self) -> None:
@@ -297,10 +316,12 @@ class DeviceChunkLoop:
                 require_finite(values, "conditioner")
         raise not_finite(failed[0])
 
-    def _seconds(self) -> dict[str, float]:
+    def _seconds(self, kind: _Kind) -> dict[str, float]:
         seconds: dict[str, float] = {}
         earlier = self._started
-        for lap, event in self._laps.items():
-            seconds[lap.stage] = seconds.get(lap.stage, 0.0) + event.seconds_since(earlier)
-            earlier = event
+        for lap in self._operations(kind):
+            if isinstance(lap, Lap):
+                event = self._laps[lap]
+                seconds[lap.stage] = seconds.get(lap.stage, 0.0) + event.seconds_since(earlier)
+                earlier = event
         return seconds

@@ -144,11 +144,12 @@ class Program(Protocol):
             state: where the session stands.
         """
 
-    def chunk(self, levels: Sequence[float]) -> tuple[Operation, ...]:
+    def chunk(self, levels: Sequence[float], *, encoded: bool = False) -> tuple[Operation, ...]:
         """What a chunk does, after its waveform, control words and past have been written.
 
         Args:
             levels: the schedule, from 1000 down to 0.
+            encoded: whether the sound's features have been written instead of its waveform; not for a causal model.
         """
 
     def past_of(self, levels: Sequence[float], left: Mapping[str, NDArray[Any]]) -> Past:

@@ -113,13 +113,14 @@ class ChunkProgram:
                 words[HEAD_WORDS + 2 * level + 1] = np.float32(share).view(np.uint32)
         return words
 
-    def chunk(self, levels: Sequence[float]) -> tuple[Operation, ...]:
+    def chunk(self, levels: Sequence[float], *, encoded: bool = False) -> tuple[Operation, ...]:
         """See `Program.chunk`.
 
         Raises:
             SpecError: the spec's solver or carry is none that there are kernels for.
         """
-        return tuple(self._operations(levels))
+        hear = () if encoded else tuple(self._hear())
+        return (each("clear_flags", len(CHECKED), "flags"), *hear, *self._operations(levels))
 
     def past_of(self, levels: Sequence[float], left: Mapping[str, NDArray[Any]]) -> Past:
         """The levels that were gone through, or clean latents; see `Program.past_of`."""
@@ -131,15 +132,17 @@ class ChunkProgram:
         assert not isinstance(past, Cached)  # of another model
         return {self.left[0]: past.latents if isinstance(past, Path) else past}
 
-    def _operations(self, levels: Sequence[float]) -> Iterator[Operation]:
-        spec, buffers, count = self._spec, self.buffers, math.prod(self._spec.latent_shape)
-        yield each("clear_flags", len(CHECKED), "flags")
+    def _hear(self) -> Iterator[Operation]:
+        spec = self._spec
         yield Run("audio_encoder")
-        yield check_finite(buffers, "features", "audio_encoder")
+        yield check_finite(self.buffers, "features", "audio_encoder")
         yield Lap("audio_encoder")
         width = spec.feature_layers * spec.feature_width
         rows = spec.chunk_frames * spec.feature_window
         yield each("gather_windows", rows * width, "windows", "features", "windows_index", width)
+
+    def _operations(self, levels: Sequence[float]) -> Iterator[Operation]:
+        spec, buffers, count = self._spec, self.buffers, math.prod(self._spec.latent_shape)
         yield Run("conditioner")
         yield Lap("conditioner")
         yield each("normal_noise", count, "latents", "control", 0)

@@ -14,10 +14,10 @@ from onnx import TensorProto, helper, numpy_helper
 
 from rap_edge.runtime.bundle.bundle import hash_file
 from rap_edge.runtime.bundle.contract import audio_state_names, contract
-from rap_edge.runtime.bundle.manifest import MANIFEST_NAME, GoldenInfo, GraphInfo, Manifest
+from rap_edge.runtime.bundle.manifest import MANIFEST_NAME, GoldenInfo, GraphInfo, Manifest, WorkingMemory
 from rap_edge.runtime.bundle.precision import Precision
 from rap_edge.runtime.outputs.png import encode_png
-from rap_edge.runtime.spec import ModelSpec
+from rap_edge.runtime.spec import AudioEncodeMode, ModelSpec
 
 _TYPES = {"float32": TensorProto.FLOAT, "uint8": TensorProto.UINT8}
 
@@ -44,10 +44,9 @@ class Graph:
 
 
 def _audio_encoder(g: Graph, spec: ModelSpec) -> None:
-    frames = g("Reshape", g("Abs", "waveform"), [spec.window_frames, spec.samples_per_frame])
-    loudness = g("ReduceMean", frames, [1])
-    column = g("Reshape", loudness, [spec.window_frames, 1, 1])
-    g("Expand", column, [spec.window_frames, spec.feature_layers, spec.feature_width], output="audio_features")
+    frames = g("Reshape", g("Abs", "waveform"), [-1, spec.samples_per_frame])
+    column = g("Reshape", g("ReduceMean", frames, [1]), [-1, 1, 1])
+    g("Expand", column, [1, spec.feature_layers, spec.feature_width], output="audio_features")
 
 
 def _conditioner(g: Graph, spec: ModelSpec) -> None:
@@ -109,11 +108,13 @@ def write_png(path: Path, pixels: np.ndarray) -> Path:
     return path
 
 
-def write_tiny_bundle(root: Path, spec: ModelSpec = TINY) -> Path:
-    """Write the bundle into the new folder `root`."""
+def write_tiny_bundle(
+    root: Path, spec: ModelSpec = TINY, mode: AudioEncodeMode = "stream", memory: tuple[WorkingMemory, ...] = ()
+) -> Path:
+    """Write the bundle into the new folder `root`; `memory` is what its audio encoder takes in the mode `once`."""
     root.mkdir()
     graphs = {}
-    for name, (inputs, outputs) in contract(spec, "float32").items():
+    for name, (inputs, outputs) in contract(spec, "float32", mode).items():
         g = Graph()
         _BUILDERS[name](g, spec)
         values = [
@@ -123,7 +124,7 @@ def write_tiny_bundle(root: Path, spec: ModelSpec = TINY) -> Path:
         graph = helper.make_graph(g.nodes, name, *values, g.constants)
         model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10)
         onnx.save(model, root / f"{name}.onnx")
-        graphs[name] = GraphInfo(f"{name}.onnx", inputs, outputs)
+        graphs[name] = GraphInfo(f"{name}.onnx", inputs, outputs, memory=memory if name == "audio_encoder" else ())
     face = np.full((*spec.image_size, 3), 60, np.uint8)
     face[:, spec.width // 2 :] = 90
     write_png(root / "portrait.png", face)

@@ -136,6 +136,22 @@ def numbers(past: Past) -> np.ndarray:
     return past.latents if isinstance(past, LatentPath) else past
 
 
+@pytest.mark.parametrize("spec", [TINY, TINY_GUIDED], ids=lambda spec: spec.name)
+@pytest.mark.parametrize("capture", [True, False], ids=["graph", "no graph"])
+def test_features_of_a_whole_sound_are_taken_instead_of_a_waveform(kernels, spec, capture) -> None:
+    gpu = Gpu(kernels, spec)
+    loop, oracle = gpu.loop(capture=capture), gpu.oracle()
+    shape = (spec.chunk_frames, spec.feature_window, spec.feature_layers, spec.feature_width)
+    for chunk in range(4):
+        speak((loop, oracle), chunk)
+        features = None if chunk == 2 else np.random.default_rng(chunk).uniform(0, 1, shape).astype(np.float32)
+        frames, seconds = loop.render(spec.steps, features=features)
+        expected, stages = oracle.render(spec.steps, features=features)
+        assert_same(frames, expected)
+        assert list(seconds) == list(stages)
+        assert ("audio_encoder" in seconds) == (features is None)
+
+
 @pytest.mark.parametrize("spec", SPECS, ids=lambda spec: f"{spec.name}-{spec.new_latents}")
 @pytest.mark.parametrize("capture", [True, False], ids=["graph", "no graph"])
 def test_chunks_are_those_of_the_cpu(kernels, spec, capture) -> None:
@@ -406,7 +422,7 @@ def test_a_stream_goes_on_with_the_next_engine_when_the_device_is_lost(kernels, 
 
 def test_a_nan_is_not_rendered_again_by_another_engine_and_the_last_engine_may_fail() -> None:
     def failing(error: Exception) -> SimpleNamespace:
-        def render(steps: int, frame_step: int) -> None:
+        def render(steps: int, frame_step: int, features: None) -> None:
             raise error
 
         return SimpleNamespace(
