@@ -109,6 +109,8 @@ def _check(arguments: argparse.Namespace, origin: str) -> None:
         raise FleetError(f"Host {arguments.host!r} lets other machines in, so a token is needed; set RAP_FLEET_TOKEN.")
     if origin_netloc(origin) is None:
         raise FleetError(f"--public-url {shown(origin)} is no address; write https://fleet.example.")
+    if (arguments.most_boxes or arguments.boxes) < arguments.boxes:
+        raise FleetError(f"--most-boxes is fewer than the {arguments.boxes} boxes at least; make it larger.")
     if (arguments.tls_cert is None) != (arguments.tls_key is None):
         raise FleetError("A certificate and its key belong together; pass both --tls-cert and --tls-key.")
     if arguments.box_url is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any
@@ -51,9 +52,10 @@ def application(fleet: Fleet) -> Any:
     """
     most = fleet.most_boxes or fleet.boxes
     if most < fleet.boxes:
-        raise FleetError(f"At most {most} boxes are fewer than {fleet.boxes}; give the larger number as the most.")
+        raise FleetError(f"most_boxes is {most}, fewer than the {fleet.boxes} boxes at least; make it larger.")
     order = Order(
         fleet.bundle,
+        deployed=time.time(),
         words=fleet.words,
         host=fleet.box_host,
         port=fleet.box_port,

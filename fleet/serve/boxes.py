@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -53,8 +53,8 @@ class Box(Protocol):
 class Boxes(Protocol):
     """Where boxes come from."""
 
-    def found(self) -> Sequence[Box]:
-        """Those that are there already, of an earlier dispatcher."""
+    def found(self, known: Set[str]) -> Sequence[Box]:
+        """Those that are there and are not known by name; from any thread."""
 
     def start(self, order: Order) -> Box:
         """One more, which takes its time."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
@@ -25,6 +26,7 @@ _SETTLING_SECONDS = 10.0
 # A machine that has no room for a new box beside the old ones.
 _ROOM_SECONDS = 60.0
 _LONGEST_PAUSE = 60.0
+_MOST_GONE = 4096
 
 
 @dataclass
@@ -66,16 +68,20 @@ class Keeper:
     def __init__(
         self, boxes: Boxes, order: Order, scale: Scale, placement: Placement, clock: Callable[[], float]
     ) -> None:
-        """Take over the boxes that are there."""
+        """Know of no box before the first round."""
         self.order, self.placement = order, placement
         self.failure = ""
         self._boxes, self._scale, self._clock = boxes, scale, clock
-        self.known = {box.name: Known(box, clock()) for box in boxes.found()}
+        self.known: dict[str, Known] = {}
+        # The last of those that are gone, whose names are heard of for a moment longer.
+        self._gone: deque[str] = deque(maxlen=_MOST_GONE)
         self._failures, self._not_before = 0, -math.inf
         self._began = clock()
 
     async def round(self) -> None:
-        """Ask every box, and do what has to be done."""
+        """Ask every box, those too that another dispatcher has started, and do what has to be done."""
+        for box in await asyncio.to_thread(self._boxes.found, frozenset({*self.known, *self._gone})):
+            self.known[box.name] = Known(box, self._clock())
         await asyncio.gather(*(self.ask(known) for known in list(self.known.values())))
         now = self._clock()
         for known in list(self.known.values()):
@@ -109,7 +115,7 @@ class Keeper:
             self._lose(known, said.fault)
         else:
             known.said = said
-            if said.order.generation > self.order.generation:
+            if said.order.age > self.order.age:
                 self.order = said.order
             if said.status is not None:
                 self._hear(known, asked)
@@ -146,6 +152,7 @@ class Keeper:
     def _lose(self, known: Known, fault: str) -> None:
         if self.known.pop(known.box.name, None) is None:
             return
+        self._gone.append(known.box.name)
         self.placement.lost(known.box.name)
         known.box.end()
         if known.draining:
@@ -177,7 +184,7 @@ class Keeper:
             await self._drain(ready)
 
     def _is_current(self, known: Known) -> bool:
-        return known.said is None or known.said.order.generation == self.order.generation
+        return known.said is None or self.order.asks_for(known.said.order)
 
     def _start(self, number: int, now: float) -> None:
         if now < self._not_before:

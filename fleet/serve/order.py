@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Annotated
 
 from rap_edge.runtime.checks.bounds import Real, Text, Whole
@@ -18,7 +18,8 @@ class Order:
 
     Attributes:
         bundle: its folder, as the machines of the boxes see it.
-        generation: counts the changes; boxes of an older one are drained.
+        deployed: when a dispatcher was told to follow it, in seconds since 1970.
+        generation: counts the changes since then.
         words: further words for `rap-serve`.
         host: the address that a box listens on; None takes its machine's own.
         port: of the first box on a machine, the next ones follow; 0 takes free ones.
@@ -31,6 +32,7 @@ class Order:
     """
 
     bundle: Annotated[str, Text(4096)]
+    deployed: float = 0.0
     generation: int = 0
     words: tuple[str, ...] = ()
     host: str | None = "127.0.0.1"
@@ -42,6 +44,15 @@ class Order:
     cores: int | None = None
     counted: bool = False
     secrets: dict[str, str] = field(default_factory=dict, repr=False)
+
+    @property
+    def age(self) -> tuple[float, int]:
+        """Of two orders the one that is to be followed has the greater."""
+        return self.deployed, self.generation
+
+    def asks_for(self, other: Order) -> bool:
+        """Whether a box of the other order is as this one has it."""
+        return replace(self, deployed=0.0) == replace(other, deployed=0.0)
 
     def arguments(self, host: str, port: int) -> list[str]:
         """The words after `rap-serve` of a box that listens there."""

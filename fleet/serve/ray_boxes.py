@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import secrets
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Sequence, Set
 from typing import Any
 
 import ray
@@ -15,7 +15,6 @@ from .boxes import Box, BoxLostError, Said
 from .order import Order
 
 _NAMESPACE = "rap-fleet"
-_PREFIX = "box-"
 
 
 class BoxActor:
@@ -78,15 +77,20 @@ class RayBox:
 class RayBoxes:
     """Those of the cluster that this process is connected to."""
 
-    def found(self) -> Sequence[Box]:
+    def found(self, known: Set[str]) -> Sequence[Box]:
         """See `Boxes.found`."""
         named = ray.util.list_named_actors(all_namespaces=True)
-        names = [entry["name"] for entry in named if entry["namespace"] == _NAMESPACE]
-        return [RayBox(name, ray.get_actor(name, _NAMESPACE)) for name in names if name.startswith(_PREFIX)]
+        names = {entry["name"] for entry in named if entry["namespace"] == _NAMESPACE}
+        found: list[Box] = []
+        for name in sorted(names - known):
+            # It may have ended since.
+            with contextlib.suppress(ValueError):
+                found.append(RayBox(name, ray.get_actor(name, _NAMESPACE)))
+        return found
 
     def start(self, order: Order) -> Box:
         """See `Boxes.start`; the actor waits until a machine has room for it."""
-        name = f"{_PREFIX}{secrets.token_hex(6)}"
+        name = f"box-{secrets.token_hex(6)}"
         made = ray.remote(BoxActor).options(
             name=name,
             namespace=_NAMESPACE,
@@ -99,10 +103,12 @@ class RayBoxes:
 
 def stop_all(seconds: float) -> None:
     """End every box of the cluster that this process is connected to, with a word to whoever is there."""
-    boxes = [ray.get_actor(box.name, _NAMESPACE) for box in RayBoxes().found()]
-    ray.wait([box.stop.remote() for box in boxes], num_returns=len(boxes), timeout=seconds) if boxes else None
+    boxes = RayBoxes().found(frozenset())
+    if boxes:
+        actors = [ray.get_actor(box.name, _NAMESPACE) for box in boxes]
+        ray.wait([actor.stop.remote() for actor in actors], num_returns=len(actors), timeout=seconds)
     for box in boxes:
-        ray.kill(box)
+        box.end()
 
 
 @contextlib.contextmanager

@@ -9,8 +9,8 @@ const GATHER_MS = 1500;
 const LOST_MS = 4000;
 const LEAVE_MS = 3000;
 // Every second there are figures; a kiosk that says nothing for so long is asked whether it is there.
-const SILENT_MS = 2000;
-const LISTEN_MS = 500;
+const SILENT_MS = 1500;
+const LISTEN_MS = 250;
 
 // `url` is the box's, or "" for where the page came from; `whom` is {portrait, ...} of a visitor who is heard, or
 // {session, token} of a session that a program feeds.

@@ -10,10 +10,13 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 from aiohttp import ClientSession, ClientTimeout, TCPConnector
-from helpers.bundles.tiny_bundle import write_tiny_bundle
+from helpers.bundles.tiny_bundle import write_png, write_tiny_bundle
 from helpers.fleet.visitors import Fleet, Visitor, fleet_document, until_boxes, until_nothing_is_promised, visiting
+from helpers.serving.browser import BROWSERS, open_page
+from helpers.serving.live_page import LIVE, speech_and_silence, touch
 
 pytest.importorskip("ray", reason="Ray is not installed")
 
@@ -149,6 +152,37 @@ def test_a_dispatcher_that_is_killed_cuts_nobody_off_and_the_next_one_knows_who_
             assert Counter(answer.status for answer in more) == {201: 2 * PLACES - 4, 503: 4}
             assert all(len(visitor.places) == 1 for visitor in visitors)
             measured("longest gap", max(visitor.longest_gap(before) for visitor in visitors))
+
+    run(scenario)
+
+
+@pytest.mark.skipif(BROWSERS["chromium"] is None, reason="chromium is not installed")
+def test_the_page_talks_to_a_box_and_goes_on_at_another_one_with_the_visitors_own_picture(
+    fleet: Fleet, run, tmp_path: Path
+) -> None:
+    async def scenario(client: ClientSession) -> None:
+        sound = speech_and_silence(tmp_path / "microphone.wav")
+        async with open_page(fleet.url, tmp_path / "profile", "chromium", microphone=sound) as page:
+            await page.until("document.body?.dataset.state === 'ready'")
+            face = write_png(tmp_path / "face.png", np.full((80, 80, 3), 200, np.uint8))
+            await page.choose_file("#file", face)
+            await page.until("document.querySelectorAll('.face[role=radio]').length === 2")
+            await touch(page, "start")
+            await page.until(LIVE, GENEROUS)
+            assert await page.js("!!document.getElementById('video').srcObject"), "by WebRTC"
+            await page.until("document.getElementById('latency').innerText.endsWith(' s')")
+            (here,) = [box["url"] for box in (await fleet_document(client, fleet))["boxes"] if box.get("taken")]
+            before = time.monotonic()
+            os.kill(next(pid for pid in fleet.boxes() if listens(pid, here)), signal.SIGKILL)
+            await page.until("document.body.dataset.state !== 'live'", GENEROUS)
+            measured("the page has noticed", time.monotonic() - before)
+            await page.until(LIVE, GENEROUS)
+            measured("the page is live again", time.monotonic() - before)
+            assert await page.js("document.querySelectorAll('.face[role=radio]')[1].ariaChecked") == "true"
+            boxes = await until_boxes(client, fleet, status="ok")
+            assert [box["url"] for box in boxes if box["taken"]] != [here]
+            await touch(page, "stop")
+            await page.until("document.body.dataset.state === 'ready'")
 
     run(scenario)
 

@@ -165,6 +165,38 @@ def test_the_next_dispatcher_goes_on_with_the_boxes_and_the_bundle_of_the_one_be
     run(scenario)
 
 
+def test_what_is_deployed_later_wins_also_over_boxes_that_were_changed_in_between() -> None:
+    async def scenario() -> None:
+        changed = Order("second", deployed=1.0, generation=4)
+        boxes = FakeBoxes(FakeBox("a", changed), FakeBox("b", changed))
+        later, earlier = House(boxes), House(boxes)
+        later.keeper.order = Order("third", deployed=2.0)
+        earlier.keeper.order = Order("first", deployed=1.0)
+        for _ in range(20):
+            # Ray lets the one before go only when the next one is there.
+            await later.rounds()
+            await earlier.rounds()
+            for box in boxes.there:
+                box.ended = box.draining
+        assert {bundle for bundle, _ in later.orders} == {"third"}
+        assert earlier.keeper.order.bundle == "third"
+        assert 2 <= len(boxes.there) <= 3
+
+    run(scenario)
+
+
+def test_the_same_order_deployed_again_changes_no_box() -> None:
+    async def scenario() -> None:
+        boxes = FakeBoxes(FakeBox("a", ORDER), FakeBox("b", ORDER))
+        house = House(boxes)
+        house.keeper.order = Order("first", deployed=2.0)
+        await house.rounds(20)
+        assert [box.name for box in boxes.there] == ["a", "b"]
+        assert not any(box.draining for box in boxes.all)
+
+    run(scenario)
+
+
 def test_a_ticket_that_was_used_and_whose_visitor_has_left_is_free_at_once() -> None:
     async def scenario() -> None:
         house = House(FakeBoxes(), 1, 1)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -67,10 +67,10 @@ class FakeBoxes:
 
     def __init__(self, *before: FakeBox, up: bool = True) -> None:
         self.all: list[FakeBox] = list(before)
-        self._before, self.up = before, up
+        self.up = up
 
-    def found(self) -> Sequence[Box]:
-        return self._before
+    def found(self, known: Set[str]) -> Sequence[Box]:
+        return [box for box in self.there if box.name not in known]
 
     def start(self, order: Order) -> Box:
         box = FakeBox(f"box-{len(self.all)}", order, up=self.up)
