@@ -26,7 +26,7 @@ test-integrations:
 test-fleet:
 	$(MAKE) VENV=build/fleet build/fleet/bin/python
 	build/fleet/bin/python -m pip --disable-pip-version-check install --quiet \
-		--editable '.[fleet,plans]' hypothesis pytest
+		--editable '.[fleet,plans]' hypothesis kubernetes-validate pytest
 	build/fleet/bin/python -m pip check
 	build/fleet/bin/python -m pytest tests/fleet
 

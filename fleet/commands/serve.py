@@ -47,7 +47,7 @@ def _arguments(made: argparse.ArgumentParser) -> None:
         "--box-port", type=argument(_PORT), default=0, metavar="N", help="port of a machine's first box (default: any)"
     )
     made.add_argument(
-        "--box-url", metavar="URL", help="where visitors come to a box, with {host} and {port} (default: there)"
+        "--box-url", metavar="URL", help="where visitors come to a box, with {host}, {name} and {port} (default: there)"
     )
     made.add_argument(
         "--drain",
@@ -115,9 +115,11 @@ def _check(arguments: argparse.Namespace, origin: str) -> None:
         raise FleetError("A certificate and its key belong together; pass both --tls-cert and --tls-key.")
     if arguments.box_url is not None:
         try:
-            arguments.box_url.format(host="host", port=1)
+            arguments.box_url.format(host="host", name="name", port=1)
         except (KeyError, IndexError, ValueError):
-            raise FleetError(f"--box-url {shown(arguments.box_url)} may have {{host}} and {{port}} alone.") from None
+            raise FleetError(
+                f"--box-url {shown(arguments.box_url)} may have {{host}}, {{name}} and {{port}} alone."
+            ) from None
         if "{port}" in arguments.box_url and not arguments.box_port:
             raise FleetError("--box-url names a port, so the boxes need one that is known before; pass --box-port.")
 

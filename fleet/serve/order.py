@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from dataclasses import dataclass, field, replace
 from typing import Annotated
 
@@ -23,7 +24,8 @@ class Order:
         words: further words for `rap-serve`.
         host: the address that a box listens on; None takes its machine's own.
         port: of the first box on a machine, the next ones follow; 0 takes free ones.
-        url: where visitors come to, with {host} and {port} of the box; None is where it listens.
+        url: where visitors come to, with {host} and {port} of the box, and {name}, which is the host in one label of
+            a name; None is where it listens.
         origins: whose pages may ask a box.
         drain: seconds for which visitors stay at a box that is drained.
         gpu_share: part of a GPU; 0 needs none.
@@ -58,7 +60,7 @@ class Order:
         """The words after `rap-serve` of a box that listens there."""
         told = ["--bundle", self.bundle, "--host", host, "--port", str(port), "--drain", str(self.drain), *self.words]
         if self.url is not None:
-            told += ["--public-url", self.url.format(host=host, port=port)]
+            told += ["--public-url", self.url.format(host=host, name=re.sub("[.:]", "-", host), port=port)]
         if self.gpu_share:
             told += ["--share", str(self.gpu_share)]
         for origin in self.origins:

@@ -22,7 +22,7 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (["--public-url", "fleet.example"], "--public-url"),
         (["--public-url", "https://fleet.example/page"], "--public-url"),
         (["--tls-cert", "a.pem"], "--tls-key"),
-        (["--box-url", "https://{name}.example"], "--box-url"),
+        (["--box-url", "https://{node}.example"], "--box-url"),
         (["--box-url", "https://{host}:{port}"], "--box-port"),
         (["--box-url", "https://{"], "--box-url"),
         (["--boxes", "3", "--most-boxes", "2"], "fewer"),

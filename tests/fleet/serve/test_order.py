@@ -9,14 +9,14 @@ def test_a_box_is_told_everything_that_the_fleet_was_told() -> None:
     order = Order(
         "/bundles/nano",
         words=("--max-sessions", "2"),
-        url="https://{host}.example:{port}",
+        url="https://{name}.example:{port}",
         origins=("https://fleet.example",),
         drain=5.0,
         gpu_share=0.5,
     )
-    assert order.arguments("box1", 9000) == [
-        *("--bundle", "/bundles/nano", "--host", "box1", "--port", "9000", "--drain", "5.0", "--max-sessions", "2"),
-        *("--public-url", "https://box1.example:9000", "--share", "0.5", "--origin", "https://fleet.example"),
+    assert order.arguments("10.0.0.7", 9000) == [
+        *("--bundle", "/bundles/nano", "--host", "10.0.0.7", "--port", "9000", "--drain", "5.0", "--max-sessions", "2"),
+        *("--public-url", "https://10-0-0-7.example:9000", "--share", "0.5", "--origin", "https://fleet.example"),
     ]
 
 
