@@ -38,7 +38,7 @@ NOT_RUN = {
     r"build/mine": "needs a model of one's own: tests/export/sources exports the example and runs it",
     r"\.plan|tensorrt|nano-fp16|flashhead": "needs plans and a GPU",
     r"rap-serve|turnserver": "serves until it is stopped: tests/runtime/serve/test_cli.py serves",
-    r"^(RAP_FLEET\w+=\S+ )*rap-fleet (serve|update)|^ray ": "needs Ray and serves: tests/fleet/serve serves",
+    r"rap-fleet (serve|update)|^ray ": "needs Ray and serves: tests/fleet/serve serves",
     r"--mic|--window|kiosk\.py|pyside_widget\.py": "needs a microphone or a screen: tests/runtime/cli, test_examples",
     r"openai_realtime\.py|voice_agent\.py": "needs a server or a visitor: tests/integrations",
     r"rap_edge_kiosk": "needs a server and a screen: tests/clients/c",
@@ -147,9 +147,13 @@ def test_what_a_command_names_exists() -> None:
 def names_what_exists(program: str, *rest: str) -> bool:
     files = all((ROOT / word).exists() for word in rest if re.match(r"(examples|benchmarks|tests|docs)/", word))
     if program in OURS:
+        ours, _, others = " ".join(rest).partition(" -- ")
         form = [word for word in rest if word in ("explain", "inspect", "compare", "--selftest")]
-        named = {word.partition("=")[0] for word in rest if re.match(r"--?[a-z]", word)}
-        return files and named <= options(program, *form)
+        form += rest[:1] if program == "rap-fleet" else ()
+        named = {word.partition("=")[0] for word in ours.split() if re.match(r"--?[a-z]", word)}
+        # What follows the two dashes is another program's.
+        passed = {word for word in others.split() if word.startswith("--")}
+        return files and named <= options(program, *form) and (not passed or passed <= options("rap-serve"))
     if program == "make":
         targets = re.findall(r"^([a-z][\w -]*):", (ROOT / "Makefile").read_text(), re.MULTILINE)
         return {word for word in rest if "=" not in word and "." not in word} <= set(" ".join(targets).split())
