@@ -10,7 +10,7 @@ import os
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path, PurePath
+from pathlib import Path
 from typing import Any
 
 from rap_edge.models.checkpoints.expected import Shape, dit_tensors, ltx_tensors, wav2vec2_tensors
@@ -24,7 +24,14 @@ from rap_edge.models.checkpoints.layouts import (
     WEIGHT_NORMS,
     Member,
 )
-from rap_edge.models.checkpoints.safetensors_header import ALL_DTYPES, COUNTER, DTYPES, TensorEntry, read_header
+from rap_edge.models.checkpoints.safetensors_header import (
+    ALL_DTYPES,
+    COUNTER,
+    DTYPES,
+    TensorEntry,
+    read_header,
+    read_index,
+)
 from rap_edge.models.config import read_json_object
 from rap_edge.models.presets import FLASHHEAD_LITE, PRESETS
 from rap_edge.runtime.checks.bounds import shown
@@ -331,15 +338,9 @@ def _stored(folder: Path, stem: str) -> tuple[dict[str, TensorEntry], list[str]]
     single, index = folder / f"{stem}.safetensors", folder / f"{stem}.safetensors.index.json"
     if os.path.isfile(single) or not os.path.isfile(index):
         return dict(read_header(single, ALL_DTYPES)), []
-    places = read_json_object(index).get("weight_map")
-    if not isinstance(places, dict) or not all(
-        isinstance(shard, str) and PurePath(shard).name == shard and shard not in ("", ".", "..")
-        for shard in places.values()
-    ):
-        raise CheckpointError(f"{index} has no weight_map from tensors to files beside it; download it again.")
     found: dict[str, TensorEntry] = {}
     notes = []
-    for shard in sorted(set(places.values())):
+    for shard in sorted(set(read_index(index).values())):
         if os.path.isfile(folder / shard):
             found |= read_header(folder / shard, ALL_DTYPES)
         else:

@@ -12,13 +12,15 @@ import os
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from io import BufferedReader
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Annotated, Any
 
 from rap_edge.runtime.checks.bounds import Count, OneOf, Text, Whole, shown
 from rap_edge.runtime.checks.fields import FieldError, record_from
 from rap_edge.runtime.checks.regular_file import open_regular, real_path, reason
 from rap_edge.runtime.errors import CheckpointError
+
+from ..config import read_json_object
 
 # A hundred thousand tensors; the format allows 100 MB.
 MAX_HEADER_BYTES = 16 << 20
@@ -76,6 +78,23 @@ def read_header(file: Path, dtypes: Collection[str] = tuple(DTYPES)) -> dict[str
     tensors = {name: _entry(file, name, value, dtypes) for name, value in parsed.items() if name != _METADATA}
     _check_places(file, tensors, size - _LENGTH_BYTES - len(content))
     return tensors
+
+
+def read_index(index: Path) -> dict[str, str]:
+    """The file beside it that holds each tensor, as the index of a checkpoint in shards says.
+
+    Raises:
+        CheckpointError: it has no such map, or one that leads out of its folder.
+    """
+    places = read_json_object(index).get("weight_map")
+    if not isinstance(places, dict) or not all(isinstance(shard, str) for shard in places.values()):
+        raise CheckpointError(f"{index} has no weight_map from tensors to files; download it again.")
+    for shard in sorted(set(places.values())):
+        if PurePath(shard).name != shard or shard in ("", ".", ".."):
+            raise CheckpointError(
+                f"{index} points at {shown(shard)} outside its own folder; do not trust this checkpoint."
+            )
+    return places
 
 
 def _header(file: Path, opened: BufferedReader) -> bytes:

@@ -99,6 +99,25 @@ def test_shards_that_are_not_there_are_named(flashhead) -> None:
 
 
 @pytest.mark.parametrize(
+    ("places", "sentence"),
+    [
+        (
+            {"a": "../b.safetensors"},
+            "points at '../b.safetensors' outside its own folder; do not trust this checkpoint.",
+        ),
+        ({"a": 3}, "has no weight_map from tensors to files; download it again."),
+        (None, "has no weight_map from tensors to files; download it again."),
+    ],
+)
+def test_an_index_that_leads_elsewhere_is_refused(flashhead, capsys, places: object, sentence: str) -> None:
+    folder = flashhead / "Model_Lite"
+    (folder / f"{STEM}.safetensors").unlink()
+    (folder / f"{STEM}.safetensors.index.json").write_text(json.dumps({"weight_map": places}))
+    assert main(["inspect", str(flashhead)]) == 2
+    assert sentence in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
     ("change", "sentence"),
     [
         (lambda root: edit(root / "Model_Lite/config.json", num_layers=28), "num_layers is 28, not 30."),
