@@ -10,6 +10,7 @@ import logging
 import os
 import secrets
 import signal
+import socket
 import tempfile
 import threading
 from collections.abc import Iterator
@@ -23,6 +24,7 @@ from rap_edge.runtime.errors import FleetError, first_line
 
 # Ray wants 75 MiB at least; what passes through here are descriptions, never sound or pictures.
 _OBJECT_STORE_BYTES = 80 << 20
+_ANSWER_SECONDS = 5.0
 _QUIET = MappingProxyType({"logging_level": logging.ERROR, "log_to_driver": False})
 # Read when Ray is imported. The second one is what makes Ray stay on loopback, as it does on the systems that it names.
 _ALONE = MappingProxyType({"RAY_USAGE_STATS_ENABLED": "0", "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"})
@@ -61,6 +63,7 @@ def opened_cluster(address: str | None, cpus: int) -> Iterator[None]:
                 _temp_dir=folder,
             )
         else:
+            _require_answer(address)
             _connect(address=address)
         import ray
 
@@ -73,6 +76,20 @@ def ray_need() -> None:
     with needs_extra("fleet"):
         if find_spec("ray") is None:
             raise ModuleNotFoundError(name="ray")
+
+
+def _require_answer(address: str) -> None:
+    """Find out in seconds what Ray would wait minutes for."""
+    host, colon, port = address.removeprefix("ray://").rpartition(":")
+    if not (colon and port.isdecimal()):
+        return
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), _ANSWER_SECONDS).close()
+    except (OSError, OverflowError) as error:
+        raise FleetError(
+            f"Nothing answers at {address!r} ({getattr(error, 'strerror', None) or error}); pass the address that "
+            "'ray status' tells, or leave --address out to work on this machine alone."
+        ) from None
 
 
 def _connect(**settings: Any) -> None:

@@ -59,7 +59,7 @@ class Run:
 
 
 @contextmanager
-def running(bundle: Path, jobs: Path, out: Path, *more: str) -> Iterator[Run]:
+def running(bundle: Path, jobs: Path, out: Path, *more: str, **variables: str) -> Iterator[Run]:
     program = Path(sys.executable).parent / "rap-fleet"
     words = [program, "render", "--bundle", bundle, "--jobs", jobs, "--out", out, "--boxes", "2", *more]
     home = out.parent / "home"
@@ -69,7 +69,7 @@ def running(bundle: Path, jobs: Path, out: Path, *more: str) -> Iterator[Run]:
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        env={**os.environ, "HOME": str(home)},
+        env={**os.environ, "HOME": str(home), **variables},
     )
     try:
         yield Run(process, out)
@@ -201,3 +201,39 @@ def test_boxes_that_cannot_be_opened_are_one_sentence(bundle: Path, tmp_path: Pa
     assert (status, told) == (2, "")
     assert "dit.onnx" in said.splitlines()[-1], said
     assert "Traceback" not in said
+
+
+CLUSTER = """
+import os, sys
+from rap_edge.fleet.cluster import opened_cluster
+
+with opened_cluster(None, 3):
+    import ray
+
+    print(ray.get_runtime_context().gcs_address, os.environ["RAY_AUTH_TOKEN"], flush=True)
+    sys.stdin.read()
+"""
+
+
+def test_a_cluster_that_is_there_is_joined_and_left_as_it_was(bundle: Path, tmp_path: Path) -> None:
+    jobs = write_clips(tmp_path / "in", 3)
+    with subprocess.Popen(
+        [sys.executable, "-c", CLUSTER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as cluster:
+        address, token = cluster.stdout.readline().split()
+        theirs = descendants(cluster.pid)
+        # It listens on loopback only, and those who join have to say that they are there too.
+        joining = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0", "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": token}
+        with running(bundle, jobs, tmp_path / "out", "--address", address, **joining) as run:
+            assert run.end()[0] == 0
+        assert len(run.videos()) == 3
+        assert named(theirs, "raylet") <= descendants(cluster.pid)
+        cluster.stdin.close()
+
+
+def test_a_cluster_that_is_not_there_is_one_sentence_at_once(bundle: Path, tmp_path: Path) -> None:
+    jobs = write_clips(tmp_path / "in", 1)
+    with running(bundle, jobs, tmp_path / "out", "--address", "127.0.0.1:1") as run:
+        status, told, said = run.end()
+    assert (status, told) == (2, "")
+    assert said.splitlines()[-1].startswith("rap-fleet: Nothing answers at '127.0.0.1:1' (Connection refused); ")
