@@ -15,6 +15,7 @@ from typing import Any
 
 from rap_edge.models.checkpoints.expected import Shape, dit_tensors, ltx_tensors, wav2vec2_tensors
 from rap_edge.models.checkpoints.expected_causal import CAUSAL_TENSORS
+from rap_edge.models.checkpoints.expected_wan import wan_tensors
 from rap_edge.models.checkpoints.layouts import (
     AUDIO_FOLDER,
     DIT_UNUSED,
@@ -291,15 +292,17 @@ def _promised(
     source = str(folder / "config.json")
     if ours and spec.caches is not None:
         return CAUSAL_TENSORS[kind](config, source)
-    if ours and config.get("architecture", "ltx") != "ltx":
+    # Ours say an architecture; those of diffusers, which may lie in the same place, a class.
+    architecture = config.get("architecture", config.get("_class_name", "ltx"))
+    if kind == "vae" and architecture in ("wan", "AutoencoderKLWan"):
+        return wan_tensors(config, source)
+    if kind == "vae" and architecture not in ("ltx", "AutoencoderKLLTXVideo"):
         return None
     readers: dict[str, Callable[[], dict[str, Shape] | None]] = {
         "dit": lambda: dit_tensors(config, spec, source),
         "vae": lambda: ltx_tensors(config, source),
         "audio_encoder": lambda: wav2vec2_tensors(config, source),
     }
-    if kind == "vae" and not ours and config.get("_class_name", "AutoencoderKLLTXVideo") != "AutoencoderKLLTXVideo":
-        return None
     return readers[kind]()
 
 

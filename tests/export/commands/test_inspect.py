@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import subprocess
 import sys
 from pathlib import Path
@@ -15,6 +16,7 @@ from rap_edge.export.cli import main
 from rap_edge.export.commands.inspect import inspect, text
 from rap_edge.models.checkpoints.causal import save_causal_networks
 from rap_edge.models.checkpoints.expected import dit_tensors
+from rap_edge.models.checkpoints.expected_wan import wan_tensors
 from rap_edge.models.nano import SHIPPED
 from rap_edge.models.presets import FLASHHEAD_LITE
 
@@ -136,6 +138,27 @@ def test_what_does_not_fit_is_a_sentence(flashhead, change, sentence: str) -> No
     found = inspect(flashhead)
     assert not found.whole
     assert sentence in text(found)
+
+
+def test_the_tensors_of_wans_vae_are_compared(tmp_path, capsys) -> None:
+    config = {"_class_name": "AutoencoderKLWan", "base_dim": 8}
+    shapes = wan_tensors(config, "")
+    assert shapes is not None
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    write_sparse(tmp_path / f"{STEM}.safetensors", shapes)
+    (part,) = inspect(tmp_path).parts
+    assert part.whole
+    assert part.compared
+    assert part.parameters == sum(math.prod(shape) for shape in shapes.values())
+    lacking = {name: shape for name, shape in shapes.items() if "mid_block" not in name}
+    write_sparse(tmp_path / f"{STEM}.safetensors", lacking | {"quant_conv.bias": (3,), "extra": (1,)})
+    assert main(["inspect", str(tmp_path)]) == 1
+    out = capsys.readouterr().out
+    assert f"vae: missing ({len(shapes) - len(lacking)}): encoder.mid_block." in out
+    assert "vae: unexpected (1): extra\n" in out
+    assert "vae: misshapen (1): quant_conv.bias [3], not [32]\n" in out
+    edit(tmp_path / "config.json", is_residual=True)
+    assert not inspect(tmp_path).parts[0].compared
 
 
 def test_one_network_alone_is_recognised(flashhead) -> None:

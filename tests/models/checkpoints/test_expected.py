@@ -6,7 +6,7 @@ import dataclasses
 
 import pytest
 import torch
-from helpers.bundles.small import AUDIO_ENCODER, LTX, SMALL, SMALL_GUIDED
+from helpers.bundles.small import AUDIO_ENCODER, LTX, SMALL, SMALL_GUIDED, WAN
 from helpers.bundles.small_causal import EARS, MIND, PICTURES
 from torch import nn
 
@@ -16,12 +16,14 @@ from rap_edge.models.causal.dit import CausalDiT, CausalDiTConfig
 from rap_edge.models.causal.motion_decoder import MotionDecoder, MotionDecoderConfig
 from rap_edge.models.checkpoints.expected import dit_tensors, ltx_tensors, wav2vec2_tensors
 from rap_edge.models.checkpoints.expected_causal import CAUSAL_TENSORS
+from rap_edge.models.checkpoints.expected_wan import wan_tensors
 from rap_edge.models.config import config_to_dict
 from rap_edge.models.dit import DiT
 from rap_edge.models.networks import dit_config, published_configs
 from rap_edge.models.presets import FLASHHEAD_LITE
 from rap_edge.models.vaes.ltx import LtxVae
 from rap_edge.models.vaes.ltx_config import LtxVaeConfig
+from rap_edge.models.vaes.wan import WanVae, WanVaeConfig
 from rap_edge.runtime.errors import CheckpointError
 
 
@@ -69,6 +71,25 @@ UNEVEN = dataclasses.replace(
 def test_those_of_the_vae(config: LtxVaeConfig) -> None:
     with torch.device("meta"):
         assert ltx_tensors(config_to_dict(config), "config.json") == shapes(LtxVae(config))
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        WanVaeConfig(),
+        WAN,
+        WanVaeConfig(base_dim=4, decoder_base_dim=8, dim_mult=(1, 3), temperal_downsample=(True,), num_res_blocks=3),
+    ],
+)
+def test_those_of_wans_vae(config: WanVaeConfig) -> None:
+    with torch.device("meta"):
+        assert wan_tensors(config_to_dict(config), "config.json") == shapes(WanVae(config))
+
+
+def test_those_of_wan_2_2_are_not_known_and_lists_must_belong_together() -> None:
+    assert wan_tensors({"is_residual": True}, "config.json") is None
+    with pytest.raises(CheckpointError, match="lists of lengths that do not belong together"):
+        wan_tensors({"dim_mult": [1, 2]}, "config.json")
 
 
 @pytest.mark.parametrize("key", ["timestep_conditioning", "upsample_residual"])
