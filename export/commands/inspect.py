@@ -13,8 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rap_edge.models.checkpoints.expected import Shape, dit_tensors, ltx_tensors, wav2vec2_tensors
+from rap_edge.models.checkpoints.expected import Shape, dit_tensors, wav2vec2_tensors
 from rap_edge.models.checkpoints.expected_causal import CAUSAL_TENSORS
+from rap_edge.models.checkpoints.expected_ltx import ltx_tensors
 from rap_edge.models.checkpoints.expected_wan import wan_tensors
 from rap_edge.models.checkpoints.layouts import (
     AUDIO_FOLDER,

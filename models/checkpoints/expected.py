@@ -6,7 +6,7 @@ What the networks of `dit`, `vae` and `audio_encoder` hold; their tests compare 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any
 
@@ -18,16 +18,6 @@ from rap_edge.runtime.spec import ModelSpec
 from ..config import known_fields
 
 Shape = tuple[int, ...]
-# What a later LTX VAE says otherwise.
-_LTX_0_9_0 = {
-    "timestep_conditioning": False,
-    "decoder_inject_noise": False,
-    "upsample_residual": False,
-    "upsample_factor": 1,
-    "patch_size_t": 1,
-    "down_block_types": "LTXVideoDownBlock3D",
-    "downsample_type": "conv",
-}
 _Size = Annotated[int, Whole(1, 1 << 17)]
 _Few = Annotated[int, Whole(0, 1024)]
 _Sizes = Annotated[tuple[_Size, ...], Count(32)]
@@ -51,20 +41,6 @@ class _Dit:
     def patch(self) -> Shape:
         """Latents, rows and columns of a token."""
         return self.patch_size if self.patch_side == 1 else (1, self.patch_side, self.patch_side)
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Ltx:
-    in_channels: _Size = 3
-    out_channels: _Size = 3
-    latent_channels: _Size = 128
-    block_out_channels: _Sizes = (128, 256, 512, 512)
-    layers_per_block: _Counts = (4, 3, 3, 3, 4)
-    spatio_temporal_scaling: _Flags = (True, True, True, False)
-    decoder_block_out_channels: _Sizes = ()
-    decoder_layers_per_block: _Counts = ()
-    decoder_spatio_temporal_scaling: _Flags = ()
-    patch_size: _Size = 4
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,47 +88,6 @@ def dit_tensors(config: Mapping[str, Any], spec: ModelSpec, source: str) -> dict
     return found | _norm("audio_proj.norm", dim)
 
 
-def ltx_tensors(config: Mapping[str, Any], source: str) -> dict[str, Shape] | None:
-    """Those of the LTX 0.9.0 VAE that a config.json of diffusers describes, None for a later one.
-
-    Raises:
-        CheckpointError: a size is impossible; names `source`.
-    """
-    if any(_says(config, key) - {only} for key, only in _LTX_0_9_0.items()):
-        return None
-    sizes = read_sizes(_Ltx, config, source)
-    widths = sizes.block_out_channels
-    decoder_widths = (sizes.decoder_block_out_channels or widths)[::-1]
-    layers, decoder_layers = sizes.layers_per_block, (sizes.decoder_layers_per_block or sizes.layers_per_block)[::-1]
-    halves = sizes.spatio_temporal_scaling
-    doubles = (sizes.decoder_spatio_temporal_scaling or halves)[::-1]
-    if not len(widths) + 1 == len(layers) == len(halves) + 1 or not len(decoder_widths) + 1 == len(decoder_layers):
-        raise CheckpointError(f"{source} has lists of lengths that do not belong together; download it again.")
-    pixels = sizes.patch_size**2
-    found: dict[str, Shape] = {"latents_mean": (sizes.latent_channels,), "latents_std": (sizes.latent_channels,)}
-    found |= _conv("encoder.conv_in", widths[0], sizes.in_channels * pixels)
-    for index, (width, after, halve) in enumerate(zip(widths, (*widths[1:], widths[-1]), halves, strict=True)):
-        block = f"encoder.down_blocks.{index}"
-        found |= _residuals(block, width, layers[index])
-        if halve:
-            found |= _conv(f"{block}.downsamplers.0", width, width)
-        if after != width:
-            found |= _widening(f"{block}.conv_out", width, after)
-    found |= _residuals("encoder.mid_block", widths[-1], layers[-1])
-    found |= _conv("encoder.conv_out", sizes.latent_channels + 1, widths[-1])
-    found |= _conv("decoder.conv_in", decoder_widths[0], sizes.latent_channels)
-    found |= _residuals("decoder.mid_block", decoder_widths[0], decoder_layers[0])
-    before = (decoder_widths[0], *decoder_widths[:-1])
-    for index, (previous, width, double) in enumerate(zip(before, decoder_widths, doubles, strict=True)):
-        block = f"decoder.up_blocks.{index}"
-        if previous != width:
-            found |= _widening(f"{block}.conv_in", previous, width)
-        if double:
-            found |= _conv(f"{block}.upsamplers.0.conv", 8 * width, width)
-        found |= _residuals(block, width, decoder_layers[index + 1])
-    return found | _conv("decoder.conv_out", sizes.out_channels * pixels, decoder_widths[-1])
-
-
 def wav2vec2_tensors(config: Mapping[str, Any], source: str) -> dict[str, Shape] | None:
     """Those of the wav2vec 2.0 encoder that a config.json of transformers describes, weight norms folded.
 
@@ -196,12 +131,6 @@ def read_sizes(cls: type[Any], config: Mapping[str, Any], source: str) -> Any:
         raise CheckpointError(f"{source} cannot be read: {error}; download the checkpoint again.") from None
 
 
-def _says(config: Mapping[str, Any], key: str) -> set[Any]:
-    value = config.get(key)
-    items = value if isinstance(value, list) else [] if value is None else [value]
-    return {item if isinstance(item, str | int | float) else str(item) for item in items}
-
-
 def linear(name: str, *shape: int) -> dict[str, Shape]:
     """Weight and bias of a linear layer, a convolution, or a norm with both."""
     return {f"{name}.weight": shape, f"{name}.bias": shape[:1]}
@@ -209,19 +138,3 @@ def linear(name: str, *shape: int) -> dict[str, Shape]:
 
 def _norm(name: str, width: int) -> dict[str, Shape]:
     return linear(name, width)
-
-
-def _conv(name: str, after: int, before: int, kernel: int = 3) -> dict[str, Shape]:
-    return linear(f"{name}.conv", after, before, kernel, kernel, kernel)
-
-
-def _residuals(block: str, width: int, count: int) -> dict[str, Shape]:
-    names: Iterator[str] = (f"{block}.resnets.{index}.conv{part}" for index in range(count) for part in (1, 2))
-    return {tensor: shape for name in names for tensor, shape in _conv(name, width, width).items()}
-
-
-def _widening(name: str, before: int, after: int) -> dict[str, Shape]:
-    found = (
-        _conv(f"{name}.conv1", after, before) | _conv(f"{name}.conv2", after, after) | _norm(f"{name}.norm3", before)
-    )
-    return found | _conv(f"{name}.conv_shortcut", after, before, 1)

@@ -7,7 +7,8 @@ import math
 from collections.abc import Mapping
 from pathlib import Path
 
-from rap_edge.models.checkpoints.expected import Shape, dit_tensors, ltx_tensors, wav2vec2_tensors
+from rap_edge.models.checkpoints.expected import Shape, dit_tensors, wav2vec2_tensors
+from rap_edge.models.checkpoints.expected_ltx import ltx_tensors
 from rap_edge.models.checkpoints.safetensors_header import ALL_DTYPES
 from rap_edge.models.presets import FLASHHEAD_LITE
 

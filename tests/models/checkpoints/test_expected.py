@@ -14,8 +14,9 @@ from rap_edge.models.audio_encoder import AudioEncoder, AudioEncoderConfig
 from rap_edge.models.causal.audio_encoder import CausalAudioConfig, CausalAudioEncoder
 from rap_edge.models.causal.dit import CausalDiT, CausalDiTConfig
 from rap_edge.models.causal.motion_decoder import MotionDecoder, MotionDecoderConfig
-from rap_edge.models.checkpoints.expected import dit_tensors, ltx_tensors, wav2vec2_tensors
+from rap_edge.models.checkpoints.expected import dit_tensors, wav2vec2_tensors
 from rap_edge.models.checkpoints.expected_causal import CAUSAL_TENSORS
+from rap_edge.models.checkpoints.expected_ltx import ltx_tensors
 from rap_edge.models.checkpoints.expected_wan import wan_tensors
 from rap_edge.models.config import config_to_dict
 from rap_edge.models.dit import DiT
@@ -66,8 +67,31 @@ UNEVEN = dataclasses.replace(
     decoder_spatio_temporal_scaling=(True, False, True),
 )
 
+# As from 0.9.1 and from 0.9.5 on.
+CONDITIONED = LtxVaeConfig(
+    block_out_channels=(8, 16, 16),
+    layers_per_block=(2, 1, 1, 1),
+    spatio_temporal_scaling=(True, True, False),
+    decoder_block_out_channels=(8, 16),
+    decoder_layers_per_block=(1, 2, 1),
+    decoder_spatio_temporal_scaling=(True, True),
+    decoder_inject_noise=(True, True, False),
+    upsample_residual=(True, True),
+    upsample_factor=(2, 2),
+    timestep_conditioning=True,
+)
+FOLDING = dataclasses.replace(
+    CONDITIONED,
+    block_out_channels=(8, 16, 32),
+    down_block_types=("LTXVideo095DownBlock3D",) * 2,
+    downsample_type=("spatiotemporal", "spatiotemporal"),
+    layers_per_block=(1, 2, 1),
+    spatio_temporal_scaling=(True, True),
+    timestep_conditioning=False,
+)
 
-@pytest.mark.parametrize("config", [published_configs(FLASHHEAD_LITE).vae, LTX, UNEVEN])
+
+@pytest.mark.parametrize("config", [published_configs(FLASHHEAD_LITE).vae, LTX, UNEVEN, CONDITIONED, FOLDING])
 def test_those_of_the_vae(config: LtxVaeConfig) -> None:
     with torch.device("meta"):
         assert ltx_tensors(config_to_dict(config), "config.json") == shapes(LtxVae(config))
@@ -92,9 +116,9 @@ def test_those_of_wan_2_2_are_not_known_and_lists_must_belong_together() -> None
         wan_tensors({"dim_mult": [1, 2]}, "config.json")
 
 
-@pytest.mark.parametrize("key", ["timestep_conditioning", "upsample_residual"])
-def test_those_of_a_later_vae_are_not_known(key: str) -> None:
-    assert ltx_tensors({key: [False, True]}, "config.json") is None
+@pytest.mark.parametrize("changes", [{"patch_size_t": 2}, {"down_block_types": ["LTXVideo2DownBlock3D"]}])
+def test_those_of_a_later_vae_are_not_known(changes: dict[str, object]) -> None:
+    assert ltx_tensors(changes, "config.json") is None
 
 
 LARGE = dataclasses.replace(AUDIO_ENCODER, feat_extract_norm="layer", do_stable_layer_norm=True, conv_bias=True)
