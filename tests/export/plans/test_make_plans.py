@@ -19,6 +19,7 @@ import pytest
 import tensorrt_rtx_targets
 from helpers.bundles.half_bundle import linked, quantise_crudely, write_half_bundle
 from helpers.bundles.small import AUDIO_ENCODER, SMALL_PRO, WAN
+from helpers.bundles.small_causal import MIND, small_causal_networks
 
 from rap_edge.export.cli import main
 from rap_edge.export.exporter import ExportSettings
@@ -103,6 +104,17 @@ def test_every_graph_of_nano_gets_an_int8_plan(half, tmp_path, capsys) -> None:
     for engines in Bundle.open(folder).manifest.engines.values():
         evidence = engines[0].evidence
         assert evidence["quantised"] >= evidence["products"]["int8"] > 0
+
+
+@pytest.mark.slow
+def test_every_graph_of_a_causal_model_gets_a_plan(tmp_path, capsys) -> None:
+    # With two heads, TensorRT-RTX 1.7 has no kernel for the one token of a latent.
+    mind = dataclasses.replace(MIND, dim=128, num_heads=4, past=7, audio_tokens=8)
+    folder = write_half_bundle(small_causal_networks(mind=mind), tmp_path / "causal")
+    assert main(["--bundle", str(folder), "--engine", "tensorrt-rtx", "--target", "89"]) == 0
+    # Two layers, each over the past and over the sound.
+    assert "4/4 fused" in capsys.readouterr().out
+    assert Bundle.open(folder).manifest.engines.keys() == set(GRAPH_NAMES)
 
 
 @pytest.mark.slow

@@ -28,8 +28,12 @@ def folder(tmp_path: Path) -> Path:
 
 
 def write_planned_bundle(root: Path) -> Path:
-    """A bundle whose plans are files that nothing may ever load."""
-    write_tiny_bundle(root)
+    """A tiny bundle with plans; see `add_plans`."""
+    return add_plans(write_tiny_bundle(root))
+
+
+def add_plans(root: Path) -> Path:
+    """Give a bundle plans that are files which nothing may ever load."""
     manifest = Bundle.open(root).manifest
     engines = {}
     for name, graph in manifest.graphs.items():
@@ -39,7 +43,7 @@ def write_planned_bundle(root: Path) -> Path:
             f"{name}.plan", "tensorrt-rtx", VERSION, "linux-x86_64", ("8.6", "8.9"), "ahead-of-time", digest
         )
         engines[name] = (plan,)
-    files = {path.name: hash_file(path) for path in root.iterdir() if path.name != MANIFEST_NAME}
-    written = dataclasses.replace(manifest, engines=engines, files=files)
+    files = {plan.file: hash_file(root / plan.file) for (plan,) in engines.values()}
+    written = dataclasses.replace(manifest, engines=engines, files={**manifest.files, **files})
     (root / MANIFEST_NAME).write_text(written.to_json())
     return root

@@ -23,17 +23,20 @@ MIND = CausalDiTConfig(
 )  # fmt: skip
 
 
-def small_causal_networks(seed: int = 0, **changes: object) -> CausalNetworks:
+def small_causal_networks(seed: int = 0, mind: CausalDiTConfig = MIND, **changes: object) -> CausalNetworks:
     """Fresh networks whose spec is `TINY_CAUSAL`'s with their sizes, and `changes`."""
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        dit, decoder, encoder = CausalDiT(MIND), MotionDecoder(PICTURES), CausalAudioEncoder(EARS)
+        dit, decoder, encoder = CausalDiT(mind), MotionDecoder(PICTURES), CausalAudioEncoder(EARS)
         torch.nn.init.normal_(decoder.frame_decoder.flow.weight, std=0.3)
     spec: ModelSpec = dataclasses.replace(
         TINY_CAUSAL,
         name="small-causal",
         feature_layers=1,
         feature_width=EARS.width,
+        hidden_dim=mind.dim,
+        num_heads=mind.num_heads,
+        audio_tokens=mind.audio_tokens,
         caches=caches_of(dit, PICTURES, encoder),
         **changes,
     ).validate()
