@@ -102,7 +102,8 @@ def _connect(**settings: Any) -> None:
             ray.init(**settings, **_QUIET)
     except (OSError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
         raise FleetError(
-            f"Ray cannot be {where} ({first_line(error)}); see whether it runs there, in the same version as here."
+            f"Ray cannot be {where} ({first_line(error)}); see whether it runs there, in the same version and with the "
+            "same RAY_AUTH_TOKEN as here."
         ) from error
     # Tracebacks of workers would come between what the program prints; there is no other way to leave them out.
     ray._private.worker._worker_logs_enabled = False

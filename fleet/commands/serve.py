@@ -11,7 +11,7 @@ import urllib.request
 from pathlib import Path
 
 from rap_edge.runtime.bundle.bundle import Bundle
-from rap_edge.runtime.checks.bounds import Real, Whole, argument, shown
+from rap_edge.runtime.checks.bounds import Whole, argument, shown
 from rap_edge.runtime.cli.extras import needs_extra
 from rap_edge.runtime.cli.progress import say
 from rap_edge.runtime.errors import FleetError
@@ -20,24 +20,24 @@ from rap_edge.runtime.serve.http.names import is_loopback, origin_netloc
 
 from ..cluster import opened_cluster
 from ..command import Command
+from ..serve.order import BOXES, CORES, DRAIN, GPU_SHARE
 
-_BOXES, _PORT, _CORES = Whole(1, 4096), Whole(1, 65535), Whole(1, 1024)
-_GPU_SHARE, _DRAIN = Real(0.01, 1.0), Real(0.0, 86400.0, "seconds")
+_PORT = Whole(1, 65535)
 _LOOK_SECONDS = 0.5
 
 
 def _arguments(made: argparse.ArgumentParser) -> None:
     made.add_argument("--bundle", required=True, metavar="DIR", help="as the machines of the boxes see it")
-    made.add_argument("--boxes", type=argument(_BOXES), default=2, metavar="N", help="boxes at least (default: 2)")
+    made.add_argument("--boxes", type=argument(BOXES), default=2, metavar="N", help="boxes at least (default: 2)")
     made.add_argument(
-        "--most-boxes", type=argument(_BOXES), metavar="N", help="boxes at most, when places run out (default: --boxes)"
+        "--most-boxes", type=argument(BOXES), metavar="N", help="boxes at most, when places run out (default: --boxes)"
     )
     made.add_argument(
         "--address", metavar="RAY", help="a cluster that is there, as Ray names it (default: this machine alone)"
     )
-    made.add_argument("--gpu-share", type=argument(_GPU_SHARE), default=0.0, metavar="F", help="part of a GPU of a box")
+    made.add_argument("--gpu-share", type=argument(GPU_SHARE), default=0.0, metavar="F", help="part of a GPU of a box")
     made.add_argument(
-        "--cores", type=argument(_CORES), metavar="N", help="cores of a box (default: this machine's, divided)"
+        "--cores", type=argument(CORES), metavar="N", help="cores of a box (default: this machine's, divided)"
     )
     made.add_argument("--host", default="127.0.0.1", help="address to listen on (default: this machine only)")
     made.add_argument("--port", type=argument(_PORT), default=8000, help="TCP port (default: 8000)")
@@ -51,7 +51,7 @@ def _arguments(made: argparse.ArgumentParser) -> None:
     )
     made.add_argument(
         "--drain",
-        type=argument(_DRAIN),
+        type=argument(DRAIN),
         default=600.0,
         metavar="S",
         help="seconds for which visitors stay at a box that is replaced (default: 600)",

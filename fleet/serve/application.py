@@ -10,17 +10,16 @@ from typing import Annotated, Any
 
 from ray import serve
 
-from rap_edge.runtime.checks.bounds import Items, Real, Text, Whole
+from rap_edge.runtime.checks.bounds import Items, Text
 from rap_edge.runtime.checks.fields import FieldError, record_from, refuse_unknown_keys
 from rap_edge.runtime.errors import FleetError
 
 from .ingress import Door, Ingress
-from .order import Order
+from .order import BOXES, BUNDLE, CORES, DRAIN, GPU_SHARE, PORT, Order
 
 TOKEN, OPERATOR_TOKEN = "RAP_FLEET_TOKEN", "RAP_FLEET_OPERATOR_TOKEN"
 # What a box needs of the environment beside its own secrets.
 _FOR_BOXES = ("RAP_SERVE_ICE_SERVERS",)
-BOXES = Whole(1, 4096)
 # A burst waits here for its turn; more is refused at once instead of in silence.
 _MOST_ONGOING, _MOST_WAITING = 256, 4096
 
@@ -29,18 +28,18 @@ _MOST_ONGOING, _MOST_WAITING = 256, 4096
 class Fleet:
     """All that a fleet is told, and what of it `rap-fleet serve` and a manifest may leave out; see `Order`."""
 
-    bundle: Annotated[str, Text(4096)]
+    bundle: Annotated[str, BUNDLE]
     boxes: Annotated[int, BOXES] = 1
     most_boxes: Annotated[int, BOXES] | None = None
     words: Annotated[tuple[Annotated[str, Text(4096)], ...], Items(Text(4096), 256)] = ()
     host: Annotated[str, Text(256)] = "127.0.0.1"
     origin: Annotated[str, Text(512)] = "http://127.0.0.1:8000"
     box_host: Annotated[str, Text(256)] | None = None
-    box_port: Annotated[int, Whole(0, 65535)] = 0
+    box_port: Annotated[int, PORT] = 0
     box_url: Annotated[str, Text(512)] | None = None
-    drain: Annotated[float, Real(0.0, 86400.0, "seconds")] = 600.0
-    gpu_share: Annotated[float, Real(0.0, 1.0)] = 0.0
-    cores: Annotated[int, Whole(1, 1024)] | None = None
+    drain: Annotated[float, DRAIN] = 600.0
+    gpu_share: Annotated[float, GPU_SHARE] = 0.0
+    cores: Annotated[int, CORES] | None = None
     counted: bool = True
 
 

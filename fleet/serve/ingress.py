@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import math
 import time
 from collections.abc import Awaitable, Callable
@@ -13,7 +12,6 @@ from typing import Any
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 
-from rap_edge.runtime.checks.bounds import Text
 from rap_edge.runtime.errors import FleetError, RapEdgeError
 from rap_edge.runtime.serve.http.headers import headers
 from rap_edge.runtime.serve.http.names import LOOPBACK_NAMES, host_name, is_loopback, origin_netloc
@@ -24,7 +22,7 @@ from rap_edge.runtime.serve.transports.protocol import MAX_TEXT, parse_object
 from ..placement import FullHouseError, Placement
 from .dispatcher import Dispatcher, UnknownPortraitError
 from .keeper import Keeper
-from .order import Order
+from .order import BUNDLE, Order
 from .ray_boxes import RayBoxes
 from .scale import Scale
 
@@ -33,8 +31,6 @@ _COOKIE = "rap-fleet"
 _OPERATORS_PATHS = frozenset({"/api/fleet", "/api/fleet/bundle"})
 # Boxes come and go, so that the page is told of each when it is given a place there.
 _HEADERS = headers("'self' http: https: ws: wss:") | {"Server": "rap-fleet"}
-_BUNDLES = Text(4096)
-_LOG = logging.getLogger(__name__)
 
 _Handler = Callable[[Request], Awaitable[Response]]
 
@@ -132,7 +128,7 @@ class Ingress:
 
     async def _change(self, request: Request) -> Response:
         bundle = (await _body(request)).get("bundle")
-        if fault := _BUNDLES.fault(bundle):
+        if fault := BUNDLE.fault(bundle):
             raise FleetError(f'"bundle" {fault}.')
         self._dispatcher.keeper.change(str(bundle))
         return JSONResponse(self._dispatcher.document(), 202)

@@ -9,8 +9,11 @@ from typing import Annotated
 
 from rap_edge.runtime.checks.bounds import Real, Text, Whole
 
-CORES = Whole(1, 1024)
-GPU_SHARE = Real(0.01, 1.0)
+BOXES, CORES = Whole(1, 4096), Whole(1, 1024)
+PORT = Whole(0, 65535)
+GPU_SHARE = Real(0.0, 1.0)
+DRAIN = Real(0.0, 86400.0, "seconds")
+BUNDLE = Text(4096)
 
 
 @dataclass(frozen=True)
@@ -31,9 +34,10 @@ class Order:
         gpu_share: part of a GPU; 0 needs none.
         cores: of a box, which is kept to a group of so many; None lets it use all.
         counted: whether Ray counts the cores; not where the whole machine is the fleet's.
+        secrets: what a box needs in its environment beside its own.
     """
 
-    bundle: Annotated[str, Text(4096)]
+    bundle: Annotated[str, BUNDLE]
     deployed: float = 0.0
     generation: int = 0
     words: tuple[str, ...] = ()

@@ -25,7 +25,7 @@ from helpers.places import ROOT
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 OURS = set(PROJECT["scripts"])
 OTHERS = {"apt-get", "cmake", "espeak-ng", "ffmpeg", "make", "pip", "printf", "pytest", "python", "python3"}
-OTHERS |= {"docker", "polygraphy", "ray", "rsync", "turnserver", "."}
+OTHERS |= {"docker", "polygraphy", "export", "ray", "rsync", "turnserver", "."}
 
 # What a command has that keeps it from being run here, and why.
 NOT_RUN = {
@@ -38,7 +38,7 @@ NOT_RUN = {
     r"build/mine": "needs a model of one's own: tests/export/sources exports the example and runs it",
     r"\.plan|tensorrt|nano-fp16|flashhead": "needs plans and a GPU",
     r"rap-serve|turnserver": "serves until it is stopped: tests/runtime/serve/test_cli.py serves",
-    r"rap-fleet|^ray ": "needs Ray, and serves or renders many clips: tests/fleet",
+    r"rap-fleet|^ray |^export RAY_": "needs Ray, and serves or renders many clips: tests/fleet",
     r"--mic|--window|kiosk\.py|pyside_widget\.py": "needs a microphone or a screen: tests/runtime/cli, test_examples",
     r"openai_realtime\.py|voice_agent\.py": "needs a server or a visitor: tests/integrations",
     r"rap_edge_kiosk": "needs a server and a screen: tests/clients/c",

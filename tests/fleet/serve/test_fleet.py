@@ -105,6 +105,27 @@ def test_visitors_of_a_box_that_is_killed_talk_again_elsewhere_and_nobody_else_n
     run(scenario)
 
 
+def test_a_box_that_is_told_to_go_lets_its_visitors_finish_and_sends_the_others_on(fleet: Fleet, run) -> None:
+    async def scenario(client: ClientSession) -> None:
+        async with visiting(client, fleet, 4) as visitors:
+            going = box_of(visitors[0])
+            leaver, staying = [visitor for visitor in visitors if box_of(visitor) == going]
+            others = [visitor for visitor in visitors if box_of(visitor) != going]
+            os.kill(next(pid for pid in fleet.boxes() if listens(pid, going)), signal.SIGTERM)
+            leaver.leaving = True
+            await until(lambda: leaver.ends and staying.ends)
+            assert [end["reason"] for end in leaver.ends] == ["finished"]
+            assert [end["reason"] for end in staying.ends] == ["reconnect"]
+            await until(lambda: len(staying.places) == 2)
+            await staying.until("heard", staying.places[1][1])
+            assert box_of(staying) != going
+            assert not any(visitor.ends for visitor in others)
+        boxes = await until_boxes(client, fleet, status="ok")
+        assert going not in [box["url"] for box in boxes]
+
+    run(scenario)
+
+
 def test_another_bundle_comes_box_by_box_and_cuts_nobody_off(fleet: Fleet, run, tmp_path: Path, bundle: Path) -> None:
     other = write_tiny_bundle(tmp_path / "other")
 
@@ -211,6 +232,12 @@ def test_ten_thousand_reservations_in_a_burst_are_never_more_than_there_are_plac
         assert statuses[201] + statuses[503] == 10_000
 
     run(scenario)
+
+
+async def until(true: Callable[[], object]) -> None:
+    async with asyncio.timeout(GENEROUS):
+        while not true():
+            await asyncio.sleep(0.05)
 
 
 def listens(pid: int, url: str) -> bool:
