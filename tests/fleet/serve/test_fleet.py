@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +27,7 @@ PLACES = 4
 DRAIN = 6
 # What must not be exceeded even where every core has other work; what was measured is printed.
 GENEROUS = 60.0
+Scenario = Callable[[ClientSession], Awaitable[None]]
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +37,12 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def fleet(bundle: Path) -> Iterator[Fleet]:
-    fleet = Fleet(bundle, "--boxes", 2, "--drain", DRAIN, "--", "--max-sessions", PLACES)
+    with running(Fleet(bundle, 2, "--drain", DRAIN, "--", "--max-sessions", PLACES)) as fleet:
+        yield fleet
+
+
+@contextlib.contextmanager
+def running(fleet: Fleet) -> Iterator[Fleet]:
     try:
         fleet.wait_until_open()
         yield fleet
@@ -44,19 +52,19 @@ def fleet(bundle: Path) -> Iterator[Fleet]:
 
 
 @pytest.fixture
-def run(fleet: Fleet) -> Callable[[Callable[[ClientSession], Awaitable[None]]], None]:
+def run(fleet: Fleet) -> Callable[[Scenario], None]:
     """Runs a scenario over two empty boxes."""
+    return partial(run_over, fleet)
 
-    def run_(scenario: Callable[[ClientSession], Awaitable[None]]) -> None:
-        async def between() -> None:
-            async with ClientSession(timeout=ClientTimeout(total=GENEROUS), connector=TCPConnector(limit=0)) as client:
-                await until_boxes(client, fleet, status="ok", taken=0)
-                await until_nothing_is_promised(client, fleet)
-                await scenario(client)
 
-        asyncio.run(asyncio.wait_for(between(), 300))
+def run_over(fleet: Fleet, scenario: Scenario) -> None:
+    async def between() -> None:
+        async with ClientSession(timeout=ClientTimeout(total=GENEROUS), connector=TCPConnector(limit=0)) as client:
+            await until_boxes(client, fleet, status="ok", taken=0)
+            await until_nothing_is_promised(client, fleet)
+            await scenario(client)
 
-    return run_
+    asyncio.run(asyncio.wait_for(between(), 300))
 
 
 def measured(what: str, seconds: float) -> None:
@@ -232,6 +240,23 @@ def test_ten_thousand_reservations_in_a_burst_are_never_more_than_there_are_plac
         assert statuses[201] + statuses[503] == 10_000
 
     run(scenario)
+
+
+def test_in_a_full_house_of_three_boxes_the_visitors_of_a_dead_one_wait_for_the_next(bundle: Path) -> None:
+    with running(Fleet(bundle, 3, "--", "--max-sessions", 1)) as fleet:
+
+        async def scenario(client: ClientSession) -> None:
+            async with visiting(client, fleet, 3) as visitors:
+                first, *others = visitors
+                assert len(set(map(box_of, visitors))) == 3
+                before = time.monotonic()
+                os.kill(next(pid for pid in fleet.boxes() if listens(pid, box_of(first))), signal.SIGKILL)
+                await until(lambda: len(first.places) == 2)
+                measured("heard again at a box that is new", await first.until("heard", first.places[1][1]) - before)
+                assert len(set(map(box_of, visitors))) == 3
+                assert not any(visitor.ends for visitor in others)
+
+        run_over(fleet, scenario)
 
 
 async def until(true: Callable[[], object]) -> None:

@@ -29,12 +29,13 @@ PATIENCE = 120.0
 class Fleet:
     """`rap-fleet serve` in a process of its own."""
 
-    def __init__(self, bundle: Path, *words: object) -> None:
+    def __init__(self, bundle: Path, number: int, *words: object) -> None:
+        self.number = number
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             port = free.getsockname()[1]
         self.url = f"http://127.0.0.1:{port}"
-        told = ["-m", "rap_edge.fleet.cli", "serve", "--bundle", bundle, "--port", port, *words]
+        told = ["-m", "rap_edge.fleet.cli", "serve", "--bundle", bundle, "--port", port, "--boxes", number, *words]
         self._environment = {**os.environ, "RAP_FLEET_OPERATOR_TOKEN": OPERATOR}
         self.process = subprocess.Popen(
             [sys.executable, *map(str, told)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=self._environment
@@ -80,7 +81,7 @@ async def fleet_document(client: ClientSession, fleet: Fleet) -> dict[str, Any]:
 
 
 async def until_boxes(client: ClientSession, fleet: Fleet, **wanted: Any) -> list[dict[str, Any]]:
-    """Wait until there are two boxes with these entries, of the newest order, and no other."""
+    """Wait until all boxes are there with these entries, of the newest order, and no other."""
     document: dict[str, Any] = {"boxes": []}
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(PATIENCE):
@@ -89,7 +90,7 @@ async def until_boxes(client: ClientSession, fleet: Fleet, **wanted: Any) -> lis
                     document = await fleet_document(client, fleet)
                 boxes: list[dict[str, Any]] = document["boxes"]
                 all_wanted = wanted | {"generation": document.get("generation")}
-                if len(boxes) == 2 and all(all_wanted.items() <= box.items() for box in boxes):
+                if len(boxes) == fleet.number and all(all_wanted.items() <= box.items() for box in boxes):
                     return boxes
                 await asyncio.sleep(0.2)
     raise AssertionError(document)
