@@ -25,7 +25,7 @@ _SILENT_SECONDS = 60.0
 _SETTLING_SECONDS = 10.0
 # A machine that has no room for a new box beside the old ones.
 _ROOM_SECONDS = 60.0
-_LONGEST_PAUSE = 60.0
+_LONGEST_PAUSE, _DOUBLED = 60.0, 6
 _MOST_GONE = 4096
 
 
@@ -105,7 +105,8 @@ class Keeper:
         await asyncio.wait([asking], timeout=seconds)
         if not asking.done():
             return
-        known.asking = None
+        if known.asking is not None and known.asking[0] is asking:
+            known.asking = None
         try:
             said = asking.result()
         except BoxLostError:
@@ -114,7 +115,9 @@ class Keeper:
         if said.ended:
             self._lose(known, said.fault)
         else:
-            known.said = said
+            # A box that is too busy to answer is as it said last, for as long as that is believed.
+            if said.status is not None or not known.up:
+                known.said = said
             if said.order.age > self.order.age:
                 self.order = said.order
             if said.status is not None:
@@ -128,12 +131,6 @@ class Keeper:
         """Boxes that take visitors, the newest order's before the others."""
         ready = [known for known in self.known.values() if known.up and not known.draining]
         return sorted(ready, key=lambda known: not self._is_current(known))
-
-    def end(self) -> None:
-        """End all boxes at once."""
-        for known in self.known.values():
-            known.box.end()
-        self.known.clear()
 
     def _hear(self, known: Known, asked: float) -> None:
         name, status = known.box.name, known.status
@@ -159,7 +156,7 @@ class Keeper:
             return
         if not known.up:
             self._failures += 1
-            self._not_before = self._clock() + min(_LONGEST_PAUSE, 2.0**self._failures)
+            self._not_before = self._clock() + min(_LONGEST_PAUSE, 2.0 ** min(self._failures, _DOUBLED))
             self.failure = fault or "A box ended before it took anybody; see Ray's log of it."
         _LOG.warning("A box is gone (%s); another one takes its place.", fault or "it says nothing any more")
 

@@ -92,6 +92,18 @@ def test_who_lost_a_box_is_not_sent_there_again() -> None:
     asyncio.run(scenario())
 
 
+def test_a_box_that_is_too_busy_to_answer_is_as_it_said_last() -> None:
+    async def scenario() -> None:
+        house, boxes = await dispatcher()
+        for box in boxes.all:
+            box.up = False
+        await house.keeper.round()
+        at_box(await house.reserve({}), boxes)
+        assert len(house.document()["boxes"]) == 2
+
+    asyncio.run(scenario())
+
+
 def test_the_page_is_told_whom_to_ask_for_a_place_and_gets_pictures_of_a_box() -> None:
     async def scenario() -> None:
         house, boxes = await dispatcher()
