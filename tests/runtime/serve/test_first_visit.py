@@ -138,12 +138,14 @@ def test_a_portrait_that_a_program_feeds_stops_when_its_visitor_speaks(
                 await page.until(SPEAKING)
 
             async def heard_until(event: str) -> dict[str, object]:
+                events = []
                 for _ in range(100):
                     for told in await asked("end_utterance"):
+                        events.append(told)
                         if told.get("event") == event:
                             return told
                     await asyncio.sleep(0.1)
-                raise AssertionError(f"nothing was {event}")
+                raise AssertionError(f"nothing was {event}, but {events}")
 
             url = f"{address.rstrip('/')}{made['page']}"
             async with open_page(url, tmp_path / "profile", browser, **sound) as page:
