@@ -29,7 +29,7 @@ from numpy.typing import NDArray
 from provenance import commit
 from torch_loop import TorchLoop, compile_with_graphs
 
-from rap_edge.export.check_inputs import golden_inputs
+from rap_edge.export.parity.check_inputs import golden_inputs
 from rap_edge.export.parity.compare import compare
 from rap_edge.export.sources.network_source import networks_of
 from rap_edge.export.stages import Stages

@@ -27,6 +27,7 @@ from rap_edge.runtime.engines.onnxruntime_engine import cpu_name, load_engines
 from rap_edge.runtime.errors import OutputError
 from rap_edge.runtime.machine.available import available_cores
 
+from .choose.search import MARGINS
 from .judge.gates import Figure, judge, require, speed_figure
 from .judge.quality import Bytes, talk_chunks, talk_frames
 from .judge.race import race
@@ -140,8 +141,12 @@ def _run(context: Context, request: Request, output: Path, started: float) -> tu
     gains = measure_gains(context, recorded)
     damages = measure_damages(context, gains)
     reference, against = fp32_engines(context.bundle, context.base, request.checkpoint)
-    found = find_layers(context, gains, damages, reference)
-    expected, frames, figures = _judge(context, found.chosen, reference)
+    # Small errors of a model that goes its own way grow with time, so a short clip may promise too much.
+    for margin in MARGINS:
+        found = find_layers(context, gains, damages, reference, margin)
+        expected, frames, figures = _judge(context, found.chosen, reference)
+        if all(figure.passed for figure in figures.values()):
+            break
     speed = _race(context, found.chosen) if context.target.measured else None
     if speed is None:
         (chosen,) = (point for point in found.points if point.layers == len(found.chosen))

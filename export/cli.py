@@ -173,8 +173,8 @@ def _run(arguments: argparse.Namespace) -> ExportReport | PlansReport:
     say("rap-export: loading PyTorch ...")
     import torch
 
-    from .check_inputs import real_inputs
     from .exporter import ExportSettings, export_bundle
+    from .parity.check_inputs import real_inputs
     from .stages import Stages
 
     if source is None:

@@ -35,8 +35,8 @@ from .capture.flops import chunk_flops, count_flops
 from .capture.own_model import AnyNetworks
 from .capture.recognition import Recognition, recognise
 from .capture.unrun import unrun_bytes, unrun_flops
-from .check_inputs import RealInputs
 from .hybrid_attention.onnx_function import carry_definition
+from .parity.check_inputs import RealInputs
 from .parity.compare import (
     GATES,
     ROLLOUT_SEED,

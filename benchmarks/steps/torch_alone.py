@@ -16,7 +16,7 @@ from gpu import sound_windows
 from measured_loop import networks_of
 from torch_loop import TorchLoop, compile_with_graphs
 
-from rap_edge.export.check_inputs import drawn_portrait, drawn_speech
+from rap_edge.export.parity.check_inputs import drawn_portrait, drawn_speech
 from rap_edge.models.presets import PRESETS
 from rap_edge.runtime.checks.bounds import Whole, argument
 

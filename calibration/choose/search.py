@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from rap_edge.runtime.errors import CalibrationError
 
 SHARES = (0.0, 0.25, 0.5, 0.75, 0.9, 1.0)
-MARGIN_DB = 1.0
+MARGINS = (1.0, 2.0, 4.0, 8.0, 16.0)  # dB that the short clip has to hold above the gate, more if the long one fails
 
 
 @dataclass(frozen=True)
@@ -54,13 +54,14 @@ def order(candidates: Sequence[Candidate]) -> list[str]:
     return [c.key for c in sorted(candidates, key=lambda c: (c.damage / c.seconds, -c.seconds, c.key))]
 
 
-def search(candidates: Sequence[Candidate], evaluate: Evaluate, least_psnr: float) -> Found:
+def search(candidates: Sequence[Candidate], evaluate: Evaluate, least_psnr: float, margin: float = MARGINS[0]) -> Found:
     """The largest set, in the order of `order`, that holds the gate.
 
     Args:
         candidates: layers that pay.
         evaluate: gives PSNR in dB of a set and its time as a share of the base's.
-        least_psnr: gate; the search asks for `MARGIN_DB` more, because its clip is short.
+        least_psnr: gate.
+        margin: dB that are asked for above it, because the search's clip is short.
 
     Raises:
         CalibrationError: no layer pays, or not even one layer holds the gate.
@@ -70,7 +71,7 @@ def search(candidates: Sequence[Candidate], evaluate: Evaluate, least_psnr: floa
         raise CalibrationError(
             "No layer is faster in 8 bits on this target, so there is nothing to win; keep the bundle as it is."
         )
-    wanted = least_psnr + MARGIN_DB
+    wanted = least_psnr + margin
     tried: dict[int, Point] = {}
 
     def holds(count: int) -> bool:

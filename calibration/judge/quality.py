@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from rap_edge.export.check_inputs import RealInputs, to_int16
+from rap_edge.export.parity.check_inputs import RealInputs, to_int16
 from rap_edge.export.parity.compare import roll_out
 from rap_edge.runtime.engines.interface import Engine
 from rap_edge.runtime.errors import CalibrationError

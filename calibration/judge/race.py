@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from rap_edge.export.check_inputs import RealInputs, to_int16
+from rap_edge.export.parity.check_inputs import RealInputs, to_int16
 from rap_edge.export.parity.compare import roll_out
 from rap_edge.runtime.engines.interface import Engine
 from rap_edge.runtime.spec import ModelSpec

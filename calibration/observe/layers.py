@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import onnx_ir as ir
 
-from rap_edge.export.passes.toolbox import static_shape
+from rap_edge.export.rewriter import static_shape
 
 FLOATS = (ir.DataType.FLOAT, ir.DataType.FLOAT16)
 

@@ -16,6 +16,7 @@ PERCENTILE = 99.99
 SAMPLES = 1 << 16
 _CANDIDATES = 96
 _SMALLEST_SHARE = 0.2
+_NARROWEST = 2.0**-126  # of a bin: float32 has no smaller normal number to divide by
 
 
 class Histogram:
@@ -38,7 +39,7 @@ class Histogram:
                 self.counts[0] += magnitudes.size
                 return
             # A power of two, so that doubling never depends on the order of what is shown.
-            self.width = float(2.0 ** np.ceil(np.log2(largest))) / BINS
+            self.width = max(float(2.0 ** np.ceil(np.log2(largest))) / BINS, _NARROWEST)
         while self.width * BINS < largest:
             self.counts = np.concatenate((self.counts.reshape(-1, 2).sum(1), np.zeros(BINS // 2)))
             self.width *= 2.0

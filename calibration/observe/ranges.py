@@ -13,7 +13,7 @@ import onnx_ir as ir
 import onnxruntime as ort
 from numpy.typing import NDArray
 
-from rap_edge.export.passes.toolbox import static_shape
+from rap_edge.export.rewriter import static_shape
 from rap_edge.export.stages import StageProgress
 
 from ..record.recording import CalibrationSet

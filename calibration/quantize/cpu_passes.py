@@ -9,7 +9,7 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from rap_edge.export.passes.toolbox import TO_LAST, Rewriter, constant, only_reader, remove_unused, scalar, static_shape
+from rap_edge.export.rewriter import TO_LAST, Rewriter, constant, only_reader, remove_unused, scalar, static_shape
 
 _MOVEMENT = frozenset(("Reshape", "Transpose", "Squeeze", "Unsqueeze", "Flatten"))
 

@@ -13,7 +13,7 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from rap_edge.export.passes.toolbox import constant, remove_unused
+from rap_edge.export.rewriter import constant, remove_unused
 
 from ..observe.layers import Layer, find_nodes
 from ..targets import Target

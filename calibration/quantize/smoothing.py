@@ -13,7 +13,7 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from rap_edge.export.passes.toolbox import Rewriter, constant, static_shape
+from rap_edge.export.rewriter import Rewriter, constant, static_shape
 
 from ..observe.layers import Layer, find_nodes
 

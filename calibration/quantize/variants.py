@@ -12,7 +12,7 @@ import onnx_ir as ir
 from onnx_ir.passes.common import ShapeInferencePass
 
 from rap_edge.export.bundle_writer import EXTERNAL_DATA_LIMIT
-from rap_edge.export.passes.toolbox import static_shape
+from rap_edge.export.rewriter import static_shape
 from rap_edge.runtime.bundle.bundle import Bundle
 from rap_edge.runtime.bundle.manifest import GraphInfo
 from rap_edge.runtime.engines.onnxruntime_engine import OnnxRuntimeEngine

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from rap_edge.export.check_inputs import drawn_portrait, read_mono
+from rap_edge.export.parity.check_inputs import drawn_portrait, read_mono
 from rap_edge.runtime.errors import AudioError, CalibrationError
 from rap_edge.runtime.spec import ModelSpec
 
@@ -87,7 +87,7 @@ def drawn_material(spec: ModelSpec, amounts: Amounts) -> Material:
         CalibrationError: the renderer or espeak-ng is not installed, or the model takes another rate than theirs.
     """
     try:
-        from rap_edge.models.nano.data.dataset import noise
+        from rap_edge.models.nano.data.effects import noise
         from rap_edge.models.nano.data.speech import FRAME_RATE, SAMPLE_RATE
         from rap_edge.models.nano.measure.held_out import speech_track
     except ImportError as error:

@@ -66,9 +66,13 @@ def measure_damages(context: Context, gains: Mapping[str, Gain]) -> dict[str, fl
 
 
 def find_layers(
-    context: Context, gains: Mapping[str, Gain], damages: Mapping[str, float], reference: Mapping[str, Engine]
+    context: Context,
+    gains: Mapping[str, Gain],
+    damages: Mapping[str, float],
+    reference: Mapping[str, Engine],
+    margin: float,
 ) -> Found:
-    """Search on the short clip, against `reference` in fp32.
+    """Search on the short clip, against `reference` in fp32, for a set that holds the gate with `margin` dB to spare.
 
     Raises:
         CalibrationError: no layer pays, or none holds the gate.
@@ -83,7 +87,7 @@ def find_layers(
             return quality, share
 
         candidates = [Candidate(key, gains[key].seconds, damage) for key, damage in damages.items()]
-        return search(candidates, evaluate, context.settings.gates.psnr)
+        return search(candidates, evaluate, context.settings.gates.psnr, margin)
 
 
 class _Trial:

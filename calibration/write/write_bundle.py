@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from rap_edge.export.bundle_writer import BundleWriter
-from rap_edge.export.check_inputs import RealInputs, golden_inputs, to_int16
+from rap_edge.export.parity.check_inputs import RealInputs, golden_inputs, to_int16
 from rap_edge.export.parity.compare import compare, roll_out
 from rap_edge.export.provenance import installed_versions, now
 from rap_edge.runtime.bundle.bundle import Bundle

@@ -29,7 +29,7 @@ from rap_edge.runtime.loop.interface import STAGES
 from rap_edge.runtime.machine.available import available_cores
 
 from ..capture.flops import chunk_flops
-from ..check_inputs import golden_inputs
+from ..parity.check_inputs import golden_inputs
 from ..stages import Stages
 
 TORCH = "torch"
@@ -93,7 +93,7 @@ def gemm_peak(size: int = 2048, repeats: int = 8) -> float:
 def run_chunks(avatar: Avatar, audio: NDArray[np.float32], chunks: int) -> list[dict[str, float]]:
     """Seconds per stage of `chunks` chunks, after one that warms up."""
     with avatar.session(seed=0) as session:
-        need = avatar.spec.chunk_samples * (chunks + 1)
+        need = avatar.spec.chunk_samples * (chunks + 1) + avatar.spec.look_ahead_samples
         session.push(np.resize(audio, need))
         stats = [dict(chunk.stats) for chunk in session.chunks()]
     return stats[1:]

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
-from ..passes.toolbox import Rewriter, remove_unused, static_shape
+from ..rewriter import Rewriter, remove_unused, static_shape
 from .movement import is_movement, laid_out, moved, places, rearranged, source_of, unscaled
 
 

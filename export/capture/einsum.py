@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import onnx_ir as ir
 
-from ..passes.toolbox import Rewriter, reshaped, rewrite_each, static_shape, transposed
+from ..rewriter import Rewriter, reshaped, rewrite_each, static_shape, transposed
 
 
 def einsum_products(model: ir.Model) -> int:

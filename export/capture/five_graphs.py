@@ -28,7 +28,7 @@ from rap_edge.runtime.errors import ExportError, first_line
 from rap_edge.runtime.spec import AudioEncodeMode, ModelSpec
 
 from ..hybrid_attention.onnx_function import symbolic_hybrid_attention
-from ..passes.toolbox import scalar
+from ..rewriter import scalar
 from .own_model import AnyNetworks, OwnModel, OwnVae
 from .signature import require_shapes
 

@@ -10,7 +10,7 @@ import numpy as np
 import onnx_ir as ir
 
 from ..hybrid_attention.operator import DOMAIN, OP_TYPE, VERSION
-from ..passes.toolbox import Rewriter, remove_unused, reshaped, scalar, static_shape
+from ..rewriter import Rewriter, remove_unused, reshaped, scalar, static_shape
 from .movement import Places, is_movement, moved, places, rearranged, source_of
 
 _CLOSE = 1e-5

@@ -14,7 +14,7 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from ..passes.toolbox import Rewriter, reshaped, scalar, static_shape
+from ..rewriter import Rewriter, reshaped, scalar, static_shape
 
 _RESHAPING = frozenset(("Reshape", "Squeeze", "Unsqueeze", "Flatten", "Identity"))
 Places = NDArray[np.int64]

@@ -15,7 +15,7 @@ from rap_edge.runtime.errors import ExportError
 from rap_edge.runtime.spec import ModelSpec
 
 from ..hybrid_attention.operator import OP_TYPE
-from ..passes.toolbox import rewrite_each, scalar
+from ..rewriter import rewrite_each, scalar
 from .attention import attention_nodes
 from .einsum import einsum_products
 from .hybrid_pair import hybrid_nodes

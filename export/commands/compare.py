@@ -26,7 +26,7 @@ from rap_edge.runtime.engines.preflight import check_engine, this_machine
 from rap_edge.runtime.errors import EngineError, ExportError
 from rap_edge.runtime.machine.tensorrt_modules import PLAN_BACKENDS, RTX
 
-from ..check_inputs import RealInputs, drawn_portrait, drawn_speech, golden_inputs, to_int16
+from ..parity.check_inputs import RealInputs, drawn_portrait, drawn_speech, golden_inputs, to_int16
 from ..parity.compare import GATES, Recorder, compare, roll_out
 
 # ONNX has no limit of its own for a file; protobuf has one of 2 GB, and weights beside it have none.

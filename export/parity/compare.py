@@ -23,7 +23,7 @@ from rap_edge.runtime.reports.likeness import EXACT_PSNR
 from rap_edge.runtime.session.sample_buffer import SampleBuffer
 from rap_edge.runtime.spec import ModelSpec
 
-from ..check_inputs import RealInputs
+from .check_inputs import RealInputs
 
 ROLLOUT_SEED = 0
 # From the darkest to the brightest pixel.

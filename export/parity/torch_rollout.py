@@ -20,10 +20,10 @@ from rap_edge.runtime.spec import AudioEncodeMode, ModelSpec
 from ..bundle_writer import BundleWriter
 from ..capture.own_model import AnyNetworks
 from ..capture.torch_engine import torch_engines
-from ..check_inputs import RealInputs
 from ..precision.activations import ActivationPeaks, Peaks
 from ..precision.rules import FP16_MAX
 from ..stages import Stages
+from .check_inputs import RealInputs
 from .compare import ROLLOUT_SEED, Case, Recorder, roll_out
 from .reference_device import on_best_device
 

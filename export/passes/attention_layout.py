@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
-from .toolbox import Rewriter, moves_heads, only_reader, reshaped, rewrite_each, static_shape
+from ..rewriter import Rewriter, moves_heads, only_reader, reshaped, rewrite_each, static_shape
 
 
 def attention_layout(model: ir.Model) -> int:

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 import onnx_ir as ir
 
-from .toolbox import Rewriter, only_reader, remove_unused, scalar, transposed
+from ..rewriter import Rewriter, only_reader, remove_unused, scalar, transposed
 
 
 class _Norm(NamedTuple):

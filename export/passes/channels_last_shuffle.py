@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
-from .toolbox import TO_FIRST, TO_LAST, Rewriter, only_reader, rewrite_each, static_shape, transposed
+from ..rewriter import TO_FIRST, TO_LAST, Rewriter, only_reader, rewrite_each, static_shape, transposed
 
 
 def channels_last_shuffle(model: ir.Model) -> int:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
-from .toolbox import TO_FIRST, TO_LAST, Rewriter, rewrite_each, static_shape, transposed
+from ..rewriter import TO_FIRST, TO_LAST, Rewriter, rewrite_each, static_shape, transposed
 
 
 def channels_last_sum(model: ir.Model) -> int:

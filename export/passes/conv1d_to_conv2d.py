@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
-from .toolbox import TO_FIRST, TO_LAST, Rewriter, only_reader, remove_unused, reshaped, static_shape
+from ..rewriter import TO_FIRST, TO_LAST, Rewriter, only_reader, remove_unused, reshaped, static_shape
 
 _SWAP = (0, 2, 1)
 _UNARY = frozenset(("Gelu", "Relu", "Sigmoid", "Tanh", "Erf"))

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 import onnx_ir as ir
 
-from .toolbox import constant as new_constant
+from ..rewriter import constant as new_constant
 
 _INT64_MAX = np.iinfo(np.int64).max
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
-from .toolbox import Rewriter, remove_unused, static_shape
+from ..rewriter import Rewriter, remove_unused, static_shape
 
 
 def fold_weights(model: ir.Model) -> int:

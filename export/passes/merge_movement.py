@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import numpy as np
 import onnx_ir as ir
 
-from .toolbox import TO_FIRST, TO_LAST, Rewriter, remove_unused, scalar, static_shape
+from ..rewriter import TO_FIRST, TO_LAST, Rewriter, remove_unused, scalar, static_shape
 
 _ELEMENTWISE = frozenset(("Add", "Sub", "Mul", "Div", "Round", "Clip", "Abs", "Neg"))
 _MOVEMENT = frozenset(("Reshape", "Transpose", "Squeeze", "Unsqueeze", "Flatten"))

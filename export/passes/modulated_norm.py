@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
-from .toolbox import Rewriter, only_reader, reshaped, rewrite_each, static_shape
+from ..rewriter import Rewriter, only_reader, reshaped, rewrite_each, static_shape
 
 
 def modulated_norm(model: ir.Model) -> int:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
-from .toolbox import Rewriter, only_reader, rewrite_each, scalar
+from ..rewriter import Rewriter, only_reader, rewrite_each, scalar
 
 _MOVEMENT = frozenset(("Reshape", "Transpose", "Squeeze", "Unsqueeze"))
 

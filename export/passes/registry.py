@@ -23,6 +23,7 @@ from .modulated_norm import modulated_norm
 from .pixel_rounding import pixel_rounding
 from .rotary_embedding import rotary_embedding
 from .rotary_halves import rotary_halves
+from .sampled_rows import sampled_rows
 from .token_rows import token_rows
 from .value_bias import value_bias
 
@@ -53,6 +54,7 @@ _ORDER = (
     GraphPass("fold_weights", fold_weights),
     GraphPass("conv3d_to_conv2d", conv3d_to_conv2d, ("fold_weights",), "it takes a weight that is an initialiser"),
     GraphPass("conv1d_to_conv2d", conv1d_to_conv2d, ("fold_weights",), "it takes a weight that is an initialiser"),
+    GraphPass("sampled_rows", sampled_rows),
     GraphPass("channels_last_shuffle", channels_last_shuffle),
     GraphPass(
         "channels_last_norm",
@@ -63,7 +65,7 @@ _ORDER = (
     GraphPass(
         "channels_last_sum",
         channels_last_sum,
-        ("channels_last_shuffle", "channels_last_norm"),
+        ("channels_last_shuffle", "channels_last_norm", "sampled_rows"),
         "it adds where they have laid pictures channels last",
     ),
     GraphPass("rotary_embedding", rotary_embedding),

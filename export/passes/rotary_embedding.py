@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 import onnx_ir as ir
 
-from .toolbox import Rewriter, remove_unused, reshaped, scalar, static_shape
+from ..rewriter import Rewriter, remove_unused, reshaped, scalar, static_shape
 
 
 class _Rotation(NamedTuple):

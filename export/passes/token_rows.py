@@ -11,7 +11,7 @@ import math
 import numpy as np
 import onnx_ir as ir
 
-from .toolbox import Rewriter, remove_unused, reshaped, static_shape
+from ..rewriter import Rewriter, remove_unused, reshaped, static_shape
 
 _UNARY = frozenset(("Gelu", "Relu", "Sigmoid", "Tanh", "Erf"))
 _BINARY = frozenset(("Add", "Sub", "Mul", "Div"))

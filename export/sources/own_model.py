@@ -20,8 +20,8 @@ from rap_edge.runtime.spec import AudioEncodeMode, ModelSpec
 
 from ..bundle_writer import refuse_to_replace
 from ..capture.own_model import OwnModel
-from ..check_inputs import real_inputs
 from ..exporter import ExportReport, ExportSettings, export_bundle
+from ..parity.check_inputs import real_inputs
 from ..plans.choice import choose_engines
 from ..stages import Stages
 

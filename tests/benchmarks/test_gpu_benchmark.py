@@ -20,7 +20,7 @@ from gpu import (
 )
 from helpers.bundles.small import SMALL
 
-from rap_edge.export.check_inputs import drawn_portrait, golden_inputs
+from rap_edge.export.parity.check_inputs import drawn_portrait, golden_inputs
 from rap_edge.runtime.bundle.bundle import Bundle
 from rap_edge.runtime.loading import load_engines
 

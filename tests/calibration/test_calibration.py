@@ -21,7 +21,7 @@ from rap_edge.calibration.record.clips import Amounts, Material, Sound, Talk, fi
 from rap_edge.calibration.record.recording import SET_NAME, open_set, record
 from rap_edge.calibration.targets import CPU, TENSORRT_INT8
 from rap_edge.calibration.write.ledger import Evidence, make_ledger
-from rap_edge.export.check_inputs import drawn_speech, to_int16
+from rap_edge.export.parity.check_inputs import drawn_speech, to_int16
 from rap_edge.export.stages import Stages
 from rap_edge.runtime.bundle.bundle import Bundle
 from rap_edge.runtime.bundle.manifest import FileInfo, GraphInfo, Manifest

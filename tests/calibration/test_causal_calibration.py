@@ -15,7 +15,7 @@ from rap_edge.calibration.judge.gates import Gates
 from rap_edge.calibration.record.clips import Amounts
 from rap_edge.calibration.steps import choosing
 from rap_edge.calibration.steps.context import Settings
-from rap_edge.export.check_inputs import to_int16
+from rap_edge.export.parity.check_inputs import to_int16
 from rap_edge.export.stages import Stages
 from rap_edge.runtime.avatar import Avatar
 from rap_edge.runtime.bundle.bundle import Bundle

@@ -23,8 +23,8 @@ from rap_edge.calibration.judge.gates import Gates
 from rap_edge.calibration.record.clips import Amounts
 from rap_edge.calibration.steps import choosing as choosing
 from rap_edge.calibration.steps.context import Settings
-from rap_edge.export.check_inputs import drawn_speech, to_int16
 from rap_edge.export.cli import main as export_main
+from rap_edge.export.parity.check_inputs import drawn_speech, to_int16
 from rap_edge.export.stages import Stages
 from rap_edge.runtime.bundle.bundle import Bundle
 from rap_edge.runtime.cli.run import main as run_main

@@ -104,7 +104,7 @@ def test_a_bundle_runs_in_the_runtime_and_reproduces_its_golden_frames(single, h
         avatar = Avatar.open(bundle, threads=1)
         with np.load(bundle.path(golden.frames)) as stored:
             indices, expected = stored["indices"], stored["frames"]
-        from rap_edge.export.check_inputs import read_mono
+        from rap_edge.export.parity.check_inputs import read_mono
 
         with avatar, avatar.session(seed=golden.seed) as session:
             session.push(read_mono(bundle.path(golden.audio), spec.sample_rate))

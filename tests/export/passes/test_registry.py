@@ -16,7 +16,7 @@ from rap_edge.export.passes.registry import PASSES, choose_passes
 from rap_edge.models.attention import SelfAttention, rotary_table
 from rap_edge.models.nano_vae import Block
 
-NO_PASS = ("__init__", "registry", "toolbox")
+NO_PASS = ("__init__", "registry")
 
 
 def test_every_file_is_a_pass_of_its_name() -> None:

@@ -6,7 +6,7 @@ import dataclasses
 
 from helpers.bundles.tiny import TINY
 
-from rap_edge.export.check_inputs import RealInputs, drawn_portrait, drawn_speech, to_int16
+from rap_edge.export.parity.check_inputs import RealInputs, drawn_portrait, drawn_speech, to_int16
 from rap_edge.models.audio_encoder import AudioEncoderConfig
 from rap_edge.models.nano_vae import NanoVAEConfig
 from rap_edge.models.networks import NetworkConfigs, Networks, dit_config, random_networks

@@ -47,8 +47,9 @@ class Rewriter:
             self._graph.insert_after(producer, reader)
 
     def _name(self) -> str:
-        count = self._graph.meta.get(_COUNT, 0) + 1
-        self._graph.meta[_COUNT] = count
+        # A graph that was read from a file may hold names that an earlier rewriting gave.
+        before = self._graph.meta[_COUNT] if _COUNT in self._graph.meta else _last_count(self._graph)
+        count = self._graph.meta[_COUNT] = before + 1
         return f"{str(self._old.name).partition(':')[0]}:{count}"
 
     def replace(self, old: ir.Value, new: ir.Value) -> None:
@@ -59,6 +60,13 @@ class Rewriter:
         if old.is_graph_output():
             old.name, new.name = f"{old.name}:replaced", old.name
         ir.convenience.replace_all_uses_with(old, new, replace_graph_outputs=True)
+
+
+def _last_count(graph: ir.Graph) -> int:
+    """The largest number that a name of `Rewriter` ends in."""
+    names = [*graph.initializers, *(str(value.name) for node in graph for value in node.outputs)]
+    ends = (name.rpartition(":")[2] for name in names)
+    return max((int(end) for end in ends if end.isdecimal()), default=0)
 
 
 def constant(graph: ir.Graph, name: str, array: NDArray[np.generic]) -> ir.Value:

@@ -1,0 +1,54 @@
+import pytest
+import torch
+import torch.nn.functional as F  # noqa: N812
+from helpers.bundles.graph_runs import assert_same, lifted
+from torch import Tensor, nn
+
+from rap_edge.export.passes.sampled_rows import FEWEST_CHANNELS, sampled_rows
+
+
+class Bent(nn.Module):
+    """A map sampled somewhere, also beyond its edges."""
+
+    grid: Tensor
+
+    def __init__(self, grid: Tensor, **changes: object) -> None:
+        super().__init__()
+        self.register_buffer("grid", grid)
+        self.options = {"mode": "bilinear", "padding_mode": "border", "align_corners": False} | changes
+
+    def forward(self, picture: Tensor) -> Tensor:
+        repeated = len(self.grid) // len(picture)
+        return F.grid_sample(
+            picture if repeated == 1 else picture.repeat_interleave(repeated, 0), self.grid, **self.options
+        )
+
+
+def somewhere(count: int) -> Tensor:
+    return torch.randn(count, 3, 4, 2) * 0.9
+
+
+@pytest.mark.parametrize(("pictures", "places"), [(1, 1), (1, 4), (3, 3)])
+def test_a_wide_map_is_bent_by_rows_within_and_beyond_its_edges(pictures: int, places: int) -> None:
+    module, picture = Bent(somewhere(places)), torch.randn(pictures, FEWEST_CHANNELS, 5, 7)
+    model = lifted(module, picture)
+    assert sampled_rows(model) == 1
+    assert not {"GridSample", "Expand"} & {node.op_type for node in model.graph}
+    assert_same(model, module, picture)
+
+
+def test_places_on_the_last_row_and_column_are_those_themselves() -> None:
+    corner = torch.tensor([1 - 1 / 7, 1 - 1 / 5]).view(1, 1, 1, 2)
+    module, picture = Bent(corner), torch.randn(1, FEWEST_CHANNELS, 5, 7)
+    model = lifted(module, picture)
+    assert sampled_rows(model) == 1
+    assert_same(model, module, picture)
+
+
+@pytest.mark.parametrize("changes", [{"padding_mode": "zeros"}, {"mode": "nearest"}, {"align_corners": True}])
+def test_other_samplings_are_left_alone(changes: dict[str, object]) -> None:
+    assert sampled_rows(lifted(Bent(somewhere(1), **changes), torch.randn(1, FEWEST_CHANNELS, 5, 7))) == 0
+
+
+def test_narrow_maps_are_left_alone() -> None:
+    assert sampled_rows(lifted(Bent(somewhere(1)), torch.randn(1, FEWEST_CHANNELS - 1, 5, 7))) == 0
