@@ -1,4 +1,4 @@
-"""nano's graphs for several viewers on the CPU: in turn, as one batch, and side by side with a thread each.
+"""rap-small's graphs for several viewers on the CPU: in turn, as one batch, and side by side with a thread each.
 
     python benchmarks/batch_dimension.py --rounds 15
 
@@ -31,8 +31,8 @@ from torch import Tensor, nn
 from rap_edge.export.capture.five_graphs import GraphSource, capture, graph_sources
 from rap_edge.export.hybrid_attention.onnx_function import carry_definition
 from rap_edge.export.passes.registry import choose_passes
-from rap_edge.models import load_networks
-from rap_edge.models.nano import SHIPPED
+from rap_edge.models import random_networks
+from rap_edge.models.presets import RAP_SMALL
 from rap_edge.runtime.bundle.manifest import GraphInfo, TensorInfo
 from rap_edge.runtime.checks.bounds import Whole, argument
 from rap_edge.runtime.engines.onnxruntime_engine import CPU_ONLY, OnnxRuntimeEngine
@@ -68,7 +68,7 @@ class _Clips(nn.Module):
 
 def sources(batch: int) -> Iterator[GraphSource]:
     """The graphs of a chunk with `batch` rows."""
-    networks = load_networks(SHIPPED)
+    networks = random_networks(RAP_SMALL, 0)
     modules = {
         "audio_encoder": _Sounds(networks.audio_encoder),
         "vae_decoder": _Clips(networks.vae, networks.spec.decoded_frames),
@@ -89,7 +89,7 @@ def sources(batch: int) -> Iterator[GraphSource]:
 
 def write(source: GraphSource, folder: Path) -> GraphInfo:
     """Capture a graph as an export in fp32 does."""
-    model = capture(source, load_networks(SHIPPED).spec)
+    model = capture(source, RAP_SMALL)
     LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(model)
     for item in choose_passes(None, "cpu"):
         item.rewrite(model)

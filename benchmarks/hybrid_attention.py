@@ -36,12 +36,12 @@ MOST_ERROR = 1.0
 RAP = Case(batch=2, heads=12, head_dim=128, frames=11, query_tokens=256, key_tokens=32, alpha=0.5)
 # FlashHead has the window branch alone.
 FLASHHEAD = replace(RAP, batch=1, frames=5, alpha=1.0)
-NANO = Case(heads=4, head_dim=64, frames=5, query_tokens=64, key_tokens=8, alpha=0.4)
+SMALL = Case(heads=4, head_dim=64, frames=5, query_tokens=64, key_tokens=8, alpha=0.4)
 SPEED: dict[str, Case] = {
     "rap-1.3b": RAP,
     "rap-1.3b, separate": replace(RAP, full_tokens=352),
     "flashhead-lite": FLASHHEAD,
-    "nano": NANO,
+    "rap-small": SMALL,
 }
 ODD = Case(batch=3, heads=5, head_dim=128, frames=7, query_tokens=61, key_tokens=37, alpha=0.7)
 RIGHT: dict[str, Case] = {

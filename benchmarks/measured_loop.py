@@ -13,13 +13,12 @@ from device_torch_engine import DeviceTorchEngine, device_torch_engines
 from gpu import sound_windows
 from numpy.typing import NDArray
 
-from rap_edge.export.check_inputs import drawn_portrait, drawn_speech
+from rap_edge.export.parity.check_inputs import drawn_portrait, drawn_speech
 from rap_edge.export.parity.compare import compare
 from rap_edge.export.sources.network_source import RANDOM_SEED
-from rap_edge.models import load_networks, random_networks
-from rap_edge.models.nano import SHIPPED
+from rap_edge.models import random_networks
 from rap_edge.models.networks import Networks
-from rap_edge.models.presets import NANO, PRESETS
+from rap_edge.models.presets import PRESETS
 from rap_edge.runtime.errors import RapEdgeError, first_line
 from rap_edge.runtime.loop.host_loop import ChunkLoop
 from rap_edge.runtime.loop.interface import Loop, Reference, encode_reference
@@ -82,15 +81,8 @@ class Model:
 
 
 def networks_of(name: str) -> Networks:
-    """The model that ships, if its weights are here; else random weights of a preset's, or of the shipped, sizes."""
-    spec = PRESETS[name]
-    if name != NANO.name:
-        return random_networks(spec, RANDOM_SEED)
-    if (SHIPPED / "dit" / "model.safetensors").is_file():
-        return load_networks(SHIPPED)
-    from rap_edge.models.checkpoints.own import read_own_configs
-
-    return random_networks(spec, RANDOM_SEED, configs=read_own_configs(SHIPPED))
+    """Random weights of a preset whose chunks carry latents."""
+    return random_networks(PRESETS[name], RANDOM_SEED)
 
 
 def render(loop: Loop, sounds: Sequence[NDArray[np.float32]], steps: int) -> Frames:

@@ -1,6 +1,6 @@
 """Everything that has to be run on a GPU, one after the other, written down as one page per GPU.
 
-    python benchmarks/on_a_gpu.py [--specs nano,flashhead-lite,rap-1.3b] [-o docs/benchmarks]
+    python benchmarks/on_a_gpu.py [--specs nano,rap-small,flashhead-lite,rap-1.3b] [-o docs/benchmarks]
     python benchmarks/on_a_gpu.py --phase 1|2 --seconds N -o DIR
 
 The page has every command with its output, and is written again after each of them, so that nothing is lost if a later
@@ -23,14 +23,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from carried import Carried
-from gpu_steps import NANO, ROOT, RTX, TENSORRT, Step, first_phase, is_here, second_phase, whole
+from gpu_steps import FLASHHEAD, NANO, RAP, ROOT, RTX, SMALL, TENSORRT, Step, first_phase, is_here, second_phase, whole
 from provenance import commit
 from step_runner import Outcome, left_out, run, start
 
 if TYPE_CHECKING:
     from rap_edge.runtime.machine.cuda_driver import CudaDriver
 
-SPECS = (NANO, "flashhead-lite", "rap-1.3b")
+SPECS = (NANO, SMALL, FLASHHEAD, RAP)
 DEFAULT_LIBRARY = "build/plugins/librap_hybrid_attention.so"
 # Less than this is not worth beginning a step for.
 _LEAST_SECONDS = 10.0

@@ -19,7 +19,7 @@ from rap_edge.runtime.spec import ModelSpec
 TILE = 128
 VIEWERS = (2, 4)
 # The feed-forward's width over the hidden width, which specs do not hold.
-FEED_FORWARD = {"nano": 3.0, "flashhead-lite": 8960 / 1536, "rap-1.3b": 8960 / 1536}
+FEED_FORWARD = {"rap-small": 3.0, "flashhead-lite": 8960 / 1536, "rap-1.3b": 8960 / 1536}
 
 
 @dataclass(frozen=True)

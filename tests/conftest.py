@@ -75,13 +75,13 @@ def small_bundle(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 @pytest.fixture(scope="session")
 def half(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The model that ships in fp16, without the export's comparison; `half_bundle.linked` gives a copy to change."""
+    """rap-small in fp16, without the export's comparison; `half_bundle.copied` gives a copy to change."""
     from helpers.bundles.half_bundle import write_half_bundle
 
-    from rap_edge.models import load_networks
-    from rap_edge.models.nano import SHIPPED
+    from rap_edge.models import random_networks
+    from rap_edge.models.presets import RAP_SMALL
 
-    return write_half_bundle(load_networks(SHIPPED), tmp_path_factory.mktemp("half") / "nano-fp16")
+    return write_half_bundle(random_networks(RAP_SMALL, 0), tmp_path_factory.mktemp("half") / "rap-small-fp16")
 
 
 @pytest.fixture(scope="session")

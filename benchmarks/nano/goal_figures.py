@@ -12,8 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from rap_edge.models.nano.data.dataset import noise
-from rap_edge.models.nano.data.effects import Sound, beside, coded, music, room, telephone, tone
+from rap_edge.models.nano.data.effects import Sound, beside, coded, music, noise, room, telephone, tone
 from rap_edge.models.nano.data.identity import Identity
 from rap_edge.models.nano.data.life import life
 from rap_edge.models.nano.data.renderer import mouth_box, neutral_motion, render

@@ -39,11 +39,11 @@ with program_needs_extra("train", __name__):
     )
     from torch.utils.flop_counter import FlopCounterMode
 
+    from rap_edge.models.causal.networks import CausalNetworks
     from rap_edge.models.checkpoints.load import load_networks
     from rap_edge.models.nano.data.speech import FRAME_RATE, FRAME_SAMPLES
-    from rap_edge.models.nano.motion.stream import talk as motion_talk
-    from rap_edge.models.nano.motion.train import collect
-    from rap_edge.models.nano.training.rollout import roll_out
+    from rap_edge.models.nano.train import collect
+    from rap_edge.models.nano.training.stream import talk as torch_talk
 
 
 @dataclass(frozen=True)
@@ -120,36 +120,21 @@ GOALS = (
 """Where issue and model card name no figure for a kind of voice, that of telephones or of music."""
 
 
-def checkpoint_model(folder: Path) -> Model:
-    """A checkpoint of chunks with carried latents, through PyTorch."""
-    networks = load_networks(folder)
+def network_model(name: str, networks: CausalNetworks) -> Model:
+    """Networks through PyTorch."""
     spec = networks.spec
 
     def talk(portrait: Bytes, waveform: Floats, seed: int) -> Bytes:
-        chunks = -(-len(waveform) // spec.chunk_samples)
-        return roll_out(networks, portrait[None], waveform[None], chunks, seed=seed)[0][
-            : len(waveform) // FRAME_SAMPLES
-        ]
+        return torch_talk(networks.decoder, networks.dit, networks.audio_encoder, portrait, waveform, seed)
 
-    return Model(folder.name, talk, spec.new_frames, spec.temporal_compression, True)
-
-
-def run_model(folder: Path) -> Model:
-    """The motion-latent model of a training run, as far as it has come, through PyTorch."""
-    trained = collect(folder)
-
-    def talk(portrait: Bytes, waveform: Floats, seed: int) -> Bytes:
-        return motion_talk(trained.decoder, trained.dit, trained.audio_encoder, portrait, waveform, seed)
-
-    group = trained.decoder.config.temporal_compression
-    return Model(folder.name, talk, FRAME_RATE // group * group, group, True)
+    return Model(name, talk, spec.new_frames, spec.temporal_compression, True)
 
 
 def bundle_model(folder: Path) -> Model:
     """A bundle through the torch-free runtime, as shipped."""
 
     def talk(portrait: Bytes, waveform: Floats, seed: int) -> Bytes:
-        with Avatar.open(folder, portrait) as avatar, avatar.session(seed=seed) as session:
+        with Avatar.open(folder, portrait, crop="none") as avatar, avatar.session(seed=seed) as session:
             session.push(waveform)
             session.finish()
             return np.concatenate([chunk.frames for chunk in session.chunks()])[: len(waveform) // FRAME_SAMPLES]
@@ -226,8 +211,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _run(arguments: Sequence[str] | None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--weights", type=Path, action="append", default=[], help="checkpoint folder, through PyTorch")
-    parser.add_argument("--run", type=Path, action="append", default=[], help="folder of a motion-latent training run")
+    parser.add_argument("--weights", type=Path, action="append", default=[], help="causal checkpoint, through PyTorch")
+    parser.add_argument(
+        "--run", type=Path, action="append", default=[], help="folder of a training run, as far as it has come"
+    )
     parser.add_argument("--bundle", type=Path, action="append", default=[], help="bundle, through the runtime")
     parser.add_argument("--parts", nargs="+", choices=("life", "faces", "voices"), default=["life", "faces", "voices"])
     parser.add_argument("--faces", type=argument(Whole(1, 100)), default=4, help="faces per view; twice per voice")
@@ -237,9 +224,10 @@ def _run(arguments: Sequence[str] | None) -> int:
     options = parser.parse_args(arguments)
     torch.set_num_threads(options.threads)
     cv2.setNumThreads(options.threads)
-    models = [checkpoint_model(path) for path in options.weights]
-    models += [run_model(path) for path in options.run] + [bundle_model(path) for path in options.bundle]
-    models = models or [checkpoint_model(SHIPPED)]
+    models = [network_model(path.name, load_networks(path)) for path in options.weights]
+    models += [network_model(path.name, collect(path)) for path in options.run]
+    models += [bundle_model(path) for path in options.bundle]
+    models = models or [network_model("nano", load_networks(SHIPPED))]
     options.out.mkdir(parents=True, exist_ok=True)
     columns = {}
     for model in models:

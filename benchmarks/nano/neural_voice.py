@@ -18,9 +18,8 @@ import onnx
 import onnxruntime
 
 from rap_edge.models.nano.data.banks import build, semitones
-from rap_edge.models.nano.data.sentences import sample_text
+from rap_edge.models.nano.data.sentences import invented_text, sample_text
 from rap_edge.models.nano.data.speech import Utterance, ipa
-from rap_edge.models.nano.data.speech_bank import invented_text
 from rap_edge.models.nano.data.voices import phonemes_of, utterance
 from rap_edge.runtime.checks.bounds import SEEDS, Whole, argument
 

@@ -1,6 +1,6 @@
 """The chunk on the device with ONNX Runtime's CUDA provider, and where it puts every node.
 
-python benchmarks/steps/onnxruntime_cuda.py SPEC --bundle build/gpu/nano-fp16
+python benchmarks/steps/onnxruntime_cuda.py SPEC --bundle build/gpu/rap-small-fp16
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """The chunk over plans of TensorRT-RTX, built here for one target.
 
-    python benchmarks/steps/rtx_plans.py SPEC --bundle build/gpu/nano-fp16 [--targets current,80,none,86]
+    python benchmarks/steps/rtx_plans.py SPEC --bundle build/gpu/rap-small-fp16 [--targets current,80,none,86]
 
 Every target's plan of the smallest graph is built, loaded and run first; what TensorRT-RTX itself says of its validity
 stands beside it. The chunk is then measured over plans for the first target that ran. "none" tells the builder nothing,

@@ -1,6 +1,6 @@
 """The chunk on the device over PyTorch's kernels: everything of the GPU's loop on a GPU that has PyTorch alone.
 
-    python benchmarks/steps/torch_kernels.py nano|flashhead-lite|rap-1.3b [--chunks 3] [--rounds 5] [--quick]
+    python benchmarks/steps/torch_kernels.py rap-small|flashhead-lite|rap-1.3b [--chunks 3] [--rounds 5] [--quick]
 
 Kernels, noise, carry, colour matching, events inside a graph, capture and replay, page-locked frames and hand-over by
 DLPack are ours; the networks are PyTorch's eager kernels in half precision, captured with the rest.

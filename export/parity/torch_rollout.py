@@ -147,9 +147,9 @@ def write_golden(
     frames = np.concatenate(reference.frames[:chunks])
     indices = np.unique(np.linspace(0, len(frames) - 1, GOLDEN_FRAMES).round().astype(np.int64))
     portrait = writer.add("golden/portrait.png", encode_png(inputs.portrait))
-    write_wave(
-        writer.root / "golden" / "speech.wav", np.resize(inputs.speech, chunks * spec.chunk_samples), spec.sample_rate
-    )
+    # What its last frames hear ahead belongs to the clip.
+    samples = chunks * spec.chunk_samples + spec.look_ahead_samples
+    write_wave(writer.root / "golden" / "speech.wav", np.resize(inputs.speech, samples), spec.sample_rate)
     return GoldenInfo(
         portrait=portrait,
         audio="golden/speech.wav",

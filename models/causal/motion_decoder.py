@@ -1,8 +1,9 @@
 """A decoder of motion: a latent says how some frames move, and the portrait says everything else.
 
 The reference encoder reads the portrait once per session. The decoder bends the portrait with a smooth flow, as the
-latent tells it, and paints only what no bending can show: the inside of the mouth, lids and irises. Warping a portrait
-by motion latents is the way of LIA (arXiv 2203.09043). A latent is learned from the motion that the drawn training data
+latent tells it, adds a finer flow for what slides over the face, irises and lips, and paints only what no bending can
+show: the inside of the mouth and closed lids. Warping a portrait by motion latents is the way of LIA (arXiv
+2203.09043). A latent is learned from the motion that the drawn training data
 knows of its frames, counted from the portrait, so the portrait's own latent is that of no motion.
 
 The decoder is causal: the frames of a latent depend on it and on the state that the latent before it left behind, an
@@ -202,22 +203,25 @@ class FrameDecoder(nn.Module):
         self.to_middle = Finer(coarse, middle)
         self.middle = Block(middle, eps, code)
         self.flow = nn.Conv2d(middle, 2, 3, padding=1)
-        nn.init.normal_(self.flow.weight, std=1e-3)
-        nn.init.zeros_(self.flow.bias)  # type: ignore[arg-type]  # there is one
         self.to_fine = Finer(middle, fine)
         self.fine = Block(fine, eps, code)
+        self.near_flow = nn.Conv2d(fine, 2, 3, padding=1)
+        for flow in (self.flow, self.near_flow):
+            nn.init.normal_(flow.weight, std=1e-3)
+            nn.init.zeros_(flow.bias)  # type: ignore[arg-type]  # there is one
         pixels = nn.Conv2d(fine, 4 * config.patch**2, 3, padding=1)
         self.out = nn.Sequential(ChannelNorm(fine, eps), nn.SiLU(), pixels)
         with torch.no_grad():
             # Channels of the mask follow those of the colours.
             pixels.bias[3 * config.patch**2 :] = -2.0  # type: ignore[index]  # there is one
 
-    def forward(self, codes: Tensor, reference: Reference) -> tuple[Tensor, Tensor, Tensor]:
+    def forward(self, codes: Tensor, reference: Reference) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Codes [B * T, code_width] and the references of B clips.
 
         Returns:
-            Frames [B * T, 3, H, W] in about -1..1, the flow [B * T, 2, H / 8, W / 8] (x, y) in half sides from a place
-            to where the portrait shows it, and the mask [B * T, 1, H, W] in 0..1 of what is painted.
+            Frames [B * T, 3, H, W] in about -1..1, the smooth flow [B * T, 2, H / 8, W / 8] (x, y) in half sides from a
+            place to where the portrait shows it, the finer one that the portrait is bent by, at 1/4, and the mask
+            [B * T, 1, H, W] in 0..1 of what is painted.
         """
         portrait, fine, middle, coarse = (spread(each, codes.shape[0]) for each in reference)
         x = coarse
@@ -228,8 +232,10 @@ class FrameDecoder(nn.Module):
         x = self.fine(self.to_fine(x) + bend(fine, flow), codes)
         painted, mask = F.pixel_shuffle(self.out(x), self.patch).split((3, 1), dim=1)
         mask = torch.sigmoid(mask)
-        bent = bend(portrait, flow)
-        return bent + mask * (painted - bent), flow, mask
+        near = F.interpolate(flow, scale_factor=2.0, mode="bilinear", align_corners=False)
+        near = near + self.reach * self.near_flow(x)
+        bent = bend(portrait, near)
+        return bent + mask * (painted - bent), flow, near, mask
 
 
 def spread(features: Tensor, count: int) -> Tensor:
@@ -306,7 +312,7 @@ class MotionDecoder(nn.Module):
         """
         codes, state = self.code_decoder(self._raw(latents), state)
         kept = (reference[0], reference[1], reference[2], reference[3])
-        frames, _, _ = self.frame_decoder(codes.flatten(0, 1), kept)
+        frames, _, _, _ = self.frame_decoder(codes.flatten(0, 1), kept)
         return frames.unflatten(0, codes.shape[:2]).transpose(1, 2), state
 
     def _raw(self, latents: Tensor) -> Tensor:

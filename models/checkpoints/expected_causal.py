@@ -101,7 +101,7 @@ def motion_decoder_tensors(config: Mapping[str, Any], source: str) -> dict[str, 
         found |= _block(f"frame_decoder.{name}", width)
         found |= linear(f"frame_decoder.{name}.style", 2 * width, sizes.code_width)
     found |= _finer("frame_decoder.to_middle", coarse, middle) | _finer("frame_decoder.to_fine", middle, fine)
-    found |= _conv("frame_decoder.flow", 2, middle)
+    found |= _conv("frame_decoder.flow", 2, middle) | _conv("frame_decoder.near_flow", 2, fine)
     found["frame_decoder.out.0.gain"] = (1, fine, 1, 1)
     return found | _conv("frame_decoder.out.2", 4 * cells, fine)
 

@@ -22,8 +22,9 @@ from rap_edge.runtime.outputs.wave_file import write_wave
 with program_needs_extra("train", __name__):
     import cv2
 
-    from .data.dataset import make_clip
+    from .data.identity import Identity
     from .data.renderer import neutral_motion, render
+    from .data.sentences import SPLITS
     from .data.speech import SAMPLE_RATE, Voice, synthesize
 
 
@@ -38,7 +39,8 @@ SENTENCES = (
 
 def held_out_portrait(index: int, size: int) -> npt.NDArray[np.uint8]:
     """A face that nano has never seen, its mouth closed, uint8 [size, size, 3] RGB; the demo's is `PORTRAIT_INDEX`."""
-    return render(make_clip(PORTRAIT_SEED, "held-out", index).identity, neutral_motion(), size)
+    rng = np.random.default_rng([PORTRAIT_SEED, SPLITS.index("held-out"), index])
+    return render(Identity.sample(rng), neutral_motion(), size)
 
 
 def speech() -> npt.NDArray[np.float32]:

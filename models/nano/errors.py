@@ -1,4 +1,4 @@
-"""What can be wrong with nano's data and measurements."""
+"""What can be wrong with nano's data, training and measurements."""
 
 from rap_edge.runtime.errors import RapEdgeError
 
@@ -17,3 +17,7 @@ class DatasetError(RapEdgeError):
 
 class MeasureError(RapEdgeError):
     """Frames, boxes or tracks do not fit together or hold nothing to measure."""
+
+
+class TrainingError(RapEdgeError):
+    """A stage cannot go on."""

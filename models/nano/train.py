@@ -1,114 +1,104 @@
-"""Trains nano from a data set of `nano.data.dataset`: autoencoder, audio encoder, DiT, then the decoder.
+"""Trains nano from the pictures of `nano.data.pairs` and the voices of `nano.data.banks`: decoder, audio encoder, DiT.
 
-The last stage refines the autoencoder's decoder alone, so the latents that the DiT knows stay as they are.
-
-Every stage writes its state every few minutes and goes on from it when the command is given again.
+Every stage writes its state every few minutes and goes on from it when the command is given again, at any moment.
 """
 
 from __future__ import annotations
 
 import argparse
+import copy
+import dataclasses
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from rap_edge.runtime.checks.bounds import Real, argument
+from rap_edge.runtime.checks.bounds import Whole, argument
 from rap_edge.runtime.cli.exit_status import exit_status
 from rap_edge.runtime.cli.extras import program_needs_extra
-from rap_edge.runtime.errors import OutputError
 from rap_edge.runtime.machine.available import THREADS
-from rap_edge.runtime.spec import ModelSpec
 
 from ..presets import NANO
 
 with program_needs_extra("train", __name__):
     import torch
-    from safetensors.torch import load_file
 
-    from ..audio_encoder import AudioEncoder
-    from ..checkpoints.own import save_networks
-    from ..dit import DiT
-    from ..memory import channels_last
-    from ..nano_vae import NanoVAE, NanoVAEConfig
-    from ..networks import Networks, dit_config
-    from .training import train_audio, train_dit, train_vae
-    from .training.cache import cache_features, cache_latents, latent_statistics
+    from rap_edge.models.causal.audio_encoder import CausalAudioConfig, CausalAudioEncoder
+    from rap_edge.models.causal.dit import CausalDiTConfig
+    from rap_edge.models.causal.motion_decoder import MotionDecoder, MotionDecoderConfig
+    from rap_edge.models.causal.networks import CausalNetworks, check_causal_agreement
+    from rap_edge.models.checkpoints.causal import save_causal_networks
+    from rap_edge.models.memory import channels_last
+
+    from .errors import TrainingError
+    from .training import train_audio, train_decoder, train_dit
     from .training.plot import plot_log
-    from .training.stage import load_trained
+    from .training.state import load_average
 
-_MINUTES = Real(0.0, 100_000.0, "minutes")
-
-
-SPEC: ModelSpec = NANO
-FFN_DIM = 768
-AUDIO_HIDDEN = 192
-TRAIN_SHIFT = 1.0
+_STEPS = Whole(0, 10_000_000, "steps")
 
 
-def rounded(module: torch.nn.Module) -> torch.nn.Module:
-    """The same network with its weights rounded to fp16, as they are stored."""
-    with torch.no_grad():
-        for parameter in module.parameters():
-            parameter.copy_(parameter.half().float())
-    return module.eval()
-
-
-def trained_vae(out: Path, data: Path) -> tuple[NanoVAE, train_vae.MotionHead]:
-    """The trained autoencoder with fp16-rounded weights and measured latent statistics, and its motion head.
+def trained_decoder(out: Path, config: MotionDecoderConfig) -> train_decoder.Trainee:
+    """The averaged decoder of a run, with its reader of motion.
 
     Raises:
-        OutputError: `out` holds none.
+        TrainingError: that stage has not begun.
     """
-    trainee = train_vae.VAETrainee(NanoVAEConfig())
-    if not load_trained(out / "decoder", trainee) and not load_trained(out / "vae", trainee):
-        raise OutputError(f"{out} holds no trained autoencoder; run the stage vae first.")
-    rounded(trainee.vae)
-    videos = train_vae.Clips.open(data / "train").video
-    return latent_statistics(channels_last(trainee.vae), videos, 48), trainee.head
+    trainee = train_decoder.Trainee(config)
+    if not load_average(out / "decoder", trainee):
+        raise TrainingError(f"{out} holds no decoder; run the stage decoder first.")
+    return trainee.requires_grad_(False).eval()
 
 
-def trained_audio(out: Path) -> AudioEncoder:
-    """The trained audio encoder with fp16-rounded weights; raises `OutputError` if `out` holds none."""
-    trainee = train_audio.AudioTrainee(train_audio.NANO_AUDIO)
-    if not load_trained(out / "audio", trainee):
-        raise OutputError(f"{out} holds no trained audio encoder; run the stage audio first.")
-    rounded(trainee)
-    return trainee.encoder
+def trained_audio(out: Path) -> CausalAudioEncoder:
+    """The averaged audio encoder of a run.
+
+    Raises:
+        TrainingError: that stage has not begun.
+    """
+    trainee = train_audio.AudioTrainee(CausalAudioConfig())
+    if not load_average(out / "audio", trainee):
+        raise TrainingError(f"{out} holds no audio encoder; run the stage audio first.")
+    return trainee.encoder.requires_grad_(False).eval()
 
 
-def build_cache(out: Path, data: Path) -> None:
-    """Latents and audio features of the training clips, unless they are there already."""
-    cache = out / "cache"
-    if (cache / "done").exists():
-        return
-    if not (cache / "latents").exists():
-        vae, _ = trained_vae(out, data)
-        cache_latents(vae, data / "train", cache)
-        (cache / "latents").write_text("", encoding="utf-8")
-    cache_features(trained_audio(out), data / "train", cache, SPEC.chunk_frames)
-    (cache / "done").write_text("", encoding="utf-8")
+@torch.no_grad()
+def collect(out: Path) -> CausalNetworks:
+    """The networks of a run as they ship, as far as it has come: averaged, their weights rounded to fp16.
+
+    Raises:
+        TrainingError: a stage has not begun.
+    """
+    trained = trained_decoder(out, MotionDecoderConfig())
+    known = train_dit.known_statistics(out)
+    if known is None:
+        raise TrainingError(f"{out} holds no DiT; run the stage dit first.")
+    mean, std = known
+    trainee = train_dit.DiTTrainee(CausalDiTConfig(), trained.reader, mean, std)
+    if not load_average(out / "dit", trainee):
+        raise TrainingError(f"{out} holds no DiT; run the stage dit first.")
+    measured = dataclasses.replace(
+        MotionDecoderConfig(), latents_mean=tuple(mean.tolist()), latents_std=tuple(std.tolist())
+    )
+    decoder = MotionDecoder(measured)
+    decoder.load_state_dict(trained.model.state_dict())
+    networks = CausalNetworks(
+        NANO,
+        trainee.dit.requires_grad_(False).eval(),
+        channels_last(decoder).requires_grad_(False).eval(),
+        trained_audio(out),
+    )
+    for module in networks.modules:
+        for parameter in module.parameters():
+            parameter.copy_(parameter.half().float())
+    return check_causal_agreement(networks)
 
 
-def collect(out: Path, data: Path) -> Networks:
-    """The three trained networks as they ship."""
-    vae, _ = trained_vae(out, data)
-    dit = DiT(dit_config(SPEC, ffn_dim=FFN_DIM, audio_hidden=AUDIO_HIDDEN))
-    state = load_file(out / "dit_average" / "state.safetensors")
-    prefix = "model/dit."
-    dit.load_state_dict({k[len(prefix) :]: v for k, v in state.items() if k.startswith(prefix)})
-    rounded(dit)
-    return Networks(SPEC, dit, vae, trained_audio(out))
-
-
-def save_half(networks: Networks, folder: Path) -> None:
-    """Write the networks with fp16 weights to `folder` (rap-edge's own layout)."""
-    for network in (networks.dit, networks.vae, networks.audio_encoder):
-        assert isinstance(network, torch.nn.Module)
-        network.half()
-    save_networks(networks, folder)
-    for network in (networks.dit, networks.vae, networks.audio_encoder):
-        assert isinstance(network, torch.nn.Module)
-        network.float()
+def save_half(networks: CausalNetworks, folder: Path) -> None:
+    """Write the networks with fp16 weights to `folder`."""
+    half = copy.deepcopy(networks)
+    for module in half.modules:
+        module.half()
+    save_causal_networks(half, folder)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -119,37 +109,32 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _run(arguments: Sequence[str] | None) -> int:
     parser = argparse.ArgumentParser(prog="python -m rap_edge.models.nano.train", description=__doc__)
     parser.add_argument("--data", type=Path, required=True, help="folder with train/ and heldout/")
-    parser.add_argument("--out", type=Path, required=True, help="folder of states, log, plot and weights")
-    parser.add_argument("--stage", choices=("vae", "audio", "dit", "decoder", "all"), default="all")
-    parser.add_argument("--vae-minutes", type=argument(_MINUTES), default=40.0)
-    parser.add_argument("--audio-minutes", type=argument(_MINUTES), default=8.0)
-    parser.add_argument("--dit-minutes", type=argument(_MINUTES), default=25.0)
-    parser.add_argument("--decoder-minutes", type=argument(_MINUTES), default=15.0)
+    parser.add_argument("--out", type=Path, required=True, help="folder of states, log, pictures and weights")
+    parser.add_argument("--stage", choices=("decoder", "audio", "dit", "all"), default="all")
+    parser.add_argument("--decoder-steps", type=argument(_STEPS), default=4_700)
+    parser.add_argument("--audio-steps", type=argument(_STEPS), default=1_500)
+    parser.add_argument("--dit-steps", type=argument(_STEPS), default=2_000)
+    parser.add_argument("--no-compile", action="store_true", help="begin at once, but make slower steps")
     parser.add_argument("--threads", type=argument(THREADS), default=2)
     options = parser.parse_args(arguments)
     torch.set_num_threads(options.threads)
-    if options.stage in ("vae", "all"):
-        train_vae.train(options.data, options.out, options.vae_minutes, NanoVAEConfig())
-    if options.stage in ("audio", "all"):
-        train_audio.train(options.data, options.out, options.audio_minutes)
-    if options.stage in ("dit", "all"):
-        build_cache(options.out, options.data)
-        vae, head = trained_vae(options.out, options.data)
-        train_dit.train(
-            options.out / "cache",
-            options.data / "train",
-            options.out,
-            options.dit_minutes,
-            dit_config(SPEC, ffn_dim=FFN_DIM, audio_hidden=AUDIO_HIDDEN),
-            head,
-            vae,
-            latents=SPEC.chunk_latents,
-            shift=TRAIN_SHIFT,
-        )
     if options.stage in ("decoder", "all"):
-        train_vae.refine(options.data, options.out, options.decoder_minutes, NanoVAEConfig())
-    if options.stage in ("dit", "decoder", "all"):
-        save_half(collect(options.out, options.data), options.out / "weights")
+        config, steps = MotionDecoderConfig(), options.decoder_steps
+        train_decoder.train(options.data, options.out, steps, config, compiled=not options.no_compile)
+    if options.stage in ("audio", "all"):
+        train_audio.train(options.data, options.out, options.audio_steps, CausalAudioConfig())
+    if options.stage in ("dit", "all"):
+        trained = trained_decoder(options.out, MotionDecoderConfig())
+        train_dit.train(
+            options.data,
+            options.out,
+            options.dit_steps,
+            CausalDiTConfig(),
+            trained_audio(options.out),
+            trained.reader,
+            trained.model.motion_encoder,
+        )
+        save_half(collect(options.out), options.out / "weights")
     plot_log(options.out / "log.jsonl", options.out / "training.png")
     return 0
 

@@ -103,7 +103,7 @@ def run_selftest(
     speech, rate = _speech(golden)
     spec = bundle.manifest.spec
     started = time.perf_counter()
-    with Avatar.open(bundle, golden.portrait, engine=engine, fallback=fallback, threads=threads) as avatar:
+    with Avatar.open(bundle, golden.portrait, engine=engine, fallback=fallback, threads=threads, crop="none") as avatar:
         load_seconds = time.perf_counter() - started
         meter = RunMeter(spec)
         frames = _play(avatar, speech, rate, golden, meter, on_progress)

@@ -26,7 +26,7 @@ from provenance import commit
 from slim_fatbin import Entry, entries
 from step_runner import TIMED_OUT, Outcome, run
 
-from rap_edge.models.presets import NANO, PRESETS
+from rap_edge.models.presets import PRESETS, RAP_SMALL
 from rap_edge.runtime.machine import cuda_driver as cuda_device
 from rap_edge.runtime.machine.cuda_driver import CudaDevice, CudaDriver
 
@@ -60,7 +60,7 @@ def test_every_spec_is_exported_built_checked_and_measured_in_that_order() -> No
 
 def test_every_program_takes_the_words_it_is_given(tmp_path, monkeypatch) -> None:
     monkeypatch.setattr(gpu_steps, "BUNDLES", tmp_path)
-    for step in whole([NANO.name], ["tensorrt-rtx", "tensorrt"], ["a.so"]):
+    for step in whole([RAP_SMALL.name], ["tensorrt-rtx", "tensorrt"], ["a.so"]):
         words = " ".join(step.words)
         # These would begin their work, or need a GPU for their first line.
         if "pytest" not in words and "--precision fp16" not in words and "GPU" not in step.needs:

@@ -32,7 +32,7 @@ ROOMS = {
     "runtime/loop": "gpu",
     "runtime/serve": "http visits transports local",
     "models": "vaes causal checkpoints nano",
-    "models/nano": "data measure training motion portraits",
+    "models/nano": "data measure training portraits",
     "export": "hybrid_attention passes capture precision parity plans sources bench commands",
     "export/plans": "truth",
     "calibration": "record observe quantize judge choose steps write",

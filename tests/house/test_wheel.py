@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 import setuptools
-from helpers.bundles.half_bundle import linked
+from helpers.bundles.half_bundle import copied
 from helpers.bundles.planned import write_planned_bundle
 from helpers.places import ROOT
 from packaging.requirements import Requirement
@@ -63,7 +63,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def environment(wheel: Path, folder: Path, extra: str, *more: str) -> Path:
-    """An interpreter with the wheel and, linked from this environment, what the wheel says it needs, and `more`."""
+    """An interpreter with the wheel and, copied from this environment, what the wheel says it needs, and `more`."""
     run(sys.executable, "-m", "venv", "--without-pip", folder)
     interpreter = folder / "bin" / "python"
     run(sys.executable, "-m", "pip", "-q", "--python", interpreter, "install", "--no-deps", "--no-index", wheel)
@@ -204,7 +204,7 @@ def test_a_kiosk_that_lacks_everything_is_told_so_at_once(python: Path, tmp_path
         assert found[-1] == "display for a window"
 
 
-@pytest.mark.parametrize("program", ["assets", "data.dataset", "data.pairs", "data.renderer", "train"])
+@pytest.mark.parametrize("program", ["assets", "data.banks", "data.pairs", "data.renderer", "train"])
 def test_a_module_that_is_run_says_which_extra_it_needs(python: Path, program: str) -> None:
     command = [str(python), "-m", f"rap_edge.models.nano.{program}"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
@@ -222,7 +222,7 @@ def test_plans_are_built_there_without_torch(wheel: Path, half: Path, tmp_path: 
     builder = environment(wheel, tmp_path / "builder", "plans", "tensorrt_rtx_cu13")
     found = "import importlib.util as u; print([n for n in ('torch', 'onnxscript', 'safetensors') if u.find_spec(n)])"
     assert run(builder, "-c", found).strip() == "[]"
-    folder = linked(half, tmp_path / "nano-fp16")
+    folder = copied(half, tmp_path / "nano-fp16")
     run(builder.parent / "rap-export", "--bundle", folder, "--engine", "tensorrt-rtx", "--target", "89")
     assert Bundle.open(folder).manifest.engines.keys() == set(GRAPH_NAMES)
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rap_edge.models.presets import FLASHHEAD_LITE, FLASHHEAD_PRO, NANO, PRESETS, RAP_1_3B, load_spec
+from rap_edge.models.presets import FLASHHEAD_LITE, FLASHHEAD_PRO, PRESETS, RAP_1_3B, RAP_SMALL, load_spec
 from rap_edge.runtime.errors import SpecError
 from rap_edge.runtime.spec import ModelSpec, linear_alpha
 
@@ -29,7 +29,7 @@ def test_timesteps_are_rounded_as_the_published_code_does_in_bfloat16() -> None:
 
 def test_a_field_that_came_later_is_left_out_at_its_default() -> None:
     later = {"timestep_dtype", "portrait_resizing", "attention", "decoder", "caches"}
-    assert not later & NANO.to_dict().keys()
+    assert not later & RAP_SMALL.to_dict().keys()
     assert later & FLASHHEAD_LITE.to_dict().keys() == {"portrait_resizing"}
 
 
@@ -54,7 +54,7 @@ def test_alpha_is_linear_in_depth_with_the_papers_best_parameters() -> None:
 
 @given(st.integers(1, 50), st.floats(0.1, 20))
 def test_any_schedule_falls_from_1000_to_0(steps: int, shift: float) -> None:
-    schedule = dataclasses.replace(NANO, shift=shift).with_steps(steps).schedule()
+    schedule = dataclasses.replace(RAP_SMALL, shift=shift).with_steps(steps).schedule()
     assert len(schedule) == steps + 1
     assert schedule[0] == pytest.approx(1000)
     assert schedule[-1] == 0
@@ -64,7 +64,7 @@ def test_any_schedule_falls_from_1000_to_0(steps: int, shift: float) -> None:
 @given(k=st.integers(2, 30), n=st.integers(1, 29), stride=st.sampled_from([1, 2, 4, 8]), seconds=st.integers(10, 20))
 def test_every_chunk_adds_whole_latents_of_frames(k: int, n: int, stride: int, seconds: int) -> None:
     changes = {"chunk_latents": k, "carried_latents": n, "temporal_compression": stride}
-    spec = dataclasses.replace(NANO, audio_window_seconds=float(seconds), **changes)
+    spec = dataclasses.replace(RAP_SMALL, audio_window_seconds=float(seconds), **changes)
     if n >= k:
         with pytest.raises(SpecError, match="carried_latents"):
             spec.validate()
@@ -109,7 +109,7 @@ def test_every_chunk_adds_whole_latents_of_frames(k: int, n: int, stride: int, s
 )
 def test_an_illegal_combination_is_named(changes: dict[str, object], named: str) -> None:
     with pytest.raises(SpecError, match=named):
-        dataclasses.replace(NANO, **changes).validate()
+        dataclasses.replace(RAP_SMALL, **changes).validate()
 
 
 @pytest.mark.parametrize(
@@ -118,11 +118,11 @@ def test_an_illegal_combination_is_named(changes: dict[str, object], named: str)
 )
 def test_a_field_of_another_type_is_named(key: str, value: object) -> None:
     with pytest.raises(SpecError, match=key):
-        ModelSpec.from_dict({**NANO.to_dict(), key: value})
+        ModelSpec.from_dict({**RAP_SMALL.to_dict(), key: value})
 
 
 def test_unknown_and_missing_keys_are_named() -> None:
-    data = NANO.to_dict()
+    data = RAP_SMALL.to_dict()
     with pytest.raises(SpecError, match="surprise"):
         ModelSpec.from_dict({**data, "surprise": 1})
     del data["fps"]
@@ -143,8 +143,8 @@ def test_no_json_value_is_taken_for_a_spec(value: object) -> None:
 def test_a_name_that_is_neither_preset_nor_file_is_refused(tmp_path) -> None:
     with pytest.raises(SpecError, match="neither a preset"):
         load_spec(str(tmp_path / "none.json"))
-    (tmp_path / "mine.json").write_text(NANO.to_json())
-    assert load_spec(str(tmp_path / "mine.json")) == NANO
+    (tmp_path / "mine.json").write_text(RAP_SMALL.to_json())
+    assert load_spec(str(tmp_path / "mine.json")) == RAP_SMALL
 
 
 @given(k=st.integers(2, 30), n=st.integers(1, 29), new=st.integers(-1, 30), carry=st.sampled_from(["noisy", "clean"]))
@@ -153,7 +153,7 @@ def test_the_latency_dial_keeps_the_graphs_and_shortens_the_chunk(k: int, n: int
         return
     solver = "euler" if carry == "noisy" else "renoise"
     changes = {"chunk_latents": k, "carried_latents": n, "carry": carry, "solver": solver}
-    spec = dataclasses.replace(NANO, audio_window_seconds=20.0, **changes).validate()
+    spec = dataclasses.replace(RAP_SMALL, audio_window_seconds=20.0, **changes).validate()
     try:
         dialled = spec.with_new_latents(new)
     except SpecError:
@@ -169,16 +169,16 @@ def test_the_latency_dial_keeps_the_graphs_and_shortens_the_chunk(k: int, n: int
 @pytest.mark.parametrize("steps", [0, -1, 1001, 10**20])
 def test_steps_have_a_lower_and_an_upper_bound(steps: int) -> None:
     with pytest.raises(SpecError, match="from 1 to 1000"):
-        NANO.with_steps(steps)
+        RAP_SMALL.with_steps(steps)
 
 
 def test_latency_in_seconds_takes_the_longest_chunk_that_is_not_longer() -> None:
-    chunks = [NANO.with_latency(seconds).chunk_seconds for seconds in (0.32, 0.63, 0.64, 0.96, 60.0)]
+    chunks = [RAP_SMALL.with_latency(seconds).chunk_seconds for seconds in (0.32, 0.63, 0.64, 0.96, 60.0)]
     assert chunks == pytest.approx([0.32, 0.32, 0.64, 0.96, 0.96])
-    assert NANO.with_latency(1e308) == NANO.with_latency(60.0)
+    assert RAP_SMALL.with_latency(1e308) == RAP_SMALL.with_latency(60.0)
     for impossible in (0.31, 0.0, -1.0, float("nan"), float("inf")):
         with pytest.raises(SpecError, match=r"0\.32"):
-            NANO.with_latency(impossible)
+            RAP_SMALL.with_latency(impossible)
 
 
 def test_flashhead_can_have_two_new_latents_but_not_one() -> None:

@@ -22,9 +22,8 @@ from rap_edge.runtime.cli.extras import program_needs_extra
 with program_needs_extra("train", __name__):
     from .effects import loudness
     from .folder import add_arguments, new_folder
-    from .sentences import SPLITS, sample_text, sample_voice
+    from .sentences import SPLITS, invented_text, sample_text, sample_voice
     from .speech import FRAME_SAMPLES, SAMPLE_RATE, Floats, Utterance, Voice, synthesize
-    from .speech_bank import invented_text
     from .voices import FESTIVAL_VOICES, FLITE_VOICES, festival, flite, utterance
 
 

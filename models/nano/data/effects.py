@@ -7,7 +7,6 @@ from collections.abc import Callable
 
 import numpy as np
 
-from .dataset import noise
 from .speech import SAMPLE_RATE, Floats
 
 Sound = Callable[[np.random.Generator, int], Floats]
@@ -26,6 +25,22 @@ def beside(sound: Floats, other: Floats, decibel: float) -> Floats:
     """The sum of a voice and of another sound that is `decibel` quieter."""
     level = loudness(sound) / max(float(np.sqrt(np.mean(other**2))), 1e-6) * 10 ** (-decibel / 20)
     return np.asarray(sound + other * np.float32(level), np.float32)
+
+
+def noise(rng: np.random.Generator, samples: int) -> Floats:
+    """White, pink or brown noise or a hum, float32 [samples], with an RMS of 1."""
+    kind = int(rng.integers(4))
+    if kind == 3:
+        base = float(rng.uniform(45, 130))
+        t = np.arange(samples) / SAMPLE_RATE
+        hum = sum(rng.random() * np.sin(2 * np.pi * (base * n * t + rng.random())) for n in range(1, 6))
+        sound = np.asarray(hum + 0.05 * rng.normal(size=samples))
+    else:
+        spectrum = np.fft.rfft(rng.normal(size=samples))
+        spectrum[1:] /= np.arange(1, len(spectrum)) ** (0.5 * kind)
+        spectrum[: int(30 * samples / SAMPLE_RATE)] = 0
+        sound = np.fft.irfft(spectrum, samples)
+    return np.asarray(sound / np.sqrt(np.mean(sound**2)), np.float32)
 
 
 def band(sound: Floats, low: float, high: float, order: float = 6.0) -> Floats:

@@ -63,6 +63,7 @@ MOTION_COLUMNS = (
     "gaze_y",
 )
 MOUTH_COLUMNS = 5
+IRIS_REACH = np.array((6.0, 3.0), np.float32)  # how far a gaze of 1 moves the irises, in 1/256 of the side
 
 
 def neutral_motion(**values: float) -> Floats:
@@ -137,7 +138,7 @@ def eye_box(
 
 
 def flow_between(portrait_row: npt.ArrayLike, motion_row: npt.ArrayLike, side: int, view: View = UPRIGHT) -> Floats:
-    """Where a portrait shows what a frame of the same face shows.
+    """Where a portrait shows what a frame of the same face shows, but for eyes and mouth, which slide over the face.
 
     Args:
         portrait_row, motion_row: float [13] each.
@@ -148,14 +149,49 @@ def flow_between(portrait_row: npt.ArrayLike, motion_row: npt.ArrayLike, side: i
         float32 [side, side, 2], x and y in half sides from the middle of each cell of the frame to the place in the
         portrait; without meaning where the frame shows what the portrait hides.
     """
+    painted = _painted(_checked(motion_row), side, view)
+    return _seen(painted, _checked(portrait_row), side, view)
+
+
+def part_flow(
+    identity: Identity, portrait_row: npt.ArrayLike, motion_row: npt.ArrayLike, side: int, view: View = UPRIGHT
+) -> tuple[Floats, npt.NDArray[np.bool_]]:
+    """Where a portrait with a closed mouth shows what a frame of the same face shows of the irises and lips.
+
+    Args:
+        identity: whose they are.
+        portrait_row, motion_row: float [13] each.
+        side: cells along height and width.
+        view: framing of both.
+
+    Returns:
+        Flow as `flow_between` tells it, float32 [side, side, 2], and where it has a meaning, bool [side, side].
+    """
     still, moved = _checked(portrait_row), _checked(motion_row)
-    here = _grid(side)
-    drawn = view.find(here)
-    painted = drawn - _displacement(drawn, moved)
-    shown = painted
-    for _ in range(4):
-        shown = painted + _displacement(shown, still)
-    return np.asarray((view.place(shown) - here) / 128.0, np.float32)
+    painted = _painted(moved, side, view)
+    source, there = painted.copy(), np.zeros((side, side), bool)
+    looked = (moved[11:] - still[11:]) * IRIS_REACH
+    for side_of in (-1, 1):
+        centre = _iris(identity, moved, side_of)
+        upper, lower = (lid[::side_of] for lid in eye_lids(identity, side_of, float(np.clip(moved[10], 0, 1))))
+        inside = np.square(painted - centre).sum(-1) < _iris_radius(identity) ** 2
+        inside &= painted[..., 1] > np.interp(painted[..., 0], upper[:, 0], upper[:, 1]) + 1
+        inside &= painted[..., 1] < np.interp(painted[..., 0], lower[:, 0], lower[:, 1])
+        source[inside] -= looked
+        there |= inside
+    now, before = _mouth_shape(identity, moved), _mouth_shape(identity, still)
+    for one, other in ((now.upper_lip, before.upper_lip), (now.lower_lip, before.lower_lip)):
+        count = len(one) // 2
+        edges, origins = ((ring[:count], ring[: count - 1 : -1]) for ring in (one, other))
+        x, y = painted[..., 0], painted[..., 1]
+        top, bottom = (np.interp(x, edge[:, 0], edge[:, 1]) for edge in edges)
+        share = (y - top) / np.maximum(bottom - top, 1e-3)
+        inside = (x > edges[0][1, 0]) & (x < edges[0][-2, 0]) & (share > 0.05) & (share < 0.95)
+        x0 = CX + (x - CX) * (origins[0][-1, 0] - CX) / (edges[0][-1, 0] - CX)
+        top, bottom = (np.interp(x0, edge[:, 0], edge[:, 1]) for edge in origins)
+        source[inside] = np.stack((x0, top + share * (bottom - top)), -1)[inside]
+        there |= inside
+    return _seen(source, still, side, view), there
 
 
 def pose_fields(size: int) -> Floats:
@@ -190,6 +226,30 @@ class _MouthShape:
     inner: Floats
     upper: Floats
     lower: Floats
+
+
+def _painted(motion: Floats, side: int, view: View) -> Floats:
+    """What every cell of a frame shows of the canvas that it was bent from, [side, side, 2]."""
+    drawn = view.find(_grid(side))
+    return drawn - _displacement(drawn, motion)
+
+
+def _seen(painted: Floats, motion: Floats, side: int, view: View) -> Floats:
+    """From every cell to where the picture with this motion shows these places of its canvas, in half sides."""
+    shown = painted
+    for _ in range(4):
+        shown = painted + _displacement(shown, motion)
+    return np.asarray((view.place(shown) - _grid(side)) / 128.0, np.float32)
+
+
+def _iris(identity: Identity, motion: Floats, side: int) -> Floats:
+    """The middle of the iris of the left (-1) or right (1) eye on the canvas, [2]."""
+    rest = CX + side * identity.eye_gap, EYE_Y + 0.2 - 0.1 * identity.eye_height
+    return np.asarray(rest, np.float32) + motion[11:] * IRIS_REACH
+
+
+def _iris_radius(identity: Identity) -> float:
+    return identity.eye_height * 0.92
 
 
 def _checked(motion_row: npt.ArrayLike) -> Floats:
@@ -275,9 +335,8 @@ def _draw_eyes(canvas: Bytes, identity: Identity, motion: Floats, scale: float, 
         white = 232 if sum(identity.skin) > 420 else 222
         image = np.empty((height * 2, width * 2, 3), np.uint8)
         image[:] = (white, white - 4, white - 6)
-        iris_x = x + float(motion[11]) * 6.0
-        iris_y = EYE_Y + 0.2 - 0.1 * identity.eye_height + float(motion[12]) * 3.0
-        radius = identity.eye_height * 0.92
+        iris_x, iris_y = (float(value) for value in _iris(identity, motion, side))
+        radius = _iris_radius(identity)
         fill(image, ellipse(iris_x, iris_y, radius, radius, 28), scaled(identity.iris, 0.6), fine, offset)
         fill(image, ellipse(iris_x, iris_y + 0.6, radius * 0.84, radius * 0.84, 28), identity.iris, fine, offset)
         fill(image, ellipse(iris_x, iris_y, radius * 0.46, radius * 0.46, 20), (18, 14, 14), fine, offset)

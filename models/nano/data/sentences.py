@@ -85,6 +85,18 @@ HELD_OUT_VOICES = (
     "en-gb-scotland+f3", "en-gb-scotland+m2", "en-gb-x-gbcwmd+m6", "en-gb-scotland+Alicia", "en-gb-x-gbcwmd+Andrea",
     "en-gb-scotland+m8", "en-gb-x-gbcwmd+miguel", "en-gb-scotland+victor",
 )  # fmt: skip
+_ONSETS = (
+    "b", "c", "d", "f", "g", "h", "j", "k", "l", "m", "n", "p", "r", "s", "t", "v", "w", "y", "z", "bl", "br", "ch",
+    "cl", "cr", "dr", "fl", "fr", "gl", "gr", "kn", "pl", "pr", "sh", "sl", "sm", "sn", "sp", "st", "str", "sw", "th",
+    "tr", "wh",
+)  # fmt: skip
+_NUCLEI = (
+    "a", "e", "i", "o", "u", "ai", "ee", "ea", "oa", "oo", "ou", "ow", "oy", "ar", "er", "or", "ay", "igh", "au",
+)  # fmt: skip
+_CODAS = (
+    "", "b", "ck", "d", "f", "g", "l", "m", "n", "p", "r", "s", "t", "x", "ng", "nd", "nt", "mp", "st", "sh", "th",
+    "ll", "ss", "ft", "lk", "rm",
+)  # fmt: skip
 
 
 def sample_text(rng: np.random.Generator, split: str) -> str:
@@ -100,6 +112,20 @@ def sample_text(rng: np.random.Generator, split: str) -> str:
         order = (f"{who} {did} {what} {when}.", f"{when}, {who} {did} {what}.", f"{who} {did} {what}, {when}!")
         sentences.append(order[int(rng.integers(3))].capitalize())
     return " ".join(sentences)
+
+
+def invented_text(rng: np.random.Generator) -> str:
+    """Six to fourteen invented words of one to three syllables, for the sounds that a small vocabulary lacks."""
+    words = []
+    for _ in range(int(rng.integers(6, 15))):
+        syllables = [
+            _ONSETS[int(rng.integers(len(_ONSETS)))]
+            + _NUCLEI[int(rng.integers(len(_NUCLEI)))]
+            + _CODAS[int(rng.integers(len(_CODAS)))]
+            for _ in range(1 + int(rng.integers(3)))
+        ]
+        words.append("".join(syllables))
+    return " ".join(words) + "."
 
 
 def sample_voice(rng: np.random.Generator, split: str) -> Voice:

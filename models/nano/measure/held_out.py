@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from ..data.dataset import noise
+from ..data.effects import noise
 from ..data.identity import Identity
 from ..data.renderer import mouth_box, neutral_motion, render
 from ..data.sentences import sample_text, sample_voice

@@ -19,7 +19,6 @@ from ..data.portrait import CX, EYE_Y
 from ..data.renderer import neutral_motion, pose_fields, render
 from ..data.view import View
 from ..errors import MeasureError
-from .blink import count_blinks
 
 Floats = npt.NDArray[np.float32]
 Bytes = npt.NDArray[np.uint8]
@@ -29,6 +28,7 @@ _SIDE = 128  # of the pictures that the pose is fitted to
 _LEVELS = (2.5, 0.8)  # their blur, from coarse to fine
 _ROUNDS = 2
 _TINY = 1e-6
+_SHUT, _OPEN = 0.5, 0.3
 
 
 @dataclass(frozen=True)
@@ -172,3 +172,14 @@ def _upper_face(size: int) -> Floats:
     weight = ((np.abs(x - CX) < 112) & (y > 8) & (y < 160)).astype(np.float32)
     weight[(np.abs(y - EYE_Y - 1) < 17) & (np.abs(np.abs(x - CX) - 41) < 27)] = 0
     return weight
+
+
+def count_blinks(closed: npt.ArrayLike) -> int:
+    """How often the lids shut: rises above 0.5 that fall below 0.3 again or end the clip."""
+    blinks, shut = 0, False
+    for value in np.asarray(closed, np.float64):
+        if not shut and value > _SHUT:
+            blinks, shut = blinks + 1, True
+        elif shut and value < _OPEN:
+            shut = False
+    return blinks

@@ -10,12 +10,12 @@ import cv2
 import numpy as np
 
 PANELS = (
-    ("vae", ("mouth_crop", "moved_mouth_crop", "all_still", "all_whole")),
-    ("vae", ("psnr", "psnr_mouth")),
-    ("vae", ("corr", "corr_within")),
-    ("audio", ("loss",)),
-    ("audio", ("corr", "corr_within")),
-    ("dit", ("flow", "mouth", "lips")),
+    ("decoder", ("mouth", "eyes", "sharp_mouth", "moved_mouth")),
+    ("decoder", ("psnr", "psnr_mouth")),
+    ("decoder", ("corr", "corr_within", "corr_worst")),
+    ("audio", ("mouth", "moved", "voice")),
+    ("audio", ("espeak_clean", "flite_clean", "espeak_music10", "espeak_telephone")),
+    ("dit", ("flow", "lips")),
 )
 COLOURS = ((180, 90, 30), (40, 120, 220), (60, 160, 60), (150, 60, 160))
 WIDTH, HEIGHT, MARGIN = 420, 260, 44
@@ -31,7 +31,7 @@ def _panel(records: list[dict[str, Any]], stage: str, names: tuple[str, ...]) ->
     image = np.full((HEIGHT, WIDTH, 3), 255, np.uint8)
     curves = {}
     for name in names:
-        points = [(float(r["seconds"]) / 60, float(r[name])) for r in records if r["stage"] == stage and name in r]
+        points = [(float(r["step"]), float(r[name])) for r in records if r["stage"] == stage and name in r]
         if points:
             curves[name] = np.array(points)
     if not curves:
@@ -44,7 +44,7 @@ def _panel(records: list[dict[str, Any]], stage: str, names: tuple[str, ...]) ->
     cv2.rectangle(image, (MARGIN, 12), (right, bottom), (200, 200, 200), 1)
     cv2.putText(image, f"{high:.3g}", (4, 20), font, 0.38, (90, 90, 90), 1, cv2.LINE_AA)
     cv2.putText(image, f"{low:.3g}", (4, bottom), font, 0.38, (90, 90, 90), 1, cv2.LINE_AA)
-    cv2.putText(image, f"{stage}: {last:.0f} minutes", (MARGIN, HEIGHT - 10), font, 0.4, (60, 60, 60), 1, cv2.LINE_AA)
+    cv2.putText(image, f"{stage}: {last:.0f} steps", (MARGIN, HEIGHT - 10), font, 0.4, (60, 60, 60), 1, cv2.LINE_AA)
     for number, (name, curve) in enumerate(curves.items()):
         x = MARGIN + curve[:, 0] / last * (right - MARGIN)
         y = bottom - (curve[:, 1] - low) / (high - low) * (bottom - 12)

@@ -1,192 +1,209 @@
-"""Pre-trains nano's audio encoder to tell the mouth's parameters, frame by frame."""
+"""Trains the causal audio encoder to tell the mouth from spoilt speech, some frames after each was heard."""
 
 from __future__ import annotations
 
+import math
+from dataclasses import dataclass
 from pathlib import Path
-from typing import cast
 
 import numpy as np
 import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
-from ...audio_encoder import AudioEncoder, AudioEncoderConfig, ConvLayer, resample_features
-from ..data.speech_bank import build as build_bank
+from rap_edge.models.causal.audio_encoder import CausalAudioConfig, CausalAudioEncoder
+
+from ..data.effects import beside, music, no_voice, noise, spoil, telephone
+from ..data.speech import FRAME_SAMPLES
+from ..errors import TrainingError
+from ..measure.mouth import CLOSED, correlation
 from .optim import Muon
-from .stage import Clock, Journal, load_checkpoint, prefetch, save_checkpoint
+from .stage import prefetch
+from .state import Course, Schedule
 
-MOUTH_COLUMNS = 5
-SAMPLES_PER_FRAME = 640
-PAST_FRAMES = 50
-WINDOW_FRAMES = 50
-BANK_UTTERANCES = 1800
+MOUTH = 5
+LOOK_AHEAD = 3  # frames by which the mouth is told after its sound
+FRAMES = 125
+SETTLING = 30  # frames at a window's start that are not judged: the encoder does not know what was before them
+MUSIC_CLIPS, MUSIC_FRAMES = 64, 250
+HELD_OUT = "heldout-"
 
-NANO_AUDIO = AudioEncoderConfig(
-    conv_dim=(96, 96, 128, 128, 128, 128, 128),
-    feat_extract_norm="layer",
-    hidden_size=160,
-    num_hidden_layers=3,
-    num_attention_heads=5,
-    intermediate_size=480,
-    num_conv_pos_embeddings=15,
-    num_conv_pos_embedding_groups=8,
-    do_stable_layer_norm=True,
-    norm_eps=1e-3,
-)
+
+@dataclass(frozen=True)
+class Bank:
+    """The memory-mapped tracks of one folder of `banks`."""
+
+    waveform: np.ndarray
+    mouth: np.ndarray
+
+    @classmethod
+    def open(cls, folder: Path) -> Bank:
+        """Map the arrays of `folder`."""
+        return cls(*(np.load(folder / f"{name}.npy", mmap_mode="r") for name in ("waveform", "mouth")))
+
+
+class Sounds:
+    """Spoilt windows out of all banks, and windows in which nobody speaks.
+
+    Args:
+        folder: of the banks; those whose name begins with `HELD_OUT` are left out.
+        seed: of the music, whose clips are made once because that takes long.
+    """
+
+    def __init__(self, folder: Path, seed: int = 0) -> None:
+        """Draw from the tracks in `folder`; raises `TrainingError` if there are none."""
+        names = sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith(HELD_OUT))
+        self.banks = [Bank.open(path) for path in names if path.suffix != ".part"]
+        if not self.banks:
+            raise TrainingError(f"{folder} holds no tracks; build some with rap_edge.models.nano.data.banks.")
+        self._seed = seed
+        self._music: dict[int, np.ndarray] = {}
+
+    def music(self, rng: np.random.Generator, samples: int) -> np.ndarray:
+        """A piece of the music, float32 [samples] with an RMS of about 1."""
+        index = int(rng.integers(MUSIC_CLIPS))
+        if index not in self._music:
+            self._music[index] = music(np.random.default_rng([self._seed, index]), MUSIC_FRAMES * FRAME_SAMPLES)
+        clip = self._music[index]
+        return np.take(clip, int(rng.integers(len(clip))) + np.arange(samples), mode="wrap")
+
+    def track(self, rng: np.random.Generator, frames: int) -> tuple[np.ndarray, np.ndarray]:
+        """Clean sound [frames * 640] and mouth [frames, 5] of a random place in a random track."""
+        bank = self.banks[int(rng.choice(len(self.banks), p=self._odds()))]
+        index = int(rng.integers(len(bank.mouth)))
+        start = int(rng.integers(0, bank.mouth.shape[1] - frames + 1))
+        wave = np.asarray(bank.waveform[index, start * FRAME_SAMPLES : (start + frames) * FRAME_SAMPLES], np.float32)
+        return wave, np.asarray(bank.mouth[index, start : start + frames], np.float32)
+
+    def heard(self, rng: np.random.Generator, wave: np.ndarray) -> np.ndarray:
+        """A clean sound as it may arrive, at any loudness."""
+        if not wave.any():
+            wave = no_voice(rng, len(wave)) * np.float32(10 ** rng.uniform(-3.5, -0.9))
+        else:
+            wave = spoil(wave, rng, self.music)
+            if rng.random() < 0.3:
+                wave = wave + rng.normal(0, 10 ** rng.uniform(-4.5, -3), len(wave)).astype(np.float32)
+        result: np.ndarray = np.clip(wave * np.float32(10 ** rng.uniform(-0.7, 0.4)), -1, 1).astype(np.float32)
+        return result
+
+    def window(self, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+        """Sound [FRAMES * 640] and mouth [FRAMES, 5]: one in eight has no voice, half are a little faster or slower."""
+        if rng.random() < 0.125:
+            return self.heard(rng, np.zeros(FRAMES * FRAME_SAMPLES, np.float32)), np.zeros((FRAMES, MOUTH), np.float32)
+        pace = float(np.exp(rng.uniform(-0.12, 0.12))) if rng.random() < 0.5 else 1.0
+        longer = math.ceil(FRAMES * pace) + 1
+        wave, mouth = self.track(rng, longer)
+        if pace != 1.0:
+            wave = np.interp(np.arange(FRAMES * FRAME_SAMPLES) * pace, np.arange(len(wave)), wave).astype(np.float32)
+            places = (np.arange(FRAMES) + 0.5) * pace - 0.5
+            mouth = np.stack([np.interp(places, np.arange(longer), track) for track in mouth.T], -1)
+        return self.heard(rng, wave[: FRAMES * FRAME_SAMPLES]), mouth[:FRAMES].astype(np.float32)
+
+    def batch(self, rng: np.random.Generator, size: int) -> dict[str, Tensor]:
+        """`size` windows: `waveform` [B, FRAMES * 640] and `mouth` [B, FRAMES, 5]."""
+        waves, mouths = zip(*(self.window(rng) for _ in range(size)), strict=True)
+        return {"waveform": torch.from_numpy(np.stack(waves)), "mouth": torch.from_numpy(np.stack(mouths))}
+
+    def _odds(self) -> np.ndarray:
+        """Smaller banks are heard more often than their share: they hold the other voices."""
+        sizes = np.sqrt([len(bank.mouth) for bank in self.banks])
+        return np.asarray(sizes / sizes.sum())
 
 
 class AudioTrainee(nn.Module):
-    """The encoder with a linear head on all its layers."""
+    """The encoder with a linear reader of the mouth and of whether there is a voice."""
 
-    def __init__(self, config: AudioEncoderConfig) -> None:
+    def __init__(self, config: CausalAudioConfig) -> None:
         super().__init__()
-        self.encoder = AudioEncoder(config)
-        self.head = nn.Linear(config.num_hidden_layers * config.hidden_size, MOUTH_COLUMNS)
-        nn.init.zeros_(self.head.weight)
+        self.encoder = CausalAudioEncoder(config)
+        self.reader = nn.Linear(config.width, MOUTH + 1)
+        nn.init.zeros_(self.reader.weight)
 
     def forward(self, waveforms: Tensor) -> Tensor:
-        """[B, samples] -> [B, frames, 5]."""
-        result: Tensor = self.head(encode_channels_last(self.encoder, waveforms).flatten(2))
+        """[B, samples] -> [B, frames - LOOK_AHEAD, 6]: the mouth of every frame but the last ones, and the voice."""
+        state = torch.zeros(len(waveforms), self.encoder.state_size)
+        features, _ = self.encoder(waveforms, state)
+        result: Tensor = self.reader(features[:, LOOK_AHEAD:])
         return result
 
 
-def encode_channels_last(encoder: AudioEncoder, waveforms: Tensor) -> Tensor:
-    """`AudioEncoder.encode` with its convolutions as 2-D ones in channels-last memory: 1.5x faster on CPUs.
-
-    [B, samples] -> [B, frames, layers, width].
-    """
-    centred = waveforms - waveforms.mean(dim=1, keepdim=True)
-    x = centred / torch.sqrt(centred.square().mean(dim=1, keepdim=True) + encoder.config.norm_eps)
-    first, *rest = cast(list[ConvLayer], list(encoder.feature_extractor.conv_layers))
-    kernel, stride = first.conv.kernel_size[0], first.conv.stride[0]
-    x = F.gelu(first.layer_norm(F.linear(x.unfold(1, kernel, stride), first.conv.weight.squeeze(1))))
-    for layer in rest:
-        image = x.unsqueeze(1).permute(0, 3, 1, 2)
-        image = F.conv2d(image, layer.conv.weight.unsqueeze(2), stride=(1, layer.conv.stride[0]))
-        x = F.gelu(layer.layer_norm(image.permute(0, 2, 3, 1).squeeze(1)))
-    features = resample_features(x, encoder.frames(waveforms.shape[1]))
-    result: Tensor = encoder.encoder(encoder.feature_projection(features))
-    return result
-
-
-def window(waveform: np.ndarray, end: int) -> np.ndarray:
-    """The `WINDOW_FRAMES` frames of audio that end where frame `end` of the clip begins: float32 [samples]."""
-    stop = (PAST_FRAMES + end) * SAMPLES_PER_FRAME
-    return np.asarray(waveform[stop - WINDOW_FRAMES * SAMPLES_PER_FRAME : stop], np.float32)
-
-
-def bent_window(
-    waveform: np.ndarray, mouth: np.ndarray, end: int, pace: float, tilt: float
-) -> tuple[np.ndarray, np.ndarray]:
-    """A window that ends where frame `end` begins, played `pace` times as fast, so also higher in pitch.
-
-    Args:
-        waveform: [samples], whose sample 0 is the begin of frame 0.
-        mouth: [frames, 5].
-        tilt: share of the signal's difference that is added, to brighten (positive) or dull it.
-
-    Returns:
-        Samples [WINDOW_FRAMES * 640] and mouth [WINDOW_FRAMES, 5]; what lies before the waveform is silent.
-    """
-    samples = WINDOW_FRAMES * SAMPLES_PER_FRAME
-    stop = end * SAMPLES_PER_FRAME
-    first = max(0, int(stop - samples * pace) - 2)
-    source = np.asarray(waveform[first:stop], np.float32)
-    wave = np.interp(stop - (samples - np.arange(samples)) * pace - first, np.arange(len(source)), source, 0.0, 0.0)
-    centres = end - (WINDOW_FRAMES - 0.5 - np.arange(WINDOW_FRAMES)) * pace
-    shown = np.stack([np.interp(centres, np.arange(len(mouth)) + 0.5, track, 0.0) for track in mouth.T], axis=1)
-    wave[1:] += tilt * np.diff(wave)
-    return wave.astype(np.float32), shown.astype(np.float32)
-
-
-class Speeches:
-    """Windows of speech out of the rendered clips and out of the bank of speech without pictures."""
-
-    def __init__(self, clips: Path, bank: Path) -> None:
-        self.clip_waveforms = np.load(clips / "waveform.npy", mmap_mode="r")
-        self.clip_mouths = np.load(clips / "motion.npy", mmap_mode="r")
-        self.bank_waveforms = np.load(bank / "waveform.npy", mmap_mode="r")
-        self.bank_mouths = np.load(bank / "mouth.npy", mmap_mode="r")
-
-    def batch(self, rng: np.random.Generator, size: int) -> dict[str, Tensor]:
-        """Windows `waveform` [B, samples] with `mouth` [B, frames, 5] and `known` [B, frames] (have a truth)."""
-        waves, mouths, knowns = [], [], []
-        for _ in range(size):
-            known = np.ones(WINDOW_FRAMES, np.float32)
-            pace, tilt = float(np.exp(rng.uniform(-0.16, 0.16))), float(rng.uniform(-0.4, 0.8))
-            if rng.random() < 0.65:
-                index = int(rng.integers(len(self.bank_mouths)))
-                waveform, mouth = self.bank_waveforms[index], self.bank_mouths[index]
-                end = int(rng.integers(20, len(mouth) + 1))
-            else:
-                index = int(rng.integers(len(self.clip_mouths)))
-                waveform = self.clip_waveforms[index]
-                spoken = self.clip_mouths[index, :, :MOUTH_COLUMNS]
-                mouth = np.concatenate((np.zeros((PAST_FRAMES, MOUTH_COLUMNS), np.float32), spoken))
-                end = PAST_FRAMES + int(rng.integers(24, len(spoken) + 1))
-                known[: WINDOW_FRAMES - int((end - PAST_FRAMES) / pace)] = 0
-            wave, shown = bent_window(waveform, mouth, end, pace, tilt)
-            wave *= np.float32(10 ** rng.uniform(-0.5, 0.2))
-            if rng.random() < 0.3:
-                wave += rng.normal(0, 10 ** rng.uniform(-4, -2.2), wave.shape).astype(np.float32)
-            waves.append(wave)
-            mouths.append(shown)
-            knowns.append(known)
-        return {
-            "waveform": torch.from_numpy(np.stack(waves)),
-            "mouth": torch.from_numpy(np.stack(mouths)),
-            "known": torch.from_numpy(np.stack(knowns)),
-        }
-
-
-@torch.no_grad()
-def evaluate(model: AudioTrainee, folder: Path) -> dict[str, float]:
-    """Correlation of the head's mouth opening with the truth over the held-out clips' last 40 frames."""
-    waveforms = np.load(folder / "waveform.npy")
-    motions = np.load(folder / "motion.npy")
-    waves = torch.from_numpy(np.stack([window(wave, motions.shape[1]) for wave in waveforms]))
-    found = np.concatenate([model(part).numpy() for part in waves.split(20)])[:, -40:, 0]
-    truth = motions[:, -40:, 0]
-    inner = [x.reshape(len(x), -1, 8) - x.reshape(len(x), -1, 8).mean(-1, keepdims=True) for x in (found, truth)]
+def loss_of(found: Tensor, mouth: Tensor) -> dict[str, Tensor]:
+    """Terms of the loss, from `AudioTrainee.forward` and the mouth [B, frames, 5]."""
+    truth = mouth[:, SETTLING:-LOOK_AHEAD]
+    voiced = (F.max_pool1d(mouth[..., 0].unsqueeze(1), 9, 1, 4).squeeze(1) > 0.02).float()[:, SETTLING:-LOOK_AHEAD]
+    told = found[:, SETTLING:]
     return {
-        "corr": float(np.corrcoef(found.ravel(), truth.ravel())[0, 1]),
-        "corr_within": float(np.corrcoef(inner[0].ravel(), inner[1].ravel())[0, 1]),
-        "corr_last_frames": float(np.corrcoef(found[:, -3:].ravel(), truth[:, -3:].ravel())[0, 1]),
+        "mouth": F.smooth_l1_loss(told[..., :MOUTH], truth, beta=0.1),
+        "moved": (told[:, 1:, 0] - told[:, :-1, 0] - truth[:, 1:, 0] + truth[:, :-1, 0]).abs().mean(),
+        "voice": F.binary_cross_entropy_with_logits(told[..., MOUTH], voiced),
     }
 
 
-def train(data: Path, out: Path, minutes: float, config: AudioEncoderConfig = NANO_AUDIO, *, batch: int = 24) -> None:
-    """Train for `minutes` (all resumptions together); state and log go to `out`."""
-    torch.manual_seed(1)
+@torch.no_grad()
+def evaluate(model: AudioTrainee, folder: Path, count: int = 24) -> dict[str, float]:
+    """Correlation of the told opening with the truth of held-out tracks, as spoken and spoilt, and closed mouths."""
+    figures = {}
+    for path in sorted(folder.glob(f"{HELD_OUT}*")):
+        bank, name = Bank.open(path), path.name.removeprefix(HELD_OUT)
+        rng = np.random.default_rng(0)
+        mouth = np.asarray(bank.mouth[:count, SETTLING:-LOOK_AHEAD, 0], np.float64)
+        clean = [np.asarray(wave, np.float32) for wave in bank.waveform[:count]]
+        for way, waves in (
+            ("clean", clean),
+            ("music10", [beside(wave, music(rng, len(wave)), 10.0) for wave in clean]),
+            ("noise10", [beside(wave, noise(rng, len(wave)), 10.0) for wave in clean]),
+            ("telephone", [telephone(wave) for wave in clean]),
+        ):
+            told = torch.cat([model(torch.from_numpy(wave)[None]) for wave in waves])[:, SETTLING:, 0]
+            figures[f"{name}_{way}"] = correlation(told.numpy(), mouth)
+    rng = np.random.default_rng(1)
+    quiet = np.stack([no_voice(rng, 150 * FRAME_SAMPLES) * np.float32(10 ** rng.uniform(-3, -1)) for _ in range(16)])
+    figures["closed_without_voice"] = float((model(torch.from_numpy(quiet))[:, SETTLING:, 0] < CLOSED).float().mean())
+    return figures
+
+
+def train(data: Path, out: Path, steps: int, config: CausalAudioConfig, *, batch: int = 16) -> None:
+    """Train to `steps` steps, all runs together, on the banks of `data`/speech; state and log go to `out`.
+
+    Raises:
+        TrainingError: there are no tracks, or the loss is not finite.
+    """
     model = AudioTrainee(config)
-    optimiser = Muon(model, lr=0.03, adam_lr=3e-3, adam_names=("head", "conv_layers.0", "pos_conv"))
-    folder = out / "audio"
-    elapsed = load_checkpoint(folder, model, optimiser)
-    if elapsed >= minutes * 60:
+    optimiser = Muon(model, lr=0.02, adam_lr=2e-3, adam_names=("reader",))
+    course = Course(out, "audio", model, optimiser, Schedule(steps, fall=0.5))
+    if course.over:
         return
-    clock = Clock(minutes * 60, elapsed, warmup=20)
-    journal = Journal(out / "log.jsonl", "audio")
-    build_bank(out / "speech", BANK_UTTERANCES, 2)
-    run = torch.compile(model, dynamic=False)
-    step, running = optimiser.step_count, 0.0
-    last_save = last_eval = clock.elapsed
-    speeches = Speeches(data / "train", out / "speech")
-    for example in prefetch(lambda rng: speeches.batch(rng, batch), seed=step):
-        with torch.autocast("cpu", torch.bfloat16):
-            found = run(example["waveform"]).float()
-        error = F.smooth_l1_loss(found, example["mouth"], reduction="none", beta=0.1).mean(-1)
-        loss = (error * example["known"]).sum() / example["known"].sum()
-        loss.backward()
-        optimiser.step(clock.factor)
-        step += 1
-        running = 0.95 * running + 0.05 * loss.item() if running else loss.item()
-        if step % 50 == 0:
-            journal.write(step=step, seconds=round(clock.elapsed), factor=clock.factor, loss=running)
-        if clock.elapsed - last_eval > 120 or clock.done:
-            last_eval = clock.elapsed
-            journal.write(step=step, seconds=round(clock.elapsed), held_out=evaluate(model, data / "heldout"))
-        if clock.elapsed - last_save > 120 or clock.done:
-            save_checkpoint(folder, model, optimiser, clock.elapsed)
-            last_save = clock.elapsed
-        if clock.done:
-            break
+    sounds = Sounds(data / "speech")
+    batches = prefetch(lambda rng: sounds.batch(rng, batch), seed=course.step)
+    while not course.over:
+        example = next(batches)
+        terms = loss_of(model(example["waveform"]), example["mouth"])
+        course.learn(10.0 * terms["mouth"] + terms["moved"] + 0.1 * terms["voice"], terms)
+        if course.step % 500 == 0 or course.over:
+            with course.averaged():
+                course.journal.write(step=course.step, held_out=evaluate(model, data / "speech"))
+
+
+def features_of(encoder: CausalAudioEncoder, waveforms: Tensor) -> Tensor:
+    """What every latent of four frames hears, from sound that began in silence.
+
+    Args:
+        waveforms: [B, 640 * 4 * k].
+
+    Returns:
+        [B, k, 10, width]: features from three frames before a latent's frames to three after them; after the end of
+        the sound comes silence.
+    """
+    silence = torch.zeros(len(waveforms), LOOK_AHEAD * FRAME_SAMPLES)
+    heard = torch.cat((waveforms, silence), dim=1)
+    features, _ = encoder(heard, encoder.silent_state(len(waveforms)))
+    still = silent_features(encoder, LOOK_AHEAD).expand(len(waveforms), -1, -1)
+    features = torch.cat((still, features), dim=1)
+    return features.unfold(1, 4 + 2 * LOOK_AHEAD, 4).transpose(2, 3)
+
+
+def silent_features(encoder: CausalAudioEncoder, frames: int) -> Tensor:
+    """The features of endless silence, [frames, width]."""
+    features, _ = encoder(torch.zeros(1, FRAME_SAMPLES), encoder.silent_state())
+    result: Tensor = features[0].expand(frames, -1)
+    return result

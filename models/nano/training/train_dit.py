@@ -1,197 +1,168 @@
-"""Trains nano's DiT: flow matching on cached latents and audio features, on static and dynamic windows."""
+"""Trains the block-causal DiT: flow matching over the clean latents before, to the life and the speech of the data."""
 
 from __future__ import annotations
 
-import math
+import json
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ...dit import DiT, DiTConfig
-from ...nano_vae import NanoVAE
+from rap_edge.models.causal.audio_encoder import CausalAudioEncoder
+from rap_edge.models.causal.dit import CausalDiT, CausalDiTConfig
+from rap_edge.models.causal.motion_decoder import MotionEncoder
+
+from ..data.life import life
+from ..data.renderer import MOTION_COLUMNS, MOUTH_COLUMNS
 from .optim import Muon
-from .stage import Clock, Journal, load_checkpoint, load_trained, prefetch, save_checkpoint
-from .train_vae import AUX_COLUMNS, MotionHead
+from .stage import prefetch
+from .state import Course, Schedule
+from .train_audio import LOOK_AHEAD, Sounds, features_of, silent_features
 
-AUDIO_DROPOUT = 0.1
-STATIC_SHARE = 0.5
-PORTRAIT_SHARE = 0.5
+FRAMES = 240
+GROUP = 4
+COLUMNS = len(MOTION_COLUMNS)
+CONTEXT_NOISE = 0.25  # at most this share of noise is in the past, as generated latents are not exact either
 
 
-class Windows:
-    """Random training windows out of the cached arrays of `cache`.
+class Clips:
+    """Endless clips of speech and life: sounds with the motion of a head that begins as the portrait.
 
     Args:
-        cache: folder with `still.npy`, `moving.npy` and `features.npy`.
-        data: folder of the clips, for motion and mouth boxes.
-        latents: latents per window, k.
-        compression: frames per latent.
-        cell: pixels per latent cell.
-        feature_window: feature frames around each video frame.
+        sounds: where the voices come from.
     """
 
-    def __init__(self, cache: Path, data: Path, latents: int, compression: int, cell: int, feature_window: int) -> None:
-        self.still = np.load(cache / "still.npy", mmap_mode="r")
-        self.moving = np.load(cache / "moving.npy", mmap_mode="r")
-        self.features = np.load(cache / "features.npy", mmap_mode="r")
-        self.motion = np.load(data / "motion.npy", mmap_mode="r")
-        self.mouth_box = np.load(data / "mouth_box.npy", mmap_mode="r")
-        self.latents, self.compression, self.cell = latents, compression, cell
-        self.frames = compression * (latents - 1) + 1
-        self.first_end = self.motion.shape[1] - self.features.shape[1] + 1
-        reach = feature_window // 2
-        rolling = self.features.shape[2]
-        offsets = np.arange(-reach, reach + 1)
-        shown = np.arange(rolling - self.frames, rolling)
-        self.taps = np.clip(shown[:, None] + offsets, 0, rolling - 1)
+    def __init__(self, sounds: Sounds) -> None:
+        self.sounds = sounds
 
-    def one(self, rng: np.random.Generator, index: int) -> tuple[np.ndarray, ...]:
-        """Latents [k, C, h, w], reference [C, h, w], features [F, window, layers, width], mask [h, w], motion."""
-        c, k = self.compression, self.latents
-        length = self.motion.shape[1]
-        static = rng.random() < STATIC_SHARE
-        if static:
-            end = int(rng.integers(self.frames, length + 1))
-            start = end - self.frames
-            groups = start + 1 + c * np.arange(k - 1)
-            latents = np.concatenate((self.still[index, start : start + 1], self.moving[index, groups]))
-            rows = np.r_[np.full(c, start), start + 1 + np.arange(c * (k - 1))]
-        else:
-            end = int(rng.integers(c * k, length + 1))
-            start = end - c * k
-            latents = self.moving[index, start + c * np.arange(k)]
-            rows = start + np.arange(c * k)
-        portrait = start if static and rng.random() < PORTRAIT_SHARE else int(rng.integers(0, length))
-        features = self.features[index, end - self.first_end][self.taps]
-        mask = np.zeros(latents.shape[-2:], np.float32)
-        boxes = self.mouth_box[index][np.unique(rows)]
-        x0, y0 = boxes[:, :2].min(0) // self.cell
-        x1, y1 = -(-boxes[:, 2:].max(0) // self.cell)
-        mask[max(y0, 0) : y1, max(x0, 0) : x1] = 1
-        motion = self.motion[index][rows][:, AUX_COLUMNS].reshape(k, c, -1)
-        return latents, self.still[index, portrait], features, mask, motion
+    def one(self, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+        """Sound [FRAMES * 640] as it arrives, and motion [GROUP + FRAMES, 13]; the first group is the portrait."""
+        wave, mouth = self.sounds.track(rng, FRAMES)
+        motion = np.zeros((GROUP + FRAMES, COLUMNS), np.float32)
+        motion[GROUP:, :MOUTH_COLUMNS] = mouth
+        motion[GROUP:, MOUTH_COLUMNS:] = life(rng, FRAMES)
+        return self.sounds.heard(rng, wave), motion
 
     def batch(self, rng: np.random.Generator, size: int) -> dict[str, Tensor]:
-        """`size` windows: latents and reference [B, C, k, h, w], features, mask [B, h, w], motion [B, k, c, 6]."""
-        parts = [self.one(rng, int(index)) for index in rng.integers(0, len(self.motion), size)]
-        latents, reference, features, mask, motion = (
-            torch.from_numpy(np.stack(column)).float() for column in zip(*parts, strict=True)
-        )
-        features *= (torch.from_numpy(rng.random(size)) >= AUDIO_DROPOUT).float().view(-1, 1, 1, 1, 1)
-        latents = latents.transpose(1, 2)
-        return {
-            "latents": latents,
-            "reference": reference.unsqueeze(2).expand_as(latents).contiguous(),
-            "features": features,
-            "mask": mask,
-            "motion": motion,
-        }
+        """`size` clips: `waveform` [B, FRAMES * 640] and `motion` [B, GROUP + FRAMES, 13]."""
+        waves, motions = zip(*(self.one(rng) for _ in range(size)), strict=True)
+        return {"waveform": torch.from_numpy(np.stack(waves)), "motion": torch.from_numpy(np.stack(motions))}
+
+
+@torch.no_grad()
+def statistics(encoder: MotionEncoder, sounds: Sounds, clips: int = 64) -> tuple[Tensor, Tensor]:
+    """Mean and deviation [C] of the raw latents of `clips` clips."""
+    motion = Clips(sounds).batch(np.random.default_rng(5), clips)["motion"]
+    raw = encoder(motion).flatten(0, 1)
+    return raw.mean(0), raw.std(0).clamp_min(1e-2)
 
 
 class DiTTrainee(nn.Module):
-    """The DiT with the frozen motion head that the VAE was trained with, as one training step sees them."""
+    """The DiT with the frozen reader of motion that the decoder was trained with."""
 
-    latents_mean: Tensor
-    latents_std: Tensor
+    mean: Tensor
+    std: Tensor
 
-    def __init__(self, config: DiTConfig, head: MotionHead, vae: NanoVAE) -> None:
+    def __init__(self, config: CausalDiTConfig, reader: nn.Linear, mean: Tensor, std: Tensor) -> None:
         super().__init__()
-        self.dit = DiT(config)
-        self.head = head.requires_grad_(False)
-        self.register_buffer("latents_mean", vae.latents_mean.clone(), persistent=False)
-        self.register_buffer("latents_std", vae.latents_std.clone(), persistent=False)
+        self.dit = CausalDiT(config)
+        self.reader = reader.requires_grad_(False)
+        self.register_buffer("mean", mean, persistent=False)
+        self.register_buffer("std", std, persistent=False)
 
     def forward(
-        self, latents: Tensor, noise: Tensor, time: Tensor, features: Tensor, reference: Tensor
+        self, clean: Tensor, past: Tensor, noise: Tensor, level: Tensor, features: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """Velocity [B, C, k, h, w] at `time` [B] in 0..1, and the motion [B, k, c, columns] of its clean latents."""
-        level = time.view(-1, 1, 1, 1, 1)
-        noisy = (1 - level) * latents + level * noise
-        velocity = self.dit(noisy, 1000.0 * time, features, reference)
-        clean = (noisy - level * velocity).transpose(1, 2)
-        raw = clean.flatten(0, 1) * self.latents_std + self.latents_mean
-        return velocity, self.head(raw).unflatten(0, clean.shape[:2])
+        """Flow error per latent and channel, and the mouth's motion of the clean latents that follow from it.
+
+        Args:
+            clean: normalised latents [B, N, C]; the first is the portrait's.
+            past: the same, as inexact as they will be.
+            noise: [B, N, C].
+            level: [B, N] in 0..1.
+            features: [B, N, frames, width].
+
+        Returns:
+            Squared error [B, N, C] and mouth [B, N, 4, 5].
+        """
+        share = level.unsqueeze(-1)
+        noisy = (1 - share) * clean + share * noise
+        velocity = self.dit(past, noisy, 1000.0 * level, features, clean[:, 0])
+        told = noisy - share * velocity
+        motion = self.reader(told * self.std + self.mean).unflatten(-1, (GROUP, COLUMNS))
+        return (velocity - (noise - clean)).square(), motion[..., :MOUTH_COLUMNS]
 
 
-def sample_times(count: int, shift: float, generator: torch.Generator) -> Tensor:
-    """Noise levels in 0..1: half uniform, half logit-normal, shifted towards 1 by `shift`; stratified."""
-    uniform = (torch.randperm(count, generator=generator) + torch.rand(count, generator=generator)) / count
-    bell = torch.sigmoid(torch.randn(count, generator=generator))
-    time = torch.where(torch.rand(count, generator=generator) < 0.5, uniform, bell)
-    return shift * time / (1 + (shift - 1) * time)
+def known_statistics(out: Path) -> tuple[Tensor, Tensor] | None:
+    """What `keep_statistics` wrote, None if it did not."""
+    file = out / "latents.json"
+    if not file.exists():
+        return None
+    found = json.loads(file.read_text(encoding="utf-8"))
+    return torch.tensor(found["mean"]), torch.tensor(found["std"])
+
+
+def keep_statistics(out: Path, mean: Tensor, std: Tensor) -> None:
+    """Write mean and deviation of the raw latents, which the DiT's latents are counted in."""
+    text = json.dumps({"mean": mean.tolist(), "std": std.tolist()})
+    (out / "latents.json").write_text(text, encoding="utf-8")
+
+
+@torch.no_grad()
+def prepared(
+    example: dict[str, Tensor], encoder: CausalAudioEncoder, motion: MotionEncoder, mean: Tensor, std: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Normalised latents [B, 1 + k, C] and features [B, 1 + k, 10, width] of a batch of `Clips`."""
+    latents = (motion(example["motion"]) - mean) / std
+    heard = features_of(encoder, example["waveform"])
+    still = silent_features(encoder, GROUP + 2 * LOOK_AHEAD)
+    return latents, torch.cat((still.expand(len(heard), 1, -1, -1), heard), dim=1)
 
 
 def train(
-    cache: Path,
     data: Path,
     out: Path,
-    minutes: float,
-    config: DiTConfig,
-    head: MotionHead,
-    vae: NanoVAE,
+    steps: int,
+    config: CausalDiTConfig,
+    encoder: CausalAudioEncoder,
+    reader: nn.Linear,
+    motion: MotionEncoder,
     *,
-    latents: int,
-    shift: float,
-    batch: int = 16,
-    decay: float = 0.998,
-) -> DiT:
-    """Train for `minutes` (all resumptions together); state, averaged weights and log go to `out`.
+    batch: int = 6,
+) -> None:
+    """Train to `steps` steps, all runs together; state, log and the latents' statistics go to `out`.
 
-    Returns:
-        The DiT with the exponential average of its weights.
+    Args:
+        encoder: of the sound, final.
+        reader, motion: of the motion, final.
 
     Raises:
-        FloatingPointError: the loss is no longer finite.
+        TrainingError: there are no tracks, or the loss is not finite.
     """
+    sounds = Sounds(data / "speech")
+    mean, std = known_statistics(out) or statistics(motion, sounds)
+    keep_statistics(out, mean, std)
     torch.manual_seed(2)
-    windows = Windows(
-        cache, data, latents, config.temporal_compression, vae.config.spatial_compression, config.feature_window
-    )
-    model = DiTTrainee(config, head, vae)
-    average = DiTTrainee(config, head, vae)
-    average.load_state_dict(model.state_dict())
-    optimiser = Muon(
-        model, lr=0.01, adam_lr=1e-3, adam_names=("modulation", "patch_embedding", "head.head", "time_embedding")
-    )
-    folder = out / "dit"
-    elapsed = load_checkpoint(folder, model, optimiser)
-    load_trained(out / "dit_average", average)
-    if elapsed >= minutes * 60:
-        return average.dit.eval()
-    clock = Clock(minutes * 60, elapsed, warmup=30)
-    journal = Journal(out / "log.jsonl", "dit")
-    step = optimiser.step_count
-    generator = torch.Generator().manual_seed(step)
-    running: dict[str, float] = {}
-    last_save = clock.elapsed
-    for example in prefetch(lambda rng: windows.batch(rng, batch), seed=step):
-        noise = torch.randn(example["latents"].shape, generator=generator)
-        time = sample_times(batch, shift, generator)
-        with torch.autocast("cpu", torch.bfloat16):
-            velocity, motion = model(example["latents"], noise, time, example["features"], example["reference"])
-        error = (velocity.float() - (noise - example["latents"])).square().mean((1, 2))
-        weight = 1 + 2 * example["mask"]
-        flow = (error * weight).mean() / weight.mean()
-        mouth = (error * example["mask"]).sum() / example["mask"].sum()
-        lips = (motion.float() - example["motion"]).abs().mean()
-        (flow + 1.0 * lips).backward()
-        optimiser.step(clock.factor)
-        step += 1
-        with torch.no_grad():
-            for kept, new in zip(average.dit.parameters(), model.dit.parameters(), strict=True):
-                kept.lerp_(new, 1 - min(decay, (1 + step) / (10 + step)))
-        for name, value in (("flow", flow), ("mouth", mouth), ("lips", lips)):
-            running[name] = 0.98 * running.get(name, value.item()) + 0.02 * value.item()
-        if not math.isfinite(running["flow"]):
-            raise FloatingPointError("The DiT's loss is no longer finite; lower the step size and resume.")
-        if step % 100 == 0:
-            journal.write(step=step, seconds=round(clock.elapsed), factor=clock.factor, **running)
-        if clock.elapsed - last_save > 120 or clock.done:
-            save_checkpoint(folder, model, optimiser, clock.elapsed)
-            save_checkpoint(out / "dit_average", average, optimiser, clock.elapsed)
-            last_save = clock.elapsed
-        if clock.done:
-            return average.dit.eval()
-    raise AssertionError("batches are endless")
+    model = DiTTrainee(config, reader, mean, std)
+    names = ("modulation", "patch_embedding", "head.weight", "time_embedding")
+    optimiser = Muon(model, lr=0.01, adam_lr=1e-3, adam_names=names)
+    course = Course(out, "dit", model, optimiser, Schedule(steps, fall=0.5), decay=0.999, smoothing=0.98)
+    if course.over:
+        return
+    clips = Clips(sounds)
+    generator = torch.Generator().manual_seed(course.step)
+    batches = prefetch(lambda rng: clips.batch(rng, batch), seed=course.step)
+    while not course.over:
+        example = dict(next(batches))
+        clean, features = prepared(example, encoder, motion, mean, std)
+        noise, other = (torch.randn(clean.shape, generator=generator) for _ in range(2))
+        level = torch.rand(clean.shape[:2], generator=generator)
+        bell = torch.sigmoid(torch.randn(clean.shape[:2], generator=generator))
+        level = torch.where(torch.rand(clean.shape[:2], generator=generator) < 0.5, level, bell)
+        inexact = CONTEXT_NOISE * torch.rand(batch, 1, 1, generator=generator) ** 2
+        error, mouth = model(clean, clean + inexact * other, noise, level, features)
+        truth = example["motion"].unflatten(1, (-1, GROUP))[..., :MOUTH_COLUMNS]
+        lips = ((mouth - truth).abs().mean((-1, -2)) * (1 - level))[:, 1:].mean()
+        flow = error[:, 1:].mean()
+        course.learn(flow + 0.5 * lips, {"flow": flow, "lips": lips})

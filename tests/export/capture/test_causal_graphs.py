@@ -10,7 +10,7 @@ from helpers.bundles.small_causal import small_causal_networks
 from rap_edge.export.capture.five_graphs import capture, graph_sources
 from rap_edge.export.capture.torch_engine import torch_engines
 from rap_edge.models.causal.networks import CausalNetworks
-from rap_edge.models.nano.motion.stream import Stream
+from rap_edge.models.nano.training.stream import Stream
 from rap_edge.runtime.loop.causal_loop import CausalLoop
 from rap_edge.runtime.loop.interface import encode_reference
 from rap_edge.runtime.loop.noise import normal

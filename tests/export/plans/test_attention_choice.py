@@ -20,7 +20,7 @@ from rap_edge.export.plans.make_plans import plan_job
 from rap_edge.export.plans.network import BuiltPlan, build_network
 from rap_edge.export.plans.process import build_plan
 from rap_edge.export.plans.truth.claim import Claim
-from rap_edge.models.presets import NANO, RAP_1_3B
+from rap_edge.models.presets import RAP_1_3B, RAP_SMALL
 from rap_edge.runtime.bundle.manifest import GraphInfo
 from rap_edge.runtime.errors import EngineError, ExportError
 from rap_edge.runtime.machine.cuda import Cuda
@@ -106,12 +106,12 @@ def capability(spec, choice: EngineChoice, claim: Claim = CLAIM) -> str:
 
 def test_the_fused_attention_is_tried_where_tensorrt_takes_plugins_and_the_kernel_fits() -> None:
     native = EngineChoice(TENSORRT, (), ("8.9",), "native")
-    assert capability(NANO, native) == capability(RAP_1_3B, native) == "8.9"
-    assert capability(NANO, dataclasses.replace(native, capabilities=("8.0+",), profile="ampere-plus")) == "8.0"
-    assert capability(NANO, dataclasses.replace(native, profile="version-compatible")) == ""
-    assert capability(NANO, EngineChoice(RTX, ("8.9",), ("8.9",), "ahead-of-time")) == ""
-    assert capability(NANO, native, CLAIM.with_plugins()) == ""
-    assert capability(dataclasses.replace(NANO, hidden_dim=384), native) == ""
+    assert capability(RAP_SMALL, native) == capability(RAP_1_3B, native) == "8.9"
+    assert capability(RAP_SMALL, dataclasses.replace(native, capabilities=("8.0+",), profile="ampere-plus")) == "8.0"
+    assert capability(RAP_SMALL, dataclasses.replace(native, profile="version-compatible")) == ""
+    assert capability(RAP_SMALL, EngineChoice(RTX, ("8.9",), ("8.9",), "ahead-of-time")) == ""
+    assert capability(RAP_SMALL, native, CLAIM.with_plugins()) == ""
+    assert capability(dataclasses.replace(RAP_SMALL, hidden_dim=384), native) == ""
 
 
 def test_a_tensorrt_without_plugins_keeps_its_own_attention_and_says_why(tmp_path) -> None:

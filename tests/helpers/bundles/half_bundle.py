@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-import os
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -38,11 +38,9 @@ def write_half_bundle(networks: Networks, folder: Path) -> Path:
     return folder
 
 
-def linked(folder: Path, target: Path) -> Path:
-    """The same bundle in a new folder; the files are shared."""
-    target.mkdir()
-    for path in folder.iterdir():
-        os.link(path, target / path.name)
+def copied(folder: Path, target: Path) -> Path:
+    """The same bundle in a new folder."""
+    shutil.copytree(folder, target)
     return target
 
 
@@ -56,7 +54,13 @@ def quantise_crudely(folder: Path, target: Path) -> Path:
             _quantise(model, {node for of, node in islands if of == name})
             writer.add(graph.file, model.SerializeToString())
         writer.commit(
-            dataclasses.replace(manifest, precision=Precision.INT8, files=writer.hashes(), golden=GoldenInfo())
+            dataclasses.replace(
+                manifest,
+                precision=Precision.INT8,
+                graphs={name: dataclasses.replace(graph, data=()) for name, graph in manifest.graphs.items()},
+                files=writer.hashes(),
+                golden=GoldenInfo(),
+            )
         )
     return target
 

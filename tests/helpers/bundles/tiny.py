@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from rap_edge.models.presets import NANO
+from rap_edge.models.presets import RAP_SMALL
 from rap_edge.runtime.bundle.contract import contract
 from rap_edge.runtime.bundle.manifest import GraphInfo
 from rap_edge.runtime.engines.interface import allocate
@@ -16,7 +16,7 @@ from rap_edge.runtime.loop.pixels import to_pixels
 from rap_edge.runtime.spec import ModelSpec, linear_alpha
 
 TINY = dataclasses.replace(
-    NANO,
+    RAP_SMALL,
     name="tiny",
     image_size=64,
     latent_channels=4,

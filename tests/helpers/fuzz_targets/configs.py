@@ -17,7 +17,7 @@ from rap_edge.models.config import config_from_dict, config_to_dict
 from rap_edge.models.dit import DiT
 from rap_edge.models.nano_vae import NanoVAEConfig
 from rap_edge.models.networks import dit_config
-from rap_edge.models.presets import FLASHHEAD_LITE, NANO
+from rap_edge.models.presets import FLASHHEAD_LITE, RAP_SMALL
 from rap_edge.models.vaes.ltx import LtxVae
 from rap_edge.models.vaes.ltx_config import LtxVaeConfig
 from rap_edge.models.vaes.wan import WanVae, WanVaeConfig
@@ -70,7 +70,7 @@ _LATER_LTX = LtxVaeConfig(
     upsample_factor=(2,) * 3,
     timestep_conditioning=True,
 )
-_DIT = dit_config(NANO, ffn_dim=512)
+_DIT = dit_config(RAP_SMALL, ffn_dim=512)
 _PUBLISHED = {name: getattr(dit_config(FLASHHEAD_LITE, ffn_dim=8960), name) for name in ("dim", "in_dim", "out_dim")}
 _PUBLISHED |= {"ffn_dim": 8960, "freq_dim": 256, "num_heads": 12, "num_layers": 30, "eps": 1e-6}
 _PUBLISHED |= {"patch_size": [1, 1, 1], "has_image_input": False, "vae_stride": [8, 32, 32], "text_dim": 4096}

@@ -7,6 +7,7 @@ from typing import get_type_hints
 
 import numpy as np
 from helpers.bundles.tiny import TINY, TINY_CLEAN, TINY_GUIDED, tiny_engines
+from helpers.bundles.tiny_causal import TINY_CAUSAL, causal_engines
 from helpers.fuzz_targets.mutations import json_mutants
 from helpers.fuzz_targets.target import Target
 from hypothesis import strategies as st
@@ -49,7 +50,8 @@ def _names(graphs: dict[str, GraphInfo]) -> set[str]:
 
 def _run(spec: ModelSpec) -> None:
     portrait = np.full((*spec.image_size, 3), 90, np.uint8)
-    with Avatar(spec, tiny_engines(spec), portrait, "fp32") as avatar:
+    engines = tiny_engines(spec) if spec.caches is None else causal_engines(spec)
+    with Avatar(spec, engines, portrait, "fp32") as avatar:
         for overload in (None, Overload()):
             with avatar.session(overload=overload) as session:
                 session.push(np.zeros(spec.chunk_samples + 1, np.float32))
@@ -88,7 +90,7 @@ _TINY = (TINY, TINY_CLEAN, TINY_GUIDED)
 SPEC = Target(
     "spec",
     st.one_of(
-        [json_mutants(spec.to_dict()) for spec in (*PRESETS.values(), *_TINY)]
+        [json_mutants(spec.to_dict()) for spec in (*PRESETS.values(), *_TINY, TINY_CAUSAL)]
         + [_within_bounds(spec) for spec in _TINY]
     ),
     _read,

@@ -5,13 +5,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from evaluate import bundle_talker
+from goals import bundle_model
 
 from rap_edge.models.nano.measure import mouth as measure
 from rap_edge.models.nano.measure.held_out import Subject
 from rap_edge.models.presets import NANO
 from rap_edge.runtime.bundle.bundle import Bundle
 from rap_edge.runtime.cli.run import main
+from rap_edge.runtime.doctor.selftest import run_selftest
 
 
 def test_the_preset_is_the_shipped_spec(nano_bundle: Path) -> None:
@@ -24,10 +25,14 @@ def test_the_graphs_agree_with_pytorch(nano_bundle: Path) -> None:
     assert parity["rollout"]["chunks"] == 8
 
 
+def test_the_selftest_passes(nano_bundle: Path) -> None:
+    assert run_selftest(Bundle.open(nano_bundle)).passed
+
+
 def test_the_mouth_follows_held_out_speech_and_not_another_one(nano_bundle: Path) -> None:
-    talk = bundle_talker(nano_bundle)
+    talk = bundle_model(nano_bundle).talk
     subjects = [Subject.sample(index, frames=100, size=NANO.height) for index in range(3)]
-    found = np.stack([subject.gauge.opening(talk(subject.portrait, subject.waveform)) for subject in subjects])
+    found = np.stack([subject.gauge.opening(talk(subject.portrait, subject.waveform, 0)) for subject in subjects])
     truth = np.stack([subject.mouth[:, 0] for subject in subjects])
     right = measure.correlation(found, truth)
     assert right > 0.6
@@ -36,7 +41,7 @@ def test_the_mouth_follows_held_out_speech_and_not_another_one(nano_bundle: Path
 
 def test_the_mouth_is_closed_in_silence(nano_bundle: Path) -> None:
     subject = Subject.sample(0, frames=75, size=NANO.height, silent=True)
-    opening = subject.gauge.opening(bundle_talker(nano_bundle)(subject.portrait, subject.waveform))
+    opening = subject.gauge.opening(bundle_model(nano_bundle).talk(subject.portrait, subject.waveform, 0))
     assert measure.closedness(opening, subject.mouth[:, 0]) > 0.9
 
 

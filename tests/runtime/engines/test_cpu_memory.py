@@ -10,7 +10,7 @@ from helpers.bundles.tiny import TINY, TINY_CLEAN, TINY_GUIDED, tiny_engines
 from helpers.bundles.tiny_bundle import write_tiny_bundle
 from helpers.bundles.tiny_causal import TINY_CAUSAL, causal_engines
 
-from rap_edge.models.presets import FLASHHEAD_LITE, NANO
+from rap_edge.models.presets import FLASHHEAD_LITE, RAP_SMALL
 from rap_edge.runtime import Avatar
 from rap_edge.runtime.bundle.bundle import Bundle
 from rap_edge.runtime.bundle.contract import contract
@@ -50,7 +50,7 @@ def test_a_session_takes_what_is_planned(spec: ModelSpec) -> None:
 
 
 def test_weights_count_once_and_sessions_each() -> None:
-    plan = plan_cpu_memory(manifest(NANO))
+    plan = plan_cpu_memory(manifest(RAP_SMALL))
     assert plan.weights == 50 * MIB
     assert plan.total(3) - plan.total(2) == plan.session
     assert plan.total() < 150 * MIB
@@ -58,9 +58,9 @@ def test_weights_count_once_and_sessions_each() -> None:
 
 
 def test_a_refusal_says_what_is_needed_and_what_is_there() -> None:
-    plan = plan_cpu_memory(manifest(NANO))
+    plan = plan_cpu_memory(manifest(RAP_SMALL))
     plan.require(plan.total())
-    with pytest.raises(MemoryPlanError, match=r"'nano' in fp32 needs at least \d+ MiB of memory and 10 MiB are free"):
+    with pytest.raises(MemoryPlanError, match=r"'rap-small' in fp32 needs at least \d+ MiB of memory and 10 MiB are"):
         plan.require(10 * MIB)
 
 

@@ -19,6 +19,7 @@ from rap_edge.runtime.engines.paired_engine import PairedEngine
 from rap_edge.runtime.errors import MemoryPlanError, NumericalError
 from rap_edge.runtime.loading import LoadedEngines
 from rap_edge.runtime.loop.host_loop import ChunkLoop
+from rap_edge.runtime.loop.on_host import HostLoops
 from rap_edge.runtime.session import side_by_side
 from rap_edge.runtime.session.chunk_cost import ChunkCost
 from rap_edge.runtime.session.side_by_side import Sharing, share_machine
@@ -38,7 +39,7 @@ def paired(bundle: Path, at_once: int, **settings: float) -> Avatar:
     whole, part = (load_engines(opened, threads, CPU_ONLY) for threads in (2, 1))
     engines = {name: PairedEngine(whole[name], part[name], lambda: turns.alone) for name in whole}
     spec = opened.manifest.spec
-    new_loop = partial(ChunkLoop, engines)
+    new_loop = HostLoops(engines)
     return Avatar(spec, engines, portrait(spec), "fp32", new_loop=new_loop, turns=turns)
 
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from rap_edge.models.nano.data.effects import band, beside, loudness, music, no_voice, room, spoil, telephone
+from rap_edge.models.nano.data.effects import band, beside, loudness, music, no_voice, noise, room, spoil, telephone
 
 RNG = np.random.default_rng
 
@@ -53,3 +53,9 @@ def test_a_spoilt_voice_is_finite_and_not_always_the_same() -> None:
     spoilt = [spoil(voice(), RNG(seed)) for seed in range(12)]
     assert all(np.isfinite(sound).all() and sound.shape == (16000,) for sound in spoilt)
     assert len({sound.tobytes() for sound in spoilt}) > 6
+
+
+def test_noise_has_unit_power() -> None:
+    rng = RNG(0)
+    for _ in range(8):
+        assert np.sqrt(np.mean(noise(rng, 16000) ** 2)) == pytest.approx(1, abs=1e-3)

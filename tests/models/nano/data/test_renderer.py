@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from rap_edge.models.nano.data.identity import HAIR_STYLES, Identity
-from rap_edge.models.nano.data.renderer import contact_sheet, main, mouth_box, neutral_motion, render
+from rap_edge.models.nano.data.renderer import contact_sheet, main, mouth_box, neutral_motion, part_flow, render
+from rap_edge.models.nano.data.view import View
 from rap_edge.models.nano.errors import RenderError
 
 SOME = [Identity.sample(np.random.default_rng(seed)) for seed in range(8)]
@@ -156,3 +157,17 @@ def test_contact_sheet_is_written(tmp_path: Path) -> None:
 def test_contact_sheet_in_a_missing_folder_is_one_sentence(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     assert main([str(tmp_path / "nowhere" / "sheet.png"), "--columns", "1", "--rows", "1", "--size", "64"]) == 2
     assert "Traceback" not in capfd.readouterr().err
+
+
+@pytest.mark.parametrize("view", [View(), View(scale=0.8, angle=12, shift_x=20)])
+def test_irises_and_lips_of_a_frame_are_found_in_the_portrait(view: View) -> None:
+    rows, columns = np.mgrid[:256, :256].astype(np.float32)
+    for identity in SOME[:4]:
+        still = neutral_motion(gaze_x=0.2)
+        moved = neutral_motion(mouth_open=0.7, gaze_x=-0.6, gaze_y=0.3, yaw=0.4)
+        portrait, frame = (render(identity, motion, 256, view) for motion in (still, moved))
+        flow, there = part_flow(identity, still, moved, 256, view)
+        bent = cv2.remap(portrait, columns + 128 * flow[..., 0], rows + 128 * flow[..., 1], cv2.INTER_LINEAR)
+        assert there.sum() > 500
+        unbent = np.abs(portrait.astype(int) - frame)[there].mean()
+        assert np.abs(bent.astype(int) - frame)[there].mean() < 0.35 * unbent

@@ -2,14 +2,15 @@
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from rap_edge.models.nano.data.identity import Identity
 from rap_edge.models.nano.data.life import life
 from rap_edge.models.nano.data.renderer import MOTION_COLUMNS, render
 from rap_edge.models.nano.data.view import LIGHTS, View
 from rap_edge.models.nano.errors import MeasureError
-from rap_edge.models.nano.measure.blink import count_blinks
-from rap_edge.models.nano.measure.life import LifeGauge, pooled_spread
+from rap_edge.models.nano.measure.life import LifeGauge, count_blinks, pooled_spread
 
 
 def living(seed: int, frames: int) -> np.ndarray:
@@ -53,3 +54,9 @@ def test_heads_begin_in_the_portraits_pose_and_blink_as_often_as_people_do() -> 
     assert (spread[:5] > 0.12).all()
     assert (spread[6:] > 0.12).all()
     assert max(np.abs(np.diff(clip[:, :5], axis=0)).max() for clip in clips) < 0.2
+
+
+@given(st.lists(st.floats(-0.2, 1.2), max_size=50))
+def test_lids_that_flutter_between_open_and_shut_are_one_blink(lids: list[float]) -> None:
+    assert count_blinks(lids) <= 1 + sum(value < 0.3 for value in lids)
+    assert count_blinks([value for value in lids if value <= 0.5]) == 0

@@ -6,8 +6,8 @@ import cv2
 import numpy as np
 import pytest
 
-from rap_edge.models.nano.data.dataset import make_clip
 from rap_edge.models.nano.data.identity import Identity
+from rap_edge.models.nano.data.pairs import make_clip
 from rap_edge.models.nano.data.renderer import mouth_box, neutral_motion, render
 from rap_edge.models.nano.errors import MeasureError
 from rap_edge.models.nano.measure import mouth as measure
@@ -18,7 +18,7 @@ CLIPS = 8
 @cache
 def clips() -> tuple[tuple[np.ndarray, np.ndarray, np.ndarray], ...]:
     """(frames, motion, boxes) of held-out clips, 41 frames each."""
-    made = [make_clip(7, "held-out", index) for index in range(CLIPS)]
+    made = [make_clip(7, "held-out", index, 41) for index in range(CLIPS)]
     return tuple(
         (
             np.stack([render(clip.identity, row) for row in clip.motion]),

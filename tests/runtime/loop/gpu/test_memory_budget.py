@@ -6,7 +6,7 @@ from helpers.bundles.tiny_bundle import write_tiny_bundle
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rap_edge.models.presets import FLASHHEAD_LITE, NANO, RAP_1_3B
+from rap_edge.models.presets import FLASHHEAD_LITE, RAP_1_3B, RAP_SMALL
 from rap_edge.runtime.bundle.bundle import Bundle
 from rap_edge.runtime.bundle.contract import contract
 from rap_edge.runtime.bundle.manifest import EngineInfo, FileInfo, GraphInfo, Manifest
@@ -16,7 +16,7 @@ from rap_edge.runtime.loop.gpu.memory_budget import MemoryPlan, SessionMemory, p
 from rap_edge.runtime.machine.system_memory import GIB, MIB, as_gib
 from rap_edge.runtime.spec import ModelSpec
 
-SPECS = [NANO, FLASHHEAD_LITE, RAP_1_3B]
+SPECS = [RAP_SMALL, FLASHHEAD_LITE, RAP_1_3B]
 BYTES = st.integers(0, 1 << 36)
 
 
@@ -32,7 +32,7 @@ def test_audio_keys_and_values_of_flashhead_are_the_28_mib_that_are_known() -> N
 
 
 def test_weights_are_the_graphs_or_the_plans_that_stand_for_them() -> None:
-    described = manifest(NANO)
+    described = manifest(RAP_SMALL)
     assert plan_memory(described).weights == 5 * 10 * MIB
     files = {**described.files, "dit.plan": FileInfo(7 * MIB, "0" * 64)}
     plan = EngineInfo("dit.plan", "tensorrt", "11.4", "linux-x86_64", ("8.9",), "native", "0" * 64)
@@ -40,7 +40,7 @@ def test_weights_are_the_graphs_or_the_plans_that_stand_for_them() -> None:
 
 
 def test_activations_of_plans_are_what_their_builder_told() -> None:
-    described = manifest(NANO)
+    described = manifest(RAP_SMALL)
     plans = {
         name: EngineInfo(graph.file, "tensorrt", "11.4", "linux-x86_64", ("8.9",), "native", "0" * 64, {}, size * MIB)
         for size, (name, graph) in enumerate(described.graphs.items(), 1)
@@ -59,7 +59,7 @@ def test_half_precision_halves_the_activations() -> None:
 
 
 def test_graphs_that_are_not_the_specs_are_refused() -> None:
-    described = manifest(NANO)
+    described = manifest(RAP_SMALL)
     with pytest.raises(BundleError, match="export the bundle again"):
         plan_memory(replace(described, graphs={**described.graphs, "dit": described.graphs["vae_encoder"]}))
 

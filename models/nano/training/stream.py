@@ -1,4 +1,4 @@
-"""Sound in, frames out, latent by latent: the motion-latent nano as a runtime will run it, in PyTorch."""
+"""Sound in, frames out, latent by latent: nano as the runtime runs it, in PyTorch."""
 
 from __future__ import annotations
 

@@ -1,6 +1,7 @@
 """Training of the motion-latent nano: every stage makes steps, goes on after a kill, and the end of it talks."""
 
 import dataclasses
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,10 +15,10 @@ from rap_edge.models.causal.motion_decoder import MotionDecoder, MotionDecoderCo
 from rap_edge.models.nano.data import banks, pairs
 from rap_edge.models.nano.data.speech import Phoneme, Utterance
 from rap_edge.models.nano.data.voices import utterance
-from rap_edge.models.nano.motion import train_audio, train_decoder, train_dit
-from rap_edge.models.nano.motion.state import Average, Schedule, load_average, load_state, save_state
-from rap_edge.models.nano.motion.stream import LOOK_AHEAD, Stream, talk
+from rap_edge.models.nano.training import train_audio, train_decoder, train_dit
 from rap_edge.models.nano.training.optim import Muon
+from rap_edge.models.nano.training.state import Average, Schedule, load_average, load_state, save_state
+from rap_edge.models.nano.training.stream import LOOK_AHEAD, Stream, talk
 
 PICTURES = MotionDecoderConfig(latent_channels=6, widths=(8, 8, 12), deep_width=16, code_width=8, state_width=12)
 EARS = CausalAudioConfig(bands=16, stem=(12, 12), width=16, dilations=(1, 2))
@@ -35,14 +36,15 @@ def speak(rng: np.random.Generator, split: str) -> Utterance:
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("data")
-    for name, split, clips in (("train", "train", 2), ("heldout", "held-out", 3)):
+    sets = (("train", "train", 2, "whole"), ("still", "train", 2, "still"), ("heldout", "held-out", 3, "whole"))
+    for name, split, clips, moving in sets:
         target = folder / name
         target.mkdir()
         for array, (dtype, shape) in pairs.arrays(clips).items():
             np.lib.format.open_memmap(target / f"{array}.npy", "w+", dtype, shape).flush()
         for index in range(clips):
-            pairs.write_clip((target, 7, split, index))
-        (target / "dataset.json").write_text('{"seed": 7}')
+            pairs.write_clip((target, 7, split, index, moving))
+        (target / "dataset.json").write_text(json.dumps({"seed": 7, "split": split}))
     banks.build(folder / "speech" / "some", speak, 3, 1, "train")
     banks.build(folder / "speech" / "heldout-some", speak, 2, 2, "held-out")
     return folder
@@ -77,6 +79,22 @@ def test_every_stage_steps_and_the_whole_talks(data: Path, tmp_path: Path) -> No
     portrait = np.asarray(train_decoder.Clips.open(data / "heldout").portrait[0])
     frames = talk(found.model.eval(), dit, trainee.encoder.eval(), portrait, np.zeros(640 * 9, np.float32), 0)
     assert frames.shape == (9, 256, 256, 3)
+
+
+def test_a_decoder_that_goes_on_beside_the_dit_leaves_latents_as_they_are(data: Path, tmp_path: Path) -> None:
+    def latents() -> tuple[torch.Tensor, torch.Tensor]:
+        found = train_decoder.Trainee(PICTURES)
+        assert load_average(tmp_path / "decoder", found)
+        motion = torch.linspace(0, 1, 8 * 13).view(1, 8, 13)
+        return found.model.motion_encoder(motion).detach(), found.model.frame_decoder.flow.weight.detach()
+
+    train_decoder.train(data, tmp_path, 2, PICTURES, batch=2, compiled=False)
+    raw, drawn = latents()
+    train_dit.keep_statistics(tmp_path, torch.zeros(6), torch.ones(6))
+    train_decoder.train(data, tmp_path, 4, PICTURES, batch=2, compiled=False)
+    later, redrawn = latents()
+    torch.testing.assert_close(later, raw)
+    assert not torch.equal(redrawn, drawn)
 
 
 def networks() -> tuple[MotionDecoder, CausalDiT, CausalAudioEncoder]:

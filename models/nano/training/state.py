@@ -1,4 +1,4 @@
-"""A training stage of nano 2 on its way, and what it keeps between runs: weights, their average and the optimiser.
+"""A training stage of nano on its way, and what it keeps between runs: weights, their average and the optimiser.
 
 The step counts, not the time: a stage that is paused, killed or slowed down goes on as if nothing had happened.
 """
@@ -16,9 +16,9 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from ..training.optim import Muon
-from ..training.stage import Journal, save_tensors
-from .errors import TrainingError
+from ..errors import TrainingError
+from .optim import Muon
+from .stage import Journal, save_tensors
 
 
 @dataclass(frozen=True)
