@@ -28,7 +28,7 @@ WARM_UP = 2
 
 
 def chunk_seconds(avatar: Avatar, seconds: float) -> list[float]:
-    """Seconds that every chunk of a noise takes, without the first."""
+    """Seconds that every chunk of a noise takes, without the first `WARM_UP`."""
     spec, found = avatar.spec, []
     with avatar.session(seed=0) as session:
         samples = round(seconds * spec.sample_rate)
@@ -47,18 +47,19 @@ def rows(bundles: Sequence[Path], rounds: int, seconds: float, threads: int | No
         (bundle, count) for bundle in bundles for count in range(Bundle.open(bundle).manifest.spec.new_latents, 0, -1)
     ]
     times: dict[tuple[Path, int], list[float]] = {setting: [] for setting in settings}
-    lines = {}
     for _ in range(rounds):
         for bundle, count in settings:
             with Avatar.open(bundle, new_latents=count, threads=threads) as avatar:
-                spec = avatar.spec
                 times[bundle, count] += chunk_seconds(avatar, seconds)
-            median, waited = statistics.median(times[bundle, count]), spec.look_ahead_samples / spec.sample_rate
-            lines[bundle, count] = (
-                f"| {bundle.name} | {count} | {spec.chunk_seconds:.2f} s | {1e3 * median:.0f} ms "
-                f"| {median / spec.chunk_seconds:.2f} | {spec.chunk_seconds + waited + median:.2f} s |"
-            )
-    return list(lines.values())
+    lines = []
+    for (bundle, count), found in times.items():
+        spec = Bundle.open(bundle).manifest.spec.with_new_latents(count)
+        median, waited = statistics.median(found), spec.look_ahead_samples / spec.sample_rate
+        lines.append(
+            f"| {bundle.name} | {count} | {spec.chunk_seconds:.2f} s | {1e3 * median:.0f} ms "
+            f"| {median / spec.chunk_seconds:.2f} | {spec.chunk_seconds + waited + median:.2f} s |"
+        )
+    return lines
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

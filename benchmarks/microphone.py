@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -60,9 +59,7 @@ def listen(bundle: Path, latency: float, seconds: float) -> dict[str, Any]:
             "SDL_AUDIODRIVER": "dummy",
         }
         server.speak(*spoken(seconds + 30))
-        process = subprocess.Popen(
-            command, env={**os.environ, **environment}, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-        )
+        process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         time.sleep(seconds)
         process.send_signal(signal.SIGINT)
         process.wait(timeout=60)

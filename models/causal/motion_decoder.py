@@ -3,8 +3,8 @@
 The reference encoder reads the portrait once per session. The decoder bends the portrait with a smooth flow, as the
 latent tells it, adds a finer flow for what slides over the face, irises and lips, and paints only what no bending can
 show: the inside of the mouth and closed lids. Warping a portrait by motion latents is the way of LIA (arXiv
-2203.09043). A latent is learned from the motion that the drawn training data
-knows of its frames, counted from the portrait, so the portrait's own latent is that of no motion.
+2203.09043). A latent is learned from the motion that the drawn training data knows of its frames, counted from the
+portrait, so the portrait's own latent is that of no motion.
 
 The decoder is causal: the frames of a latent depend on it and on the state that the latent before it left behind, an
 explicit input and output. What is computed per frame depends on the frame's code and the portrait alone.

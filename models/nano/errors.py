@@ -11,10 +11,6 @@ class SpeechError(RapEdgeError):
     """espeak-ng is missing, refused a voice, or produced no sound."""
 
 
-class DatasetError(RapEdgeError):
-    """A data set cannot be described or built."""
-
-
 class MeasureError(RapEdgeError):
     """Frames, boxes or tracks do not fit together or hold nothing to measure."""
 
