@@ -191,7 +191,7 @@ def measured(model: Model, parts: Sequence[str], faces: int, seconds: float) -> 
     """All figures of a model, of the given parts of the goals."""
     frames = round(seconds * FRAME_RATE)
     wanted: Mapping[str, Callable[[], dict[str, float]]] = {
-        "life": lambda: life_figures(model.talk, max(2, faces // 2), 4 * frames, model.chunk, model.latent),
+        "life": lambda: life_figures(model.talk, faces, 4 * frames, model.chunk, model.latent),
         "faces": lambda: face_figures(model.talk, faces, frames),
         "voices": lambda: voice_figures(model.talk, 2 * faces, frames),
     }

@@ -1,4 +1,4 @@
-"""Trains nano from the pictures of `nano.data.pairs` and the voices of `nano.data.banks`: decoder, audio encoder, DiT.
+"""Trains nano from the pictures of `nano.data.pairs` and the voices of `nano.data.banks`: decoder, codes, ears, DiT.
 
 Every stage writes its state every few minutes and goes on from it when the command is given again, at any moment.
 """
@@ -22,7 +22,7 @@ from ..presets import NANO
 with program_needs_extra("train", __name__):
     import torch
 
-    from rap_edge.models.causal.audio_encoder import CausalAudioConfig, CausalAudioEncoder
+    from rap_edge.models.causal.audio_encoder import CausalAudioConfig
     from rap_edge.models.causal.dit import CausalDiTConfig
     from rap_edge.models.causal.motion_decoder import MotionDecoder, MotionDecoderConfig
     from rap_edge.models.causal.networks import CausalNetworks, check_causal_agreement
@@ -30,7 +30,7 @@ with program_needs_extra("train", __name__):
     from rap_edge.models.memory import channels_last
 
     from .errors import TrainingError
-    from .training import train_audio, train_decoder, train_dit
+    from .training import train_audio, train_codes, train_decoder, train_dit
     from .training.plot import plot_log
     from .training.state import load_average
 
@@ -49,8 +49,20 @@ def trained_decoder(out: Path, config: MotionDecoderConfig) -> train_decoder.Tra
     return trainee.requires_grad_(False).eval()
 
 
-def trained_audio(out: Path) -> CausalAudioEncoder:
-    """The averaged audio encoder of a run.
+def trained_codes(out: Path, decoder: MotionDecoder) -> train_codes.CodesTrainee:
+    """The averaged code decoder of a run.
+
+    Raises:
+        TrainingError: that stage has not begun.
+    """
+    trainee = train_codes.CodesTrainee(decoder)
+    if not load_average(out / "codes", trainee):
+        raise TrainingError(f"{out} holds no code decoder; run the stage codes first.")
+    return trainee.requires_grad_(False).eval()
+
+
+def trained_audio(out: Path) -> train_audio.AudioTrainee:
+    """The averaged audio encoder of a run, with its reader of the mouth.
 
     Raises:
         TrainingError: that stage has not begun.
@@ -58,7 +70,7 @@ def trained_audio(out: Path) -> CausalAudioEncoder:
     trainee = train_audio.AudioTrainee(CausalAudioConfig())
     if not load_average(out / "audio", trainee):
         raise TrainingError(f"{out} holds no audio encoder; run the stage audio first.")
-    return trainee.encoder.requires_grad_(False).eval()
+    return trainee.requires_grad_(False).eval()
 
 
 @torch.no_grad()
@@ -81,11 +93,12 @@ def collect(out: Path) -> CausalNetworks:
     )
     decoder = MotionDecoder(measured)
     decoder.load_state_dict(trained.model.state_dict())
+    decoder.code_decoder = trained_codes(out, trained.model).codes
     networks = CausalNetworks(
         NANO,
         trainee.dit.requires_grad_(False).eval(),
         channels_last(decoder).requires_grad_(False).eval(),
-        trained_audio(out),
+        trained_audio(out).encoder,
     )
     for module in networks.modules:
         for parameter in module.parameters():
@@ -110,10 +123,11 @@ def _run(arguments: Sequence[str] | None) -> int:
     parser = argparse.ArgumentParser(prog="python -m rap_edge.models.nano.train", description=__doc__)
     parser.add_argument("--data", type=Path, required=True, help="folder with train/ and heldout/")
     parser.add_argument("--out", type=Path, required=True, help="folder of states, log, pictures and weights")
-    parser.add_argument("--stage", choices=("decoder", "audio", "dit", "all"), default="all")
+    parser.add_argument("--stage", choices=("decoder", "codes", "audio", "dit", "all"), default="all")
     parser.add_argument("--decoder-steps", type=argument(_STEPS), default=4_700)
+    parser.add_argument("--codes-steps", type=argument(_STEPS), default=3_200)
     parser.add_argument("--audio-steps", type=argument(_STEPS), default=1_500)
-    parser.add_argument("--dit-steps", type=argument(_STEPS), default=2_000)
+    parser.add_argument("--dit-steps", type=argument(_STEPS), default=4_000)
     parser.add_argument("--no-compile", action="store_true", help="begin at once, but make slower steps")
     parser.add_argument("--threads", type=argument(THREADS), default=2)
     options = parser.parse_args(arguments)
@@ -121,6 +135,9 @@ def _run(arguments: Sequence[str] | None) -> int:
     if options.stage in ("decoder", "all"):
         config, steps = MotionDecoderConfig(), options.decoder_steps
         train_decoder.train(options.data, options.out, steps, config, compiled=not options.no_compile)
+    if options.stage in ("codes", "all"):
+        whole = trained_decoder(options.out, MotionDecoderConfig()).model
+        train_codes.train(options.data, options.out, options.codes_steps, whole)
     if options.stage in ("audio", "all"):
         train_audio.train(options.data, options.out, options.audio_steps, CausalAudioConfig())
     if options.stage in ("dit", "all"):

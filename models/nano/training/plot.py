@@ -13,11 +13,14 @@ PANELS = (
     ("decoder", ("mouth", "eyes", "sharp_mouth", "moved_mouth")),
     ("decoder", ("psnr", "psnr_mouth")),
     ("decoder", ("corr", "corr_within", "corr_worst")),
+    ("codes", ("codes", "moved")),
     ("audio", ("mouth", "moved", "voice")),
     ("audio", ("espeak_clean", "flite_clean", "espeak_music10", "espeak_telephone")),
-    ("dit", ("flow", "lips")),
+    ("dit", ("flow", "parts")),
+    ("dit", ("lips",)),
 )
 COLOURS = ((180, 90, 30), (40, 120, 220), (60, 160, 60), (150, 60, 160))
+COLUMNS = 4
 WIDTH, HEIGHT, MARGIN = 420, 260, 44
 
 
@@ -59,6 +62,6 @@ def plot_log(log: Path, out: Path) -> None:
     """Write a PNG of all panels of the log file `log`."""
     records = read_log(log)
     panels = [_panel(records, stage, names) for stage, names in PANELS]
-    rows = [np.concatenate(panels[i : i + 3], axis=1) for i in range(0, len(panels), 3)]
+    rows = [np.concatenate(panels[i : i + COLUMNS], axis=1) for i in range(0, len(panels), COLUMNS)]
     out.parent.mkdir(parents=True, exist_ok=True)
     cv2.imwrite(str(out), np.concatenate(rows))

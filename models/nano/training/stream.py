@@ -14,13 +14,14 @@ from rap_edge.models.causal.audio_encoder import CausalAudioEncoder
 from rap_edge.models.causal.dit import CausalDiT
 from rap_edge.models.causal.motion_decoder import MotionDecoder
 
+from ...presets import NANO
 from ..data.speech import FRAME_SAMPLES
 from .train_audio import LOOK_AHEAD, silent_features
 
 Bytes = npt.NDArray[np.uint8]
 Floats = npt.NDArray[np.float32]
 
-LEVELS = (1.0, 0.75, 0.5, 0.25, 0.0)
+LEVELS = tuple(level / 1000.0 for level in NANO.schedule())
 
 
 class Stream:

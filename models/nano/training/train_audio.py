@@ -207,3 +207,9 @@ def silent_features(encoder: CausalAudioEncoder, frames: int) -> Tensor:
     features, _ = encoder(torch.zeros(1, FRAME_SAMPLES), encoder.silent_state())
     result: Tensor = features[0].expand(frames, -1)
     return result
+
+
+def told_mouth(model: AudioTrainee, features: Tensor) -> Tensor:
+    """The mouth [B, 4 * k, 5] in 0..1 that features [B, k, 10, width] of latents tell, see `features_of`."""
+    told: Tensor = model.reader(features[:, :, 2 * LOOK_AHEAD :])[..., :MOUTH]
+    return told.clamp(0, 1).flatten(1, 2)

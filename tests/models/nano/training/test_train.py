@@ -15,7 +15,7 @@ from rap_edge.models.causal.motion_decoder import MotionDecoder, MotionDecoderCo
 from rap_edge.models.nano.data import banks, pairs
 from rap_edge.models.nano.data.speech import Phoneme, Utterance
 from rap_edge.models.nano.data.voices import utterance
-from rap_edge.models.nano.training import train_audio, train_decoder, train_dit
+from rap_edge.models.nano.training import train_audio, train_codes, train_decoder, train_dit
 from rap_edge.models.nano.training.optim import Muon
 from rap_edge.models.nano.training.state import Average, Schedule, load_average, load_state, save_state
 from rap_edge.models.nano.training.stream import LOOK_AHEAD, Stream, talk
@@ -70,7 +70,11 @@ def test_every_stage_steps_and_the_whole_talks(data: Path, tmp_path: Path) -> No
     assert load_average(tmp_path / "decoder", found)
     trainee = train_audio.AudioTrainee(EARS)
     assert load_average(tmp_path / "audio", trainee)
-    train_dit.train(data, tmp_path, 2, MIND, trainee.encoder, found.reader, found.model.motion_encoder, batch=2)
+    train_codes.train(data, tmp_path, 2, found.model, batch=2)
+    moving = train_codes.CodesTrainee(found.model)
+    assert load_average(tmp_path / "codes", moving)
+    found.model.code_decoder = moving.codes
+    train_dit.train(data, tmp_path, 2, MIND, trainee, found.reader, found.model.motion_encoder, batch=2)
     log = (tmp_path / "log.jsonl").read_text()
     assert '"held_out"' in log
     assert train_dit.known_statistics(tmp_path) is not None
@@ -95,6 +99,34 @@ def test_a_decoder_that_goes_on_beside_the_dit_leaves_latents_as_they_are(data: 
     later, redrawn = latents()
     torch.testing.assert_close(later, raw)
     assert not torch.equal(redrawn, drawn)
+
+
+def test_codes_are_taught_a_head_that_does_not_step_at_the_joints_of_latents() -> None:
+    torch.manual_seed(0)
+    model = MotionDecoder(PICTURES)
+    trainee = train_codes.CodesTrainee(model)
+    slow = torch.linspace(-1, 1, 240).view(1, -1, 1) * torch.rand(32, 1, 13)
+    trainee.fit(slow)
+    wanted = trainee.wanted(slow, trainee.raw(slow))
+    yaw = wanted[..., train_codes.MOTION_COLUMNS.index("yaw")]
+    change = (yaw[:, 1:] - yaw[:, :-1]).abs()
+    joints = change[:, 3::4].mean()
+    assert float(joints) == pytest.approx(float(change.mean()), rel=0.05)
+    blink = train_codes.MOTION_COLUMNS.index("blink")
+    torch.testing.assert_close(wanted[..., blink], train_codes.GAIN["blink"] * slow[:, 4:, blink])
+
+
+def test_the_mouth_that_the_dit_learns_is_the_one_that_can_be_heard() -> None:
+    torch.manual_seed(0)
+    model = train_audio.AudioTrainee(EARS)
+    torch.nn.init.normal_(model.reader.weight)
+    sound = torch.randn(1, 640 * 40) * 0.1
+    with torch.no_grad():
+        told = train_audio.told_mouth(model, train_audio.features_of(model.encoder, sound))
+        straight = model(sound)[..., :5].clamp(0, 1)
+    assert told.shape == (1, 40, 5)
+    # What was heard long ago is forgotten: the state before the sound no longer counts.
+    torch.testing.assert_close(told[:, 32:37], straight[:, 32:37], atol=1e-3, rtol=0)
 
 
 def networks() -> tuple[MotionDecoder, CausalDiT, CausalAudioEncoder]:
