@@ -11,6 +11,7 @@ import dataclasses
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TypeVar
 
 from rap_edge.runtime.checks.bounds import Whole, argument
 from rap_edge.runtime.cli.exit_status import exit_status
@@ -34,43 +35,23 @@ with program_needs_extra("train", __name__):
     from .training.plot import plot_log
     from .training.state import load_average
 
+_Trainee = TypeVar("_Trainee", bound=torch.nn.Module)
 _STEPS = Whole(0, 10_000_000, "steps")
 
 
 def trained_decoder(out: Path, config: MotionDecoderConfig) -> train_decoder.Trainee:
-    """The averaged decoder of a run, with its reader of motion.
-
-    Raises:
-        TrainingError: that stage has not begun.
-    """
-    trainee = train_decoder.Trainee(config)
-    if not load_average(out / "decoder", trainee):
-        raise TrainingError(f"{out} holds no decoder; run the stage decoder first.")
-    return trainee.requires_grad_(False).eval()
+    """The averaged decoder of a run, with its reader of motion; raises `TrainingError` if that stage has not begun."""
+    return _averaged(train_decoder.Trainee(config), out, "decoder")
 
 
 def trained_codes(out: Path, decoder: MotionDecoder) -> train_codes.CodesTrainee:
-    """The averaged code decoder of a run.
-
-    Raises:
-        TrainingError: that stage has not begun.
-    """
-    trainee = train_codes.CodesTrainee(decoder)
-    if not load_average(out / "codes", trainee):
-        raise TrainingError(f"{out} holds no code decoder; run the stage codes first.")
-    return trainee.requires_grad_(False).eval()
+    """The averaged code decoder of a run; raises `TrainingError` if that stage has not begun."""
+    return _averaged(train_codes.CodesTrainee(decoder), out, "codes")
 
 
 def trained_audio(out: Path) -> train_audio.AudioTrainee:
-    """The averaged audio encoder of a run, with its reader of the mouth.
-
-    Raises:
-        TrainingError: that stage has not begun.
-    """
-    trainee = train_audio.AudioTrainee(CausalAudioConfig())
-    if not load_average(out / "audio", trainee):
-        raise TrainingError(f"{out} holds no audio encoder; run the stage audio first.")
-    return trainee.requires_grad_(False).eval()
+    """The averaged audio encoder of a run and its reader; raises `TrainingError` if that stage has not begun."""
+    return _averaged(train_audio.AudioTrainee(CausalAudioConfig()), out, "audio")
 
 
 @torch.no_grad()
@@ -86,8 +67,7 @@ def collect(out: Path) -> CausalNetworks:
         raise TrainingError(f"{out} holds no DiT; run the stage dit first.")
     mean, std = known
     trainee = train_dit.DiTTrainee(CausalDiTConfig(), trained.reader, mean, std)
-    if not load_average(out / "dit", trainee):
-        raise TrainingError(f"{out} holds no DiT; run the stage dit first.")
+    dit = _averaged(trainee, out, "dit").dit
     measured = dataclasses.replace(
         MotionDecoderConfig(), latents_mean=tuple(mean.tolist()), latents_std=tuple(std.tolist())
     )
@@ -96,7 +76,7 @@ def collect(out: Path) -> CausalNetworks:
     decoder.code_decoder = trained_codes(out, trained.model).codes
     networks = CausalNetworks(
         NANO,
-        trainee.dit.requires_grad_(False).eval(),
+        dit,
         channels_last(decoder).requires_grad_(False).eval(),
         trained_audio(out).encoder,
     )
@@ -104,6 +84,12 @@ def collect(out: Path) -> CausalNetworks:
         for parameter in module.parameters():
             parameter.copy_(parameter.half().float())
     return check_causal_agreement(networks)
+
+
+def _averaged(trainee: _Trainee, out: Path, stage: str) -> _Trainee:
+    if not load_average(out / stage, trainee):
+        raise TrainingError(f"{out} holds no state of the stage {stage}; run it first.")
+    return trainee.requires_grad_(False).eval()
 
 
 def save_half(networks: CausalNetworks, folder: Path) -> None:
