@@ -250,6 +250,9 @@ def test_each_gate_fails_where_it_should() -> None:
     drifting[:300] = np.clip(drifting[:300].astype(int) + 1, 0, 255)
     drifting[300:] = np.clip(drifting[300:].astype(int) + 4, 0, 255)
     assert failed(drifting, reference) == ["drift"]
+    # From 48 to 42 dB is far, but another 6 dB would still hold.
+    nearly_exact = np.minimum(drifting, reference.astype(int) + 2).astype(np.uint8)
+    assert failed(nearly_exact, reference) == []
     assert not speed_figure(0.99, Gates(), measured=True).passed
 
 
