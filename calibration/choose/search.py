@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from rap_edge.runtime.errors import CalibrationError
 
 SHARES = (0.0, 0.25, 0.5, 0.75, 0.9, 1.0)
-MARGINS = (1.0, 2.0, 4.0, 8.0, 12.0, 16.0)  # dB that the short clip has to hold above the gate, more if the long one fails
+# dB that the short clip has to hold above the gate, more if the long one fails.
+MARGINS = (1.0, 2.0, 4.0, 8.0, 12.0, 16.0)
 
 
 @dataclass(frozen=True)
