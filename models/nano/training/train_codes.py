@@ -59,7 +59,7 @@ class CodesTrainee(nn.Module):
         config = decoder.config
         self.codes = CodeDecoder(config)
         self.codes.load_state_dict(decoder.code_decoder.state_dict())
-        # In a list, so that they are neither trained nor saved.
+        # In a list, so that it is neither trained nor saved.
         self._known = [decoder]
         self._group = config.temporal_compression
         self._columns = [MOTION_COLUMNS.index(name) for name in PATHS]
