@@ -69,11 +69,14 @@ class Sounds:
 
     def track(self, rng: np.random.Generator, frames: int) -> tuple[np.ndarray, np.ndarray]:
         """Clean sound [frames * 640] and mouth [frames, 5] of a random place in a random track."""
-        bank = self.banks[int(rng.choice(len(self.banks), p=self._odds()))]
-        index = int(rng.integers(len(bank.mouth)))
-        start = int(rng.integers(0, bank.mouth.shape[1] - frames + 1))
+        bank, index, start = self._place(rng, frames)
         wave = np.asarray(bank.waveform[index, start * FRAME_SAMPLES : (start + frames) * FRAME_SAMPLES], np.float32)
         return wave, np.asarray(bank.mouth[index, start : start + frames], np.float32)
+
+    def mouth(self, rng: np.random.Generator, frames: int) -> np.ndarray:
+        """The mouth [frames, 5] of what `track` would give, without reading its sound."""
+        bank, index, start = self._place(rng, frames)
+        return np.asarray(bank.mouth[index, start : start + frames], np.float32)
 
     def heard(self, rng: np.random.Generator, wave: np.ndarray) -> np.ndarray:
         """A clean sound as it may arrive, at any loudness."""
@@ -103,6 +106,12 @@ class Sounds:
         """`size` windows: `waveform` [B, FRAMES * 640] and `mouth` [B, FRAMES, 5]."""
         waves, mouths = zip(*(self.window(rng) for _ in range(size)), strict=True)
         return {"waveform": torch.from_numpy(np.stack(waves)), "mouth": torch.from_numpy(np.stack(mouths))}
+
+    def _place(self, rng: np.random.Generator, frames: int) -> tuple[Bank, int, int]:
+        """A random bank, a track of it, and the frame where `frames` of it begin."""
+        bank = self.banks[int(rng.choice(len(self.banks), p=self._odds()))]
+        index = int(rng.integers(len(bank.mouth)))
+        return bank, index, int(rng.integers(0, bank.mouth.shape[1] - frames + 1))
 
     def _odds(self) -> np.ndarray:
         """Smaller banks are heard more often than their share: they hold the other voices."""

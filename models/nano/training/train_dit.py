@@ -39,20 +39,25 @@ class Clips:
     def one(self, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
         """Clean sound [FRAMES * 640] and motion [GROUP + FRAMES, 13]; the first group is the portrait."""
         wave, mouth = self.sounds.track(rng, FRAMES)
-        motion = np.zeros((GROUP + FRAMES, COLUMNS), np.float32)
-        motion[GROUP:, :MOUTH_COLUMNS] = mouth
-        motion[GROUP:, MOUTH_COLUMNS:] = life(rng, FRAMES)
-        return wave, motion
+        return wave, _motion(rng, mouth)
 
     def motions(self, rng: np.random.Generator, size: int) -> Tensor:
         """Motion [B, GROUP + FRAMES, 13] of `size` clips."""
-        return torch.from_numpy(np.stack([self.one(rng)[1] for _ in range(size)]))
+        return torch.from_numpy(np.stack([_motion(rng, self.sounds.mouth(rng, FRAMES)) for _ in range(size)]))
 
     def batch(self, rng: np.random.Generator, size: int) -> dict[str, Tensor]:
         """`size` clips: `waveform` [B, FRAMES * 640] as it arrives and `motion` [B, GROUP + FRAMES, 13]."""
         waves, motions = zip(*(self.one(rng) for _ in range(size)), strict=True)
         heard = np.stack([self.sounds.heard(rng, wave) for wave in waves])
         return {"waveform": torch.from_numpy(heard), "motion": torch.from_numpy(np.stack(motions))}
+
+
+def _motion(rng: np.random.Generator, mouth: np.ndarray) -> np.ndarray:
+    """A mouth [FRAMES, 5] with a life of its own, [GROUP + FRAMES, 13]."""
+    motion = np.zeros((GROUP + FRAMES, COLUMNS), np.float32)
+    motion[GROUP:, :MOUTH_COLUMNS] = mouth
+    motion[GROUP:, MOUTH_COLUMNS:] = life(rng, FRAMES)
+    return motion
 
 
 @torch.no_grad()
