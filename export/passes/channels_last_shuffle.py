@@ -42,8 +42,7 @@ def _rewrite_shuffle(graph: ir.Graph, shuffle: ir.Node) -> bool:
         conv.replace_input_with(index, rewriter.constant(array))
     rewriter = Rewriter(graph, shuffle)
     last = transposed(rewriter, conv.outputs[0], TO_LAST)
-    weight = static_shape(conv.inputs[1])
-    if len(conv.inputs) == 3 and weight is not None and weight[2:] == (1, 1):
+    if len(conv.inputs) == 3:
         # Here the bias keeps the runtime from merging the convolution's reordering into the slower one below.
         bias = conv.inputs[2]
         conv.replace_input_with(2, None)
