@@ -12,7 +12,7 @@ from rap_edge.runtime.bundle.precision import Precision
 from rap_edge.runtime.engines.eight_bits import LARGEST_SAFE_WEIGHT
 from rap_edge.runtime.errors import CalibrationError
 
-INT8_LIMIT, FP8_LIMIT = 127.0, 448.0
+INT8_LIMIT, UINT8_LIMIT, FP8_LIMIT = 127.0, 255.0, 448.0
 
 
 @dataclass(frozen=True)
@@ -22,9 +22,9 @@ class Target:
     Attributes:
         name: in reports and the manifest.
         dtype: "int8" or "float8e4m3" of the weights.
-        activation_dtype: as `dtype`, or "uint8": the same symmetric numbers moved up by 128, as x86 kernels take them.
+        activation_dtype: as `dtype`, with zero at 0, or "uint8", with zero where the activation's range has it.
         base: precision of the bundle whose graphs carry the Q/DQ.
-        activation_limit: largest magnitude of a quantised activation.
+        activation_limit: largest quantised activation.
         weight_limit: largest magnitude of a quantised weight; 64 where the kernel adds two products of 8 bits in
             16 bits with saturation (AVX2's vpmaddubsw: 2 * 255 * 64 < 32767).
         quantize_outputs: whether a convolution's output needs Q/DQ, without which ONNX Runtime has no kernel.
@@ -41,9 +41,9 @@ class Target:
     measured: bool
 
 
-CPU = Target("cpu", "int8", "uint8", Precision.FP32, INT8_LIMIT, INT8_LIMIT, quantize_outputs=True, measured=True)
+CPU = Target("cpu", "int8", "uint8", Precision.FP32, UINT8_LIMIT, INT8_LIMIT, quantize_outputs=True, measured=True)
 CPU_16BIT_SUMS = Target(
-    "cpu-avx2", "int8", "uint8", Precision.FP32, INT8_LIMIT, LARGEST_SAFE_WEIGHT, quantize_outputs=True, measured=True
+    "cpu-avx2", "int8", "uint8", Precision.FP32, UINT8_LIMIT, LARGEST_SAFE_WEIGHT, quantize_outputs=True, measured=True
 )
 # TensorRT takes symmetric int8 (zero point 0) for activations and weights, and needs no Q/DQ behind a layer.
 TENSORRT_INT8 = Target(

@@ -12,7 +12,7 @@ from rap_edge.export.parity.compare import compare
 from rap_edge.runtime.engines.interface import Array, Engine
 
 from ..observe.observers import OBSERVERS
-from ..observe.ranges import limits_by
+from ..observe.ranges import extents_by
 from ..quantize.variants import GraphPlan, Variants
 from ..record.recording import CalibrationSet
 from ..record.running import outputs_of
@@ -45,7 +45,7 @@ def agreement(reference: Sequence[Mapping[str, Array]], got: Sequence[Mapping[st
 
 
 def choose_observer(
-    plan: GraphPlan, variants: Variants, base: Engine, cases: Sequence[Mapping[str, Array]], levels: int
+    plan: GraphPlan, variants: Variants, base: Engine, cases: Sequence[Mapping[str, Array]]
 ) -> dict[str, float]:
     """PSNR of the graph's outputs with every layer in 8 bits, by observer."""
     spec = variants.spec
@@ -54,7 +54,9 @@ def choose_observer(
     return {
         name: agreement(
             reference,
-            outputs_of(spec, variants.engine(plan.name, everything, limits_by(name, plan.activations, levels)), cases),
+            outputs_of(
+                spec, variants.engine(plan.name, everything, extents_by(name, plan.activations, variants.target)), cases
+            ),
         )
         for name in OBSERVERS
     }

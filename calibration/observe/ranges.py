@@ -17,11 +17,29 @@ from rap_edge.export.rewriter import static_shape
 from rap_edge.export.stages import StageProgress
 
 from ..record.recording import CalibrationSet
+from ..targets import Target
 from .layers import FLOATS, Layer
 from .observers import OBSERVERS, Histogram
 
 EXPOSED_LIMIT = 1 << 30
 LEVEL_DOMINANCE, CHANNEL_DOMINANCE = 3.0, 12.0
+
+
+@dataclass(frozen=True)
+class Extent:
+    """What the 8-bit numbers of an activation span: `low` <= 0 <= `high`."""
+
+    low: float
+    high: float
+
+    @property
+    def magnitude(self) -> float:
+        """The larger of the two sides."""
+        return max(-self.low, self.high)
+
+    def within(self, limit: float) -> Extent:
+        """Both sides cut to a magnitude."""
+        return Extent(max(self.low, -limit), min(self.high, limit))
 
 
 @dataclass
@@ -32,18 +50,21 @@ class Activation:
         histogram: of its magnitudes.
         levels: largest magnitude per denoise level; the key is None in graphs that do not know the level.
         channels: float32 [channels], largest magnitude per input channel of the layer that reads it, or None.
+        extent: the smallest and the largest value.
     """
 
     histogram: Histogram = field(default_factory=Histogram)
     levels: dict[float | None, float] = field(default_factory=dict)
     channels: NDArray[np.float32] | None = None
+    extent: Extent = Extent(0.0, 0.0)
 
     def add(self, values: NDArray[Any], level: float | None, channel_axis: int | None) -> None:
         """See one run's values."""
         floats = np.asarray(values, np.float32)
         self.histogram.add(floats)
-        seen = max(float(floats.max(initial=0.0)), -float(floats.min(initial=0.0)))
-        self.levels[level] = max(self.levels.get(level, 0.0), seen)
+        seen = Extent(float(floats.min(initial=0.0)), float(floats.max(initial=0.0)))
+        self.extent = Extent(min(self.extent.low, seen.low), max(self.extent.high, seen.high))
+        self.levels[level] = max(self.levels.get(level, 0.0), seen.magnitude)
         if channel_axis is not None:
             others = tuple(i for i in range(floats.ndim) if i != channel_axis % floats.ndim)
             largest = np.maximum(floats.max(axis=others), -floats.min(axis=others))
@@ -57,6 +78,7 @@ class Activation:
             "largest": self.histogram.largest,
             "levels": [[level, value] for level, value in self.levels.items()],
             "channels": None if self.channels is None else [float(value) for value in self.channels],
+            "extent": [self.extent.low, self.extent.high],
         }
 
     @classmethod
@@ -66,7 +88,8 @@ class Activation:
         histogram.counts = np.asarray(data["counts"], np.float64)
         histogram.width, histogram.largest = float(data["width"]), float(data["largest"])
         channels = None if data["channels"] is None else np.asarray(data["channels"], np.float32)
-        return cls(histogram, {level: float(value) for level, value in data["levels"]}, channels)
+        levels = {level: float(value) for level, value in data["levels"]}
+        return cls(histogram, levels, channels, Extent(*data["extent"]))
 
     @property
     def level_ratio(self) -> float:
@@ -124,9 +147,20 @@ def observe(
     return found
 
 
-def limits_by(observer: str, activations: Mapping[str, Activation], levels: int) -> dict[str, float]:
-    """The limit that an observer gives every activation."""
-    return {name: OBSERVERS[observer](activation.histogram, levels) for name, activation in activations.items()}
+def extents_by(observer: str, activations: Mapping[str, Activation], target: Target) -> dict[str, Extent]:
+    """What an observer lets the target's numbers span, for every activation."""
+    return {
+        name: activation.extent.within(OBSERVERS[observer](activation.histogram, _levels(activation, target)))
+        for name, activation in activations.items()
+    }
+
+
+def _levels(activation: Activation, target: Target) -> int:
+    """Steps from zero to the activation's largest magnitude."""
+    width = activation.extent.high - activation.extent.low
+    if target.activation_dtype != "uint8" or width == 0.0:
+        return round(target.activation_limit)
+    return round(target.activation_limit * activation.extent.magnitude / width)
 
 
 def _parts(model: ir.Model, names: Sequence[str]) -> Iterator[list[str]]:

@@ -1,4 +1,4 @@
-"""Explicit Q/DQ: symmetric, per-tensor activations and per-channel weights, around chosen layers.
+"""Explicit Q/DQ: per-tensor activations and symmetric, per-channel weights, around chosen layers.
 
 A layer reads `DequantizeLinear(QuantizeLinear(x))` and a weight that is stored in 8 bits. Biases stay as they are:
 TensorRT's parser refuses them as int32 with Q/DQ.
@@ -6,6 +6,7 @@ TensorRT's parser refuses them as int32 with Q/DQ.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 
 import ml_dtypes
@@ -16,19 +17,21 @@ from numpy.typing import NDArray
 from rap_edge.export.rewriter import constant, remove_unused
 
 from ..observe.layers import Layer, find_nodes
+from ..observe.ranges import Extent
 from ..targets import Target
 
 _TINY = 1e-12
 _DTYPES = {"int8": np.dtype(np.int8), "uint8": np.dtype(np.uint8), "float8e4m3": np.dtype(ml_dtypes.float8_e4m3fn)}
 
 
-def quantize(model: ir.Model, layers: Iterable[Layer], limits: Mapping[str, float], target: Target) -> int:
+def quantize(model: ir.Model, layers: Iterable[Layer], extents: Mapping[str, Extent], target: Target) -> int:
     """Put Q/DQ around `layers`, in place.
 
     Args:
         model: fp32 or fp16.
         layers: of this model.
-        limits: the magnitude that becomes the largest quantised number, by the name of the activation.
+        extents: what the quantised numbers span, by the name of the activation; a type with its zero at 0 spans the
+            larger side twice.
         target: decides the numbers.
 
     Returns:
@@ -36,7 +39,7 @@ def quantize(model: ir.Model, layers: Iterable[Layer], limits: Mapping[str, floa
     """
     chosen = list(layers)
     nodes = find_nodes(model, (layer.node for layer in chosen))
-    pairs = _Pairs(model.graph, limits, target)
+    pairs = _Pairs(model.graph, extents, target)
     for layer in chosen:
         node = nodes[layer.node]
         node.replace_input_with(0, pairs.activation(node.inputs[0], node))
@@ -65,11 +68,21 @@ def quantize_weight(
     return scaled.astype(_DTYPES[dtype]), scale
 
 
+def numbers_of(extent: Extent, target: Target) -> tuple[float, int]:
+    """The step between two quantised activations that span `extent`, and which of them is zero."""
+    if target.activation_dtype != "uint8":
+        return extent.magnitude / target.activation_limit, 0
+    last, smaller = round(target.activation_limit), min(-extent.low, extent.high)
+    # Zero is a whole number, and neither end is cut: the smaller side is rounded up.
+    few = math.ceil(last * smaller / max(extent.high - extent.low, _TINY))
+    return extent.magnitude / (last - few), few if -extent.low <= extent.high else last - few
+
+
 class _Pairs:
     """Adds Q/DQ pairs, one per value and scale."""
 
-    def __init__(self, graph: ir.Graph, limits: Mapping[str, float], target: Target) -> None:
-        self._graph, self._limits, self._target = graph, limits, target
+    def __init__(self, graph: ir.Graph, extents: Mapping[str, Extent], target: Target) -> None:
+        self._graph, self._extents, self._target = graph, extents, target
         self._dtype, self._weight_dtype = _DTYPES[target.activation_dtype], _DTYPES[target.dtype]
         self._made: dict[ir.Value, ir.Value] = {}
 
@@ -99,9 +112,9 @@ class _Pairs:
         assert value.dtype is not None
         assert value.name is not None
         floats = value.dtype.numpy()
-        step = max(self._limits[value.name] / self._target.activation_limit, float(np.finfo(floats).tiny))
-        scale = constant(self._graph, f"{value.name}_scale", np.array(step, floats))
-        zero = constant(self._graph, f"{value.name}_zero", np.array(128 if self._dtype == np.uint8 else 0, self._dtype))
+        step, zero_point = numbers_of(self._extents[value.name], self._target)
+        scale = constant(self._graph, f"{value.name}_scale", np.array(max(step, np.finfo(floats).tiny), floats))
+        zero = constant(self._graph, f"{value.name}_zero", np.array(zero_point, self._dtype))
         quantized = ir.node("QuantizeLinear", [value, scale, zero], name=f"{value.name}/QuantizeLinear")
         restored = ir.node(
             "DequantizeLinear", [quantized.outputs[0], scale, zero], name=f"{value.name}/DequantizeLinear"

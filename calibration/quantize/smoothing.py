@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from rap_edge.export.rewriter import Rewriter, constant, static_shape
 
 from ..observe.layers import Layer, find_nodes
+from ..observe.ranges import Extent
 
 STRENGTH = 0.5
 _RANGE = 64.0
@@ -28,22 +29,23 @@ class Smoothed:
 
     Attributes:
         name: of the value that the layers read now.
-        limit: its largest magnitude.
+        extent: what it spans.
         folded: whether the division went into a norm's gain.
     """
 
     name: str
-    limit: float
+    extent: Extent
     folded: bool
 
 
-def smooth(model: ir.Model, layers: Sequence[Layer], channels: NDArray[np.float32]) -> Smoothed:
+def smooth(model: ir.Model, layers: Sequence[Layer], channels: NDArray[np.float32], extent: Extent) -> Smoothed:
     """Smooth the activation that all of `layers` read, in place.
 
     Args:
         model: before Q/DQ.
         layers: every one of them reads the same activation.
         channels: largest magnitude per input channel, float32 [channels].
+        extent: the smallest and the largest value of all channels.
     """
     nodes = list(find_nodes(model, (layer.node for layer in layers)).values())
     first, source = layers[0], nodes[0].inputs[0]
@@ -59,7 +61,9 @@ def smooth(model: ir.Model, layers: Sequence[Layer], channels: NDArray[np.float3
         shape[layer.input_axis] = -1
         scaled = (array * factors.reshape(shape)).astype(array.dtype)
         node.replace_input_with(1, constant(model.graph, f"{value.name}_smoothed_{layer.node}", scaled))
-    limit = float((channels / factors).max())
+    # Which channel the smallest value is in is not known: it may be the one that grows most.
+    most = 1.0 / float(factors.min())
+    spanned = Extent(most * extent.low, most * extent.high).within(float((channels / factors).max()))
     producer = source.producer()
     if producer is not None and _can_fold(producer, source, nodes):
         for index in range(1, len(producer.inputs)):
@@ -70,7 +74,7 @@ def smooth(model: ir.Model, layers: Sequence[Layer], channels: NDArray[np.float3
                 producer.replace_input_with(
                     index, constant(model.graph, f"{gain.name}_{producer.name}_smoothed", folded)
                 )
-        return Smoothed(str(source.name), limit, folded=True)
+        return Smoothed(str(source.name), spanned, folded=True)
     rank = len(static_shape(source) or ()) or 4
     shape = [1, -1] + [1] * (rank - 2) if first.op == "Conv" else [-1]
     assert source.dtype is not None
@@ -80,7 +84,7 @@ def smooth(model: ir.Model, layers: Sequence[Layer], channels: NDArray[np.float3
     result.name, result.shape = f"{source.name}_smoothed", source.shape
     for node in nodes:
         node.replace_input_with(0, result)
-    return Smoothed(str(result.name), limit, folded=False)
+    return Smoothed(str(result.name), spanned, folded=False)
 
 
 def smoothing_factors(activations: NDArray[np.float32], weights: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -19,7 +19,7 @@ from rap_edge.runtime.engines.onnxruntime_engine import OnnxRuntimeEngine
 from rap_edge.runtime.spec import ModelSpec
 
 from ..observe.layers import Layer, layers_of
-from ..observe.ranges import Activation
+from ..observe.ranges import Activation, Extent
 from ..targets import Target
 from .cpu_passes import absorb_bias, join_bias, pixels_from_quantized, silu_in_bytes
 from .qdq import quantize
@@ -36,8 +36,8 @@ class GraphPlan:
         path: the prepared graph in the work folder.
         layers: what can be quantised, in order.
         activations: what was observed.
-        limits: of every activation.
-        observer: that gave the limits.
+        extents: what the 8-bit numbers of every activation span.
+        observer: that gave the extents.
         smoothed: activations that are smoothed where all of their layers are quantised.
     """
 
@@ -46,7 +46,7 @@ class GraphPlan:
     path: Path
     layers: tuple[Layer, ...]
     activations: Mapping[str, Activation] = field(default_factory=dict)
-    limits: Mapping[str, float] = field(default_factory=dict)
+    extents: Mapping[str, Extent] = field(default_factory=dict)
     observer: str = "min-max"
     smoothed: tuple[str, ...] = ()
 
@@ -79,25 +79,25 @@ def save(model: ir.Model, path: Path) -> None:
 
 
 def build(
-    plan: GraphPlan, chosen: Collection[str], target: Target, limits: Mapping[str, float] | None = None
+    plan: GraphPlan, chosen: Collection[str], target: Target, extents: Mapping[str, Extent] | None = None
 ) -> ir.Model:
     """The graph with the chosen layers (by node name) in 8 bits.
 
     Args:
-        plan: with limits for what the layers read and give.
+        plan: with extents for what the layers read and give.
         chosen: node names.
         target: decides the numbers.
-        limits: stand in for the plan's.
+        extents: stand in for the plan's.
     """
     model = ir.load(plan.path)
     layers = [layer for layer in plan.layers if layer.node in chosen]
-    known = dict(plan.limits if limits is None else limits)
+    known = dict(plan.extents if extents is None else extents)
     for activation in plan.smoothed:
         readers = plan.readers(activation)
-        channels = plan.activations[activation].channels
-        if channels is not None and all(layer.node in chosen for layer in readers):
-            result = smooth(model, readers, channels)
-            known[result.name] = result.limit
+        seen = plan.activations[activation]
+        if seen.channels is not None and all(layer.node in chosen for layer in readers):
+            result = smooth(model, readers, seen.channels, seen.extent)
+            known[result.name] = result.extent
     quantize(model, layers, known, target)
     if target.quantize_outputs:
         join_bias(model)
@@ -127,7 +127,7 @@ class Variants:
         self,
         graph: str,
         chosen: Collection[str],
-        limits: Mapping[str, float] | None = None,
+        extents: Mapping[str, Extent] | None = None,
         threads: int | None = None,
     ) -> OnnxRuntimeEngine:
         """Build and load one graph; see `build`."""
@@ -136,7 +136,7 @@ class Variants:
         folder.mkdir(parents=True)
         try:
             path = folder / f"{graph}.onnx"
-            save(build(plan, chosen, self.target, limits), path)
+            save(build(plan, chosen, self.target, extents), path)
             return OnnxRuntimeEngine(graph, plan.info, path, threads or self.threads)
         finally:
             shutil.rmtree(folder, ignore_errors=True)

@@ -13,7 +13,7 @@ from rap_edge.runtime.engines.interface import Array
 from rap_edge.runtime.machine.available import available_cores
 
 from ..choose.observer import choose_observer, choose_smoothed, sample_cases
-from ..observe.ranges import Activation, limits_by, observe
+from ..observe.ranges import Activation, extents_by, observe
 from ..quantize.variants import GraphPlan
 from ..record.recording import SET_NAME, CalibrationSet, open_set, record
 from .context import Context
@@ -34,7 +34,7 @@ def get_set(context: Context, given: Path | None) -> CalibrationSet:
 
 
 def observe_ranges(context: Context, recorded: CalibrationSet) -> None:
-    """Give every plan its activations, and limits by min-max."""
+    """Give every plan its activations, and extents by min-max."""
     with context.stages.stage("activation ranges", len(context.plans), "graphs") as progress:
         for name, plan in context.plans.items():
             if not plan.layers or not recorded.of(name):
@@ -70,12 +70,8 @@ def choose_observers(context: Context, recorded: CalibrationSet) -> tuple[dict[s
     return scores, smoothing
 
 
-def _levels(context: Context) -> int:
-    return round(context.target.activation_limit)
-
-
 def _observed_by(observer: str, plan: GraphPlan, context: Context) -> GraphPlan:
-    return replace(plan, observer=observer, limits=limits_by(observer, plan.activations, _levels(context)))
+    return replace(plan, observer=observer, extents=extents_by(observer, plan.activations, context.target))
 
 
 def _ranges(context: Context, plan: GraphPlan, recorded: CalibrationSet, progress: StageProgress) -> dict[str, Any]:
@@ -85,7 +81,7 @@ def _ranges(context: Context, plan: GraphPlan, recorded: CalibrationSet, progres
 
 
 def _observers(context: Context, plan: GraphPlan, cases: Sequence[Mapping[str, Array]]) -> dict[str, float]:
-    return choose_observer(plan, context.variants, context.base[plan.name], cases, _levels(context))
+    return choose_observer(plan, context.variants, context.base[plan.name], cases)
 
 
 def _smoothing(context: Context, name: str, cases: Sequence[Mapping[str, Array]]) -> list[dict[str, Any]]:

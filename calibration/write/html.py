@@ -264,7 +264,9 @@ def _ranges(plans: Mapping[str, GraphPlan]) -> str:
     axes = plot.subplots()
     height = 0.8 / len(levels)
     for index, level in enumerate(levels):
-        values = [plan.activations[name].levels.get(level, 0.0) / max(plan.limits[name], 1e-12) for name in shown]
+        values = [
+            plan.activations[name].levels.get(level, 0.0) / max(plan.extents[name].magnitude, 1e-12) for name in shown
+        ]
         place = np.arange(len(shown)) + (index - (len(levels) - 1) / 2) * height
         shade = 0.25 + 0.65 * (index + 1) / len(levels)
         axes.barh(place, values, height, color=(*_rgb(COLOURS["accent"]), shade), label=f"t = {level:g}")

@@ -162,7 +162,7 @@ def _ranges(context: Context) -> dict[str, Any]:
             "smoothed": list(plan.smoothed),
             "activations": {
                 value: {
-                    "limit": plan.limits[value],
+                    "extent": [plan.extents[value].low, plan.extents[value].high],
                     "largest": activation.histogram.largest,
                     "levels": [[level, largest] for level, largest in activation.levels.items()],
                     "level_ratio": activation.level_ratio,

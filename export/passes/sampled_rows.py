@@ -159,10 +159,10 @@ def _one_row(rewriter: Rewriter, places: _Places, count: int) -> ir.Value:
     line = rewriter.constant(np.array([0]))
     both = rewriter.add("Mul", [places.right, places.below])
     terms = [rewriter.add("Unsqueeze", [value, line]) for value in (places.right, places.below, both)]
-    basis = rewriter.add("Transpose", [rewriter.add("Concat", [one, *terms], axis=0)], perm=[1, 0])
+    basis = rewriter.add("Concat", [one, *terms], axis=0)
     # Of (1, right, below, right * below), the weights of the four corners; each for all channels.
     corner = np.array([[1, 0, 0, 0], [-1, 1, 0, 0], [-1, 0, 1, 0], [1, -1, -1, 1]], np.float32)
-    weights = rewriter.add("MatMul", [basis, rewriter.constant(np.repeat(corner, channels, axis=1))])
+    weights = rewriter.add("Gemm", [basis, rewriter.constant(np.repeat(corner, channels, axis=1))], transA=1)
     weighed = rewriter.add("Mul", [found, weights])
     weighed = reshaped(rewriter, weighed, (count, places.total // count, _CORNERS * channels))
     weighed = rewriter.add("Transpose", [weighed], perm=[0, 2, 1])

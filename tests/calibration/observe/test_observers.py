@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rap_edge.calibration.observe.observers import BINS, OBSERVERS, Histogram
-from rap_edge.calibration.observe.ranges import Activation
+from rap_edge.calibration.observe.ranges import Activation, Extent
 
 
 def histogram(*parts: np.ndarray) -> Histogram:
@@ -72,6 +72,15 @@ def test_a_level_or_a_channel_that_dominates_is_seen() -> None:
     assert peaked.dominated
 
 
+def test_an_activation_knows_both_its_ends_over_all_runs() -> None:
+    activation = Activation()
+    for values in ([-0.25, 3.0], [0.0, 8.0], [1.0, 2.0]):
+        activation.add(np.array(values, np.float32), None, None)
+    assert activation.extent == Extent(-0.25, 8.0)
+    assert activation.extent.within(4.0) == Extent(-0.25, 4.0)
+    assert activation.extent.magnitude == 8.0
+
+
 def test_an_activation_survives_json() -> None:
     import json
 
@@ -80,4 +89,5 @@ def test_an_activation_survives_json() -> None:
     again = Activation.from_dict(json.loads(json.dumps(activation.to_dict())))
     assert np.array_equal(again.histogram.counts, activation.histogram.counts)
     assert again.levels == activation.levels
+    assert again.extent == activation.extent
     assert np.array_equal(again.channels, activation.channels)

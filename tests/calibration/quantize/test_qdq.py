@@ -17,10 +17,18 @@ from onnx_ir.passes.common import LiftConstantsToInitializersPass, ShapeInferenc
 from torch import nn
 
 from rap_edge.calibration.observe.layers import layers_of
+from rap_edge.calibration.observe.ranges import Extent
 from rap_edge.calibration.quantize.cpu_passes import absorb_bias, join_bias, pixels_from_quantized, silu_in_bytes
-from rap_edge.calibration.quantize.qdq import quantize, quantize_weight
+from rap_edge.calibration.quantize.qdq import numbers_of, quantize, quantize_weight
 from rap_edge.calibration.quantize.smoothing import smooth, smoothing_factors
-from rap_edge.calibration.targets import CPU_16BIT_SUMS, TENSORRT_FP8, TENSORRT_INT8, choose_target, sums_saturate
+from rap_edge.calibration.targets import (
+    CPU_16BIT_SUMS,
+    TENSORRT_FP8,
+    TENSORRT_INT8,
+    Target,
+    choose_target,
+    sums_saturate,
+)
 from rap_edge.export.passes.channels_last_shuffle import channels_last_shuffle
 from rap_edge.export.passes.pixel_rounding import pixel_rounding
 from rap_edge.export.passes.token_rows import token_rows
@@ -47,8 +55,12 @@ def lifted(module: nn.Module, x: torch.Tensor) -> ir.Model:
     return model
 
 
-def seen(model: ir.Model, x: np.ndarray) -> dict[str, float]:
-    """Largest magnitude of every float value for the input x."""
+def extent(values: np.ndarray) -> Extent:
+    return Extent(float(min(values.min(), 0.0)), float(max(values.max(), 0.0)))
+
+
+def seen(model: ir.Model, x: np.ndarray) -> dict[str, Extent]:
+    """What every float value spans for the input x."""
     probe = ir.serde.deserialize_model(ir.serde.serialize_model(model))
     there = {value.name for value in probe.graph.outputs}
     values = [v for node in probe.graph for v in node.outputs if v.dtype in (ir.DataType.FLOAT, ir.DataType.FLOAT16)]
@@ -56,8 +68,8 @@ def seen(model: ir.Model, x: np.ndarray) -> dict[str, float]:
     session = plain_session(probe)
     name = session.get_inputs()[0].name
     results = session.run(None, {name: x})
-    limits = {out.name: float(np.abs(r).max()) for out, r in zip(session.get_outputs(), results, strict=True)}
-    return limits | {name: float(np.abs(x).max())}
+    extents = {out.name: extent(result) for out, result in zip(session.get_outputs(), results, strict=True)}
+    return extents | {name: extent(x)}
 
 
 def run(model: ir.Model, feeds: dict[str, np.ndarray]) -> list[np.ndarray]:
@@ -107,6 +119,29 @@ def test_layers_get_int8_per_channel_and_attention_and_biases_are_left_alone() -
     assert np.abs(got - expected).max() < 0.05 * np.abs(expected).max()
 
 
+def in_8_bits(values: np.ndarray, target: Target) -> np.ndarray:
+    """Activations as a layer reads them."""
+    step, zero = numbers_of(extent(values), target)
+    first = 0 if target.activation_dtype == "uint8" else -target.activation_limit
+    return (np.clip(np.rint(values / max(step, 1e-30)) + zero, first, target.activation_limit) - zero) * step
+
+
+@given(arrays(np.float64, 9, elements=st.floats(-100, 100, width=16, allow_subnormal=False)))
+def test_unsigned_numbers_span_what_is_there_and_keep_zero(values: np.ndarray) -> None:
+    values[0] = 0.0
+    got = in_8_bits(values, CPU_16BIT_SUMS)
+    # Zero on a whole number makes the step a little larger than the width's share.
+    step = np.ptp(values) / 253
+    assert got[0] == 0.0
+    assert np.abs(got - values).max() <= 0.5 * step * (1 + 1e-9)
+
+
+def test_a_one_sided_activation_gets_twice_the_numbers_on_the_cpu() -> None:
+    values = F.silu(torch.linspace(-8.0, 8.0, 501)).numpy()
+    errors = [np.square(in_8_bits(values, target) - values).mean() for target in (CPU_16BIT_SUMS, TENSORRT_INT8)]
+    assert errors[0] < 0.35 * errors[1]
+
+
 def test_products_of_two_activations_are_no_layers() -> None:
     class Product(nn.Module):
         def forward(self, x):
@@ -118,11 +153,11 @@ def test_products_of_two_activations_are_no_layers() -> None:
 def test_8_bits_inside_a_half_precision_graph_have_half_precision_scales() -> None:
     x = torch.randn(1, 6, 16)
     model = lifted(nn.Sequential(nn.Linear(16, 16)), x)
-    limits = seen(model, x.numpy())
+    extents = seen(model, x.numpy())
     to_fp16(model)
     # The cast to fp16 is a value of its own with the input's range.
     (layer,) = layers_of("dit", model)
-    quantize(model, [layer], limits | {layer.input: limits[str(model.graph.inputs[0].name)]}, TENSORRT_INT8)
+    quantize(model, [layer], extents | {layer.input: extents[str(model.graph.inputs[0].name)]}, TENSORRT_INT8)
     node = only(model, "QuantizeLinear")
     assert node.inputs[0].dtype == node.inputs[1].dtype == ir.DataType.FLOAT16
     assert node.outputs[0].dtype == ir.DataType.INT8
@@ -134,7 +169,7 @@ def test_scales_never_leave_the_normal_numbers_of_half_precision() -> None:
     model = lifted(nn.Linear(16, 16), x)
     to_fp16(model)
     (layer,) = layers_of("dit", model)
-    quantize(model, [layer], {layer.input: 1e-6}, TENSORRT_INT8)
+    quantize(model, [layer], {layer.input: Extent(0.0, 1e-6)}, TENSORRT_INT8)
     assert float(only(model, "QuantizeLinear").inputs[1].const_value.numpy()) >= np.finfo(np.float16).tiny
 
 
@@ -157,7 +192,7 @@ def test_the_cpu_target_is_exact_where_8_bit_sums_saturate() -> None:
     nn.init.constant_(layer.weight, 1.0)
     x = np.full((1, 64, 64), 2.0, np.float32)
     model = lifted(layer, torch.from_numpy(x))
-    quantize(model, layers_of("dit", model), {str(model.graph.inputs[0].name): 2.0}, target)
+    quantize(model, layers_of("dit", model), {str(model.graph.inputs[0].name): Extent(-2.0, 2.0)}, target)
     (got,) = run(model, {str(model.graph.inputs[0].name): x})
     np.testing.assert_allclose(got, 128.0, rtol=1e-6)
 
@@ -210,8 +245,7 @@ def test_convolutions_run_in_the_cpus_8_bit_kernel() -> None:
     module = nn.Sequential(nn.Conv2d(8, 16, 3, padding=1), nn.SiLU(), nn.Conv2d(16, 8, 3, padding=1))
     x = torch.randn(1, 8, 6, 6)
     model = lifted(module, x)
-    limits = seen(model, x.numpy())
-    quantize(model, layers_of("vae_decoder", model), limits, CPU_16BIT_SUMS)
+    quantize(model, layers_of("vae_decoder", model), seen(model, x.numpy()), CPU_16BIT_SUMS)
     assert optimised_ops(model).count("QLinearConv") == 2
     assert silu_in_bytes(model) == 1
     assert {"QLinearSigmoid", "QLinearMul"} < set(optimised_ops(model))
@@ -278,12 +312,12 @@ def rounded(model: ir.Model, x: torch.Tensor) -> Pixels:
     weight = next(n for n in model.graph if n.op_type == "DequantizeLinear" and n.inputs[0].const_value is not None)
     stored, scale = (weight.inputs[i].const_value.numpy().astype(np.float32) for i in (0, 1))
     quantizer = next(node for node in model.graph if node.op_type == "QuantizeLinear")
-    step = float(quantizer.inputs[1].const_value.numpy())
+    step, zero = (quantizer.inputs[i].const_value.numpy().item() for i in (1, 2))
     bias = next(node for node in model.graph if node.op_type == "Conv").inputs[2].const_value.numpy()
     with torch.no_grad():
         module.conv.weight.copy_(torch.from_numpy(stored * scale.reshape(-1, 1, 1, 1)))
         module.conv.bias.copy_(torch.from_numpy(bias))
-    x.copy_((x / step).round().clamp(-128, 127) * step)
+    x.copy_((x / step).round().clamp(-zero, 255 - zero) * step)
     return module
 
 
@@ -311,8 +345,9 @@ def test_smoothing_changes_no_number_and_evens_the_channels_out(normed: bool) ->
     model = lifted(module, x)
     layers = layers_of("dit", model)
     probe = module[0](x).detach().abs().reshape(-1, 8).amax(0).numpy()
-    result = smooth(model, layers, probe)
-    assert result.limit < probe.max() / 2
+    spanned = extent(module[0](x).detach().numpy())
+    result = smooth(model, layers, probe, spanned)
+    assert result.extent.magnitude < probe.max() / 2
     assert result.folded == (normed and any(node.op_type == "RMSNormalization" for node in model.graph))
     (got,) = run(model, {str(model.graph.inputs[0].name): x.numpy()})
     np.testing.assert_allclose(got, module(x).detach().numpy(), rtol=2e-4, atol=2e-4)
@@ -324,7 +359,7 @@ def test_tensorrt_rtx_builds_a_plan_of_the_half_precision_graph_without_a_gpu(ta
     model = lifted(nn.Sequential(nn.Linear(64, 64), nn.GELU(), nn.Linear(64, 64)), torch.randn(1, 8, 64))
     to_fp16(model)
     layers = layers_of("dit", model)
-    quantize(model, layers, {layer.input: 4.0 for layer in layers}, target)
+    quantize(model, layers, {layer.input: Extent(-4.0, 4.0) for layer in layers}, target)
     logger = trt.Logger(trt.Logger.ERROR)
     builder = trt.Builder(logger)
     network = builder.create_network(0)

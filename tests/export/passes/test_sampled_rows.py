@@ -50,5 +50,27 @@ def test_other_samplings_are_left_alone(changes: dict[str, object]) -> None:
     assert sampled_rows(lifted(Bent(somewhere(1), **changes), torch.randn(1, FEWEST_CHANNELS, 5, 7))) == 0
 
 
-def test_narrow_maps_are_left_alone() -> None:
-    assert sampled_rows(lifted(Bent(somewhere(1)), torch.randn(1, FEWEST_CHANNELS - 1, 5, 7))) == 0
+@pytest.mark.parametrize(("pictures", "places"), [(1, 1), (1, 4), (3, 3)])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_a_picture_is_bent_by_one_row_for_each_place(pictures: int, places: int, channels: int) -> None:
+    module, picture = Bent(somewhere(places)), torch.randn(pictures, channels, 5, 7)
+    model = lifted(module, picture)
+    assert sampled_rows(model) == 1
+    operators = [node.op_type for node in model.graph]
+    assert not {"GridSample", "Expand"} & set(operators)
+    assert sum(node.op_type == "Gather" and node.inputs[1].const_value is None for node in model.graph) == 1
+    assert_same(model, module, picture)
+
+
+def test_places_that_were_stacked_are_read_where_they_were() -> None:
+    class Shifted(nn.Module):
+        def forward(self, columns: Tensor) -> Tensor:
+            grid = torch.stack((columns, columns * 0.5), dim=-1)
+            picture = torch.arange(2.0 * 3 * 5 * 7).view(2, 3, 5, 7)
+            return F.grid_sample(picture, grid, mode="bilinear", padding_mode="border", align_corners=False)
+
+    columns = torch.randn(2, 4, 6)
+    model = lifted(Shifted(), columns)
+    assert sampled_rows(model) == 1
+    assert "Concat" not in {node.op_type for node in model.graph if node.attributes.get_int("axis", 0) == -1}
+    assert_same(model, Shifted(), columns)
