@@ -42,12 +42,6 @@ def _rewrite_shuffle(graph: ir.Graph, shuffle: ir.Node) -> bool:
         conv.replace_input_with(index, rewriter.constant(array))
     rewriter = Rewriter(graph, shuffle)
     last = transposed(rewriter, conv.outputs[0], TO_LAST)
-    if len(conv.inputs) == 3:
-        # Here the bias keeps the runtime from merging the convolution's reordering into the slower one below.
-        bias = conv.inputs[2]
-        conv.replace_input_with(2, None)
-        last = rewriter.add("Add", [last, bias])
-        last.shape = ir.Shape([batch, height, width, folded])
     rows = rewriter.add(
         "Reshape", [last, rewriter.constant(np.array([batch, height, width, block, block * channels], np.int64))]
     )

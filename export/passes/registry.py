@@ -21,6 +21,7 @@ from .fold_weights import fold_weights
 from .merge_movement import merge_movement
 from .modulated_norm import modulated_norm
 from .pixel_rounding import pixel_rounding
+from .reordered_bias import reordered_bias
 from .rotary_embedding import rotary_embedding
 from .rotary_halves import rotary_halves
 from .sampled_rows import sampled_rows
@@ -93,6 +94,12 @@ _ORDER = (
         pixel_rounding,
         ("merge_movement",),
         "only a rounding that has no movement before it lets the pixels be moved as bytes",
+    ),
+    GraphPass(
+        "reordered_bias",
+        reordered_bias,
+        ("merge_movement", "pixel_rounding"),
+        "scales go into the biases before, and what is moved as bytes needs none between",
     ),
     GraphPass("rotary_halves", rotary_halves, pays_on="gpu"),
     GraphPass(

@@ -31,6 +31,7 @@ from rap_edge.calibration.targets import (
 )
 from rap_edge.export.passes.channels_last_shuffle import channels_last_shuffle
 from rap_edge.export.passes.pixel_rounding import pixel_rounding
+from rap_edge.export.passes.reordered_bias import reordered_bias
 from rap_edge.export.passes.token_rows import token_rows
 from rap_edge.export.precision.to_fp16 import to_fp16
 from rap_edge.runtime.errors import CalibrationError
@@ -215,7 +216,7 @@ class Shuffled(nn.Module):
 def test_a_bias_behind_the_shuffle_goes_back_into_the_convolution() -> None:
     module, x = Shuffled(), torch.randn(2, 4, 3, 3)
     model = lifted(module, x)
-    assert channels_last_shuffle(model) == 1
+    assert channels_last_shuffle(model) == reordered_bias(model) == 1
     before = count(model, "Add")
     assert absorb_bias(model) == 1
     assert count(model, "Add") == before - 1
