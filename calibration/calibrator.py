@@ -137,7 +137,7 @@ def calibrate(request: Request, settings: Settings, stages: Stages) -> Calibrati
 def _run(context: Context, request: Request, output: Path, started: float) -> tuple[Calibration, Bytes]:
     recorded = get_set(context, request.recorded)
     observe_ranges(context, recorded)
-    observers, smoothing = choose_observers(context, recorded)
+    observers, smoothing = choose_observers(context)
     gains = measure_gains(context, recorded)
     damages = measure_damages(context, gains)
     reference, against = fp32_engines(context.bundle, context.base, request.checkpoint)

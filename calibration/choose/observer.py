@@ -1,21 +1,18 @@
-"""Choosing, graph by graph, the observer that the graph's own outputs agree with, and which activations to smooth."""
+"""Choosing the observer of a graph, by what it leaves of the roll-out, and which activations are smoothed."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-import numpy as np
-
-from rap_edge.export.parity.compare import compare
-from rap_edge.runtime.engines.interface import Array, Engine
+from rap_edge.runtime.engines.interface import Array
+from rap_edge.runtime.reports.likeness import decibels
 
 from ..observe.observers import OBSERVERS
 from ..observe.ranges import extents_by
 from ..quantize.variants import GraphPlan, Variants
 from ..record.recording import CalibrationSet
-from ..record.running import outputs_of
+from .sensitivity import Sensitivity
 
 CASES = 8
 MOST_SMOOTHED = 6
@@ -33,51 +30,37 @@ def sample_cases(recorded: CalibrationSet, graph: str, count: int = CASES) -> li
     return [recorded.load(entry) for entry in [*classes.values(), *spread][: max(count, len(classes))]]
 
 
-def agreement(reference: Sequence[Mapping[str, Array]], got: Sequence[Mapping[str, Array]]) -> float:
-    """Mean PSNR in dB of the outputs, but for the decoder's magnitude, which is one number."""
-    values = [
-        compare(expected, result[name]).psnr
-        for case, result in zip(reference, got, strict=True)
-        for name, expected in case.items()
-        if expected.size > 1
-    ]
-    return float(np.mean(values))
+def choose_observer(plan: GraphPlan, variants: Variants, sensitivity: Sensitivity) -> dict[str, float]:
+    """PSNR in dB of the roll-out with every layer of the graph in 8 bits, by observer.
 
-
-def choose_observer(
-    plan: GraphPlan, variants: Variants, base: Engine, cases: Sequence[Mapping[str, Array]]
-) -> dict[str, float]:
-    """PSNR of the graph's outputs with every layer in 8 bits, by observer."""
-    spec = variants.spec
-    reference = outputs_of(spec, base, cases)
+    A roll-out has the rare moments, a blink or a wide mouth, that a limit may cut off.
+    """
     everything = {layer.node for layer in plan.layers}
-    return {
-        name: agreement(
-            reference,
-            outputs_of(
-                spec, variants.engine(plan.name, everything, extents_by(name, plan.activations, variants.target)), cases
-            ),
-        )
-        for name in OBSERVERS
-    }
+
+    def by(observer: str) -> float:
+        extents = extents_by(observer, plan.activations, variants.target)
+        return decibels(sensitivity.of(plan.name, variants.engine(plan.name, everything, extents)))
+
+    return {name: by(name) for name in OBSERVERS}
 
 
-def choose_smoothed(
-    plan: GraphPlan, variants: Variants, base: Engine, cases: Sequence[Mapping[str, Array]]
-) -> list[dict[str, Any]]:
+def choose_smoothed(plan: GraphPlan, variants: Variants, sensitivity: Sensitivity) -> list[dict[str, Any]]:
     """Try to smooth every dominated activation; returns what was tried, with the PSNR before and after, and if kept."""
-    spec = variants.spec
     inputs = dict.fromkeys(layer.input for layer in plan.layers)
     dominated = [name for name in inputs if plan.activations[name].dominated]
     dominated.sort(key=lambda name: -plan.activations[name].channel_ratio)
-    reference = outputs_of(spec, base, cases) if dominated else []
     everything = {layer.node for layer in plan.layers}
-    best = agreement(reference, outputs_of(spec, variants.engine(plan.name, everything), cases)) if dominated else 0.0
-    tried, kept = [], plan.smoothed
+    tried: list[dict[str, Any]] = []
+    kept = plan.smoothed
+
+    def psnr(smoothed: tuple[str, ...]) -> float:
+        attempt = variants.with_plan(replace(plan, smoothed=smoothed))
+        return decibels(sensitivity.of(plan.name, attempt.engine(plan.name, everything)))
+
+    best = psnr(kept) if dominated else 0.0
     for name in dominated[:MOST_SMOOTHED]:
-        attempt = variants.with_plan(replace(plan, smoothed=(*kept, name)))
-        psnr = agreement(reference, outputs_of(spec, attempt.engine(plan.name, everything), cases))
-        better = psnr > best + LEAST_IMPROVEMENT_DB
+        reached = psnr((*kept, name))
+        better = reached > best + LEAST_IMPROVEMENT_DB
         activation = plan.activations[name]
         tried.append(
             {
@@ -86,10 +69,10 @@ def choose_smoothed(
                 "level_ratio": activation.level_ratio,
                 "channel_ratio": activation.channel_ratio,
                 "psnr_before": best,
-                "psnr_after": psnr,
+                "psnr_after": reached,
                 "kept": better,
             }
         )
         if better:
-            best, kept = psnr, (*kept, name)
+            best, kept = reached, (*kept, name)
     return tried

@@ -16,7 +16,6 @@ from rap_edge.runtime.engines.interface import Engine
 from ..choose.cost_model import Work, half_seconds, saving
 from ..choose.observer import sample_cases
 from ..choose.search import Candidate, Found, search
-from ..choose.sensitivity import Sensitivity
 from ..choose.timing import Gain, kinds, measure_kind
 from ..judge.quality import Bytes, psnr, talk_chunks, talk_frames
 from ..judge.race import side_by_side
@@ -54,13 +53,11 @@ def measure_damages(context: Context, gains: Mapping[str, Gain]) -> dict[str, fl
     """Mean squared difference of the roll-out that each layer that pays causes alone, by key."""
     layers = [layer for plan in context.plans.values() for layer in plan.layers]
     paying = [layer for layer in layers if layer.key in gains and gains[layer.key].pays]
-    chunks = min(context.settings.sensitivity_chunks, talk_chunks(context.spec, context.material.short))
-    sensitivity = Sensitivity(context.spec, context.base, context.variants, context.material.short, chunks)
     damages: dict[str, float] = {}
     with context.stages.stage("sensitivity per layer", len(paying), "layers") as progress:
         for layer in paying:
             progress.note(layer.node)
-            damages[layer.key] = context.journal.get(f"damage {layer.key}", partial(sensitivity.of, layer))
+            damages[layer.key] = context.journal.get(f"damage {layer.key}", partial(_damage, context, layer))
             progress.advance(1)
     return damages
 
@@ -122,6 +119,10 @@ class _Trial:
         frames: list[Bytes] = []
         laps = side_by_side(self._context.spec, (base, engines), talk, self._chunks, thread_time, frames.append)
         return np.concatenate(frames), min(laps[1]) / min(laps[0])
+
+
+def _damage(context: Context, layer: Layer) -> float:
+    return context.sensitivity.of(layer.graph, context.variants.engine(layer.graph, {layer.node}))
 
 
 def modelled_seconds(context: Context) -> float:

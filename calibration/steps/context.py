@@ -13,9 +13,10 @@ from rap_edge.runtime.bundle.journal import Journal
 from rap_edge.runtime.engines.onnxruntime_engine import OnnxRuntimeEngine, load_engines
 from rap_edge.runtime.spec import ModelSpec
 
-from ..choose.sensitivity import CHUNKS
+from ..choose.sensitivity import CHUNKS, Sensitivity
 from ..choose.timing import SECONDS_PER_VARIANT
 from ..judge.gates import Gates
+from ..judge.quality import talk_chunks
 from ..quantize.variants import GraphPlan, Variants
 from ..record.clips import Amounts, Material
 from ..targets import Target
@@ -72,6 +73,13 @@ class Context:
     def single(self) -> Mapping[str, OnnxRuntimeEngine]:
         """The bundle's engines on one thread."""
         return load_engines(self.bundle, 1)
+
+    @cached_property
+    def sensitivity(self) -> Sensitivity:
+        """What changes of one graph do to the short clip."""
+        short = self.material.short
+        chunks = min(self.settings.sensitivity_chunks, talk_chunks(self.spec, short))
+        return Sensitivity(self.spec, self.base, short, chunks)
 
     @property
     def spec(self) -> ModelSpec:

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from rap_edge.export.stages import StageProgress
-from rap_edge.runtime.engines.interface import Array
+from rap_edge.runtime.bundle.contract import runs_per_chunk
 from rap_edge.runtime.machine.available import available_cores
 
-from ..choose.observer import choose_observer, choose_smoothed, sample_cases
+from ..choose.observer import choose_observer, choose_smoothed
 from ..observe.ranges import Activation, extents_by, observe
 from ..quantize.variants import GraphPlan
 from ..record.recording import SET_NAME, CalibrationSet, open_set, record
@@ -45,23 +44,23 @@ def observe_ranges(context: Context, recorded: CalibrationSet) -> None:
             context.plans[name] = _observed_by("min-max", replace(plan, activations=activations), context)
 
 
-def choose_observers(context: Context, recorded: CalibrationSet) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """Give every plan its observer and what is smoothed.
+def choose_observers(context: Context) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """Give every plan of a graph that a chunk runs its observer and what is smoothed.
 
     Returns:
-        PSNR of every graph's outputs by observer, and the activations whose smoothing was tried.
+        PSNR of the roll-out by graph and observer, and the activations whose smoothing was tried.
     """
     scores: dict[str, Any] = {}
     smoothing: list[dict[str, Any]] = []
+    runs = runs_per_chunk(context.spec)
     with context.stages.stage("observers", len(context.plans), "graphs") as progress:
         for name, plan in list(context.plans.items()):
             progress.note(name)
-            if plan.activations:
-                cases = sample_cases(recorded, name)
-                found = context.journal.get(f"observer {name}", partial(_observers, context, plan, cases))
+            if plan.activations and runs[name]:
+                found = context.journal.get(f"observer {name}", partial(_observers, context, plan))
                 best = max(found, key=lambda observer: found[observer])
                 context.plans[name] = _observed_by(best, plan, context)
-                tried = context.journal.get(f"smoothing {name}", partial(_smoothing, context, name, cases))
+                tried = context.journal.get(f"smoothing {name}", partial(_smoothing, context, name))
                 kept = tuple(item["activation"] for item in tried if item["kept"])
                 context.plans[name] = replace(context.plans[name], smoothed=kept)
                 scores[name] = {"chosen": best, "psnr": found}
@@ -80,9 +79,9 @@ def _ranges(context: Context, plan: GraphPlan, recorded: CalibrationSet, progres
     return {value: activation.to_dict() for value, activation in found.items()}
 
 
-def _observers(context: Context, plan: GraphPlan, cases: Sequence[Mapping[str, Array]]) -> dict[str, float]:
-    return choose_observer(plan, context.variants, context.base[plan.name], cases)
+def _observers(context: Context, plan: GraphPlan) -> dict[str, float]:
+    return choose_observer(plan, context.variants, context.sensitivity)
 
 
-def _smoothing(context: Context, name: str, cases: Sequence[Mapping[str, Array]]) -> list[dict[str, Any]]:
-    return choose_smoothed(context.plans[name], context.variants, context.base[name], cases)
+def _smoothing(context: Context, name: str) -> list[dict[str, Any]]:
+    return choose_smoothed(context.plans[name], context.variants, context.sensitivity)

@@ -28,7 +28,7 @@ class Calibration:
         target: of the 8 bits.
         against: what the gates compare with.
         recorded: the set.
-        observers: per graph, PSNR of its outputs by observer and the chosen one.
+        observers: per graph, PSNR of the roll-out by observer and the chosen one.
         smoothing: activations whose smoothing was tried.
         ledger: every layer.
         found: the search.
