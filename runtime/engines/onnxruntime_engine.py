@@ -36,6 +36,7 @@ from .backend import Loaded, OnGpu, Request
 from .cpu_memory import require_memory
 from .eight_bits import trouble_on_cpu, trouble_on_gpu
 from .interface import Array, allocate, resolved_shape
+from .small_graphs import threads_for
 
 RUNS_GRAPHS = True
 Providers = tuple[str | tuple[str, dict[str, str]], ...]
@@ -142,7 +143,8 @@ class OnnxRuntimeEngine:
             name: the graph's name, for messages.
             graph: the contract as the manifest states it.
             model: an ONNX file of one's own, or what was read of a bundle.
-            threads: threads of one run; None takes every core that the process may use.
+            threads: most threads of one run, of which a small graph takes one; None takes every core that the process
+                may use.
             providers: where it may run, best first; None takes a GPU if this ONNX Runtime can, else the CPU.
             keeps_memory: whether the CPU's working memory stays for the next run, which is faster, or is given back.
 
@@ -155,7 +157,8 @@ class OnnxRuntimeEngine:
             raise EngineError(f"The threads of an engine {fault}; pass --threads in that range.")
         options = ort.SessionOptions()
         options.log_severity_level = _log_severity()
-        options.intra_op_num_threads = threads or available_cores()
+        most = threads or available_cores()
+        options.intra_op_num_threads = threads_for(graph, most)
         options.inter_op_num_threads = 1
         options.enable_cpu_mem_arena = keeps_memory
         # The graphs of a chunk run in turn: threads of the last one that still spin would slow the next one.
@@ -193,7 +196,7 @@ class OnnxRuntimeEngine:
         self.beside_gpu = products_beside_gpu(self.session) if self.is_on_gpu else Counter()
         # On a GPU all runs of a session share the handles of its libraries, which take no two threads at once.
         self._turn: AbstractContextManager[object] = threading.Lock() if self.is_on_gpu else nullcontext()
-        self.device = "CUDA GPU" if self.is_on_gpu else f"{cpu_name()}, {options.intra_op_num_threads} threads"
+        self.device = "CUDA GPU" if self.is_on_gpu else f"{cpu_name()}, {most} threads"
 
     def prepare(
         self, buffers: Mapping[str, Array] | None = None, sizes: Mapping[str, int] | None = None
