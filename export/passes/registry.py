@@ -1,4 +1,4 @@
-"""The graph passes in their order, with the reason for it: a pass is a file beside this one and an entry here."""
+"""The graph passes in their order, with the reason for it: a pass is a file here or in `gpu`, and an entry below."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ import onnx_ir as ir
 from rap_edge.runtime.errors import ExportError
 
 from .attention_layout import attention_layout
-from .attention_norm import attention_norm
 from .channels_last_norm import channels_last_norm
 from .channels_last_shuffle import channels_last_shuffle
 from .channels_last_sum import channels_last_sum
 from .conv1d_to_conv2d import conv1d_to_conv2d
 from .conv3d_to_conv2d import conv3d_to_conv2d
 from .fold_weights import fold_weights
+from .gpu.attention_norm import attention_norm
+from .gpu.rotary_halves import rotary_halves
+from .gpu.value_bias import value_bias
 from .merge_movement import merge_movement
 from .modulated_norm import modulated_norm
 from .pixel_rounding import pixel_rounding
 from .reordered_bias import reordered_bias
 from .rotary_embedding import rotary_embedding
-from .rotary_halves import rotary_halves
 from .sampled_rows import sampled_rows
 from .token_rows import token_rows
-from .value_bias import value_bias
 
 Rewrite = Callable[[ir.Model], int]
 

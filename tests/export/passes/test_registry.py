@@ -20,10 +20,11 @@ NO_PASS = ("__init__", "registry")
 
 
 def test_every_file_is_a_pass_of_its_name() -> None:
-    files = {file.stem for file in (ROOT / "export" / "passes").glob("*.py")} - set(NO_PASS)
+    files = {file.stem for file in (ROOT / "export" / "passes").rglob("*.py")} - set(NO_PASS)
     assert files == set(PASSES)
     for name, item in PASSES.items():
-        assert item.rewrite.__module__ == f"rap_edge.export.passes.{name}"
+        room = "gpu." if item.pays_on == "gpu" else ""
+        assert item.rewrite.__module__ == f"rap_edge.export.passes.{room}{name}"
         assert item.rewrite.__name__ == item.name == name
 
 

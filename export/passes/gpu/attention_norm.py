@@ -15,7 +15,7 @@ import math
 import numpy as np
 import onnx_ir as ir
 
-from ..rewriter import Rewriter, rewrite_each, static_shape
+from ...rewriter import Rewriter, rewrite_each, static_shape
 
 # Of a multiple of their input they give the same multiple of their output.
 _MOVEMENT = frozenset(("Reshape", "Transpose", "Squeeze", "Unsqueeze", "Gather", "Concat"))

@@ -11,7 +11,7 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
-from ..rewriter import Rewriter, moves_heads, only_reader, rewrite_each, static_shape
+from ...rewriter import Rewriter, moves_heads, only_reader, rewrite_each, static_shape
 
 _VALUE = 2
 

@@ -11,8 +11,8 @@ from typing import NamedTuple
 import numpy as np
 import onnx_ir as ir
 
-from ..rewriter import Rewriter, remove_unused, static_shape
-from .rotary_embedding import match_rotation
+from ...rewriter import Rewriter, remove_unused, static_shape
+from ..rotary_embedding import match_rotation
 
 _QUERY, _KEY = 0, 1
 

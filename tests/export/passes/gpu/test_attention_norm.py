@@ -7,7 +7,7 @@ from helpers.bundles.graph_runs import assert_same, count, lifted
 from torch import nn
 
 from rap_edge.export.passes.attention_layout import attention_layout
-from rap_edge.export.passes.attention_norm import attention_norm
+from rap_edge.export.passes.gpu.attention_norm import attention_norm
 from rap_edge.export.passes.rotary_embedding import rotary_embedding
 from rap_edge.export.precision.to_fp16 import to_fp16
 from rap_edge.models.norms import RMSNorm32

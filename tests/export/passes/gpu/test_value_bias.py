@@ -6,8 +6,8 @@ from helpers.bundles.graph_runs import assert_same, count, lifted
 from torch import nn
 
 from rap_edge.export.passes.attention_layout import attention_layout
+from rap_edge.export.passes.gpu.value_bias import value_bias
 from rap_edge.export.passes.rotary_embedding import rotary_embedding
-from rap_edge.export.passes.value_bias import value_bias
 
 
 @pytest.mark.parametrize("heads_last", [False, True])

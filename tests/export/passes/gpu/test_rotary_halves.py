@@ -6,8 +6,8 @@ from helpers.bundles.attention_modules import Rotated
 from helpers.bundles.graph_runs import assert_same, lifted
 from torch import nn
 
-from rap_edge.export.passes.attention_norm import attention_norm
-from rap_edge.export.passes.rotary_halves import rotary_halves
+from rap_edge.export.passes.gpu.attention_norm import attention_norm
+from rap_edge.export.passes.gpu.rotary_halves import rotary_halves
 from rap_edge.models.attention import apply_rotary, rotary_table
 from rap_edge.models.norms import RMSNorm32
 
