@@ -156,7 +156,7 @@ def _run(context: Context, request: Request, output: Path, started: float) -> tu
     figures["speedup"] = speed_figure(ratio, context.settings.gates, measured=context.target.measured)
     require(figures)
     fewer = f"the roll-out then misses {context.settings.gates.psnr:g} dB to fp32 on the search's clip"
-    evidence = Evidence(gains, damages, frozenset(found.chosen), fewer)
+    evidence = Evidence(gains, damages, frozenset(found.chosen), frozenset(found.spare), fewer)
     result = Calibration(
         output=str(output),
         spec=context.spec.name,

@@ -1,4 +1,4 @@
-"""Which layers are in 8 bits: those that pay, less as few as the quality gate asks for.
+"""Which layers are in 8 bits: those that pay, less as few as the quality gate asks for, less those that win nothing.
 
 Layers are given up in the order of what they cost in quality for what they save in time.
 """
@@ -13,6 +13,8 @@ from rap_edge.runtime.errors import CalibrationError
 SHARES = (0.0, 0.25, 0.5, 0.75, 0.9, 1.0)
 # dB that the short clip has to hold above the gate, more if the long one fails.
 MARGINS = (1.0, 2.0, 4.0, 8.0, 12.0, 16.0)
+# Share of a chunk's time by which two measurements of one set differ.
+_SAME_TIME = 0.01
 
 
 @dataclass(frozen=True)
@@ -41,9 +43,16 @@ class Point:
 
 @dataclass(frozen=True)
 class Found:
-    """The search's outcome: the chosen keys, best first, and every set that was tried, smallest first."""
+    """The search's outcome.
+
+    Attributes:
+        chosen: keys, best first.
+        spare: keys that would hold the gate too, with which no set was faster.
+        points: every set that was tried, smallest first.
+    """
 
     chosen: tuple[str, ...]
+    spare: tuple[str, ...]
     points: tuple[Point, ...]
 
 
@@ -56,7 +65,7 @@ def order(candidates: Sequence[Candidate]) -> list[str]:
 
 
 def search(candidates: Sequence[Candidate], evaluate: Evaluate, least_psnr: float, margin: float = MARGINS[0]) -> Found:
-    """The largest set, in the order of `order`, that holds the gate.
+    """The smallest set, in the order of `order`, that holds the gate and is as fast as any that does.
 
     Args:
         candidates: layers that pay.
@@ -92,4 +101,8 @@ def search(candidates: Sequence[Candidate], evaluate: Evaluate, least_psnr: floa
             f"Not even the least sensitive layer holds {wanted:.0f} dB in 8 bits; record more calibration audio, or "
             "keep the bundle as it is."
         )
-    return Found(tuple(ranked[:good]), tuple(tried[count] for count in sorted(tried)))
+    points = tuple(tried[count] for count in sorted(tried))
+    holding = [point for point in points if 0 < point.layers <= good]
+    fastest = min(point.time for point in holding)
+    chosen = next(point.layers for point in holding if point.time <= fastest + _SAME_TIME)
+    return Found(tuple(ranked[:chosen]), tuple(ranked[chosen:good]), points)

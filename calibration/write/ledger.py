@@ -56,12 +56,14 @@ class Evidence:
         gains: seconds saved per chunk; graphs that no chunk runs are missing.
         damages: mean squared differences of the layers that pay.
         chosen: keys in 8 bits.
-        why_fewer: which gate made the search give layers up, else empty.
+        spare: keys with which no set was faster.
+        why_fewer: which gate made the search give the others up, else empty.
     """
 
     gains: Mapping[str, Gain]
     damages: Mapping[str, float]
     chosen: frozenset[str]
+    spare: frozenset[str] = frozenset()
     why_fewer: str = ""
 
 
@@ -103,4 +105,5 @@ def _reason(layer: Layer, gain: Gain | None, chosen: bool, evidence: Evidence, t
                 f"{1e3 * gain.noise:.3f} ms."
             )
         return f"Does not pay: {-1e3 * gain.seconds:.3f} ms per chunk slower in 8 bits, {how}{together}."
-    return f"Would save {1e3 * gain.seconds:.3f} ms per chunk, {how}{together}, but {evidence.why_fewer}."
+    why = "no set with it was faster" if layer.key in evidence.spare else evidence.why_fewer
+    return f"Would save {1e3 * gain.seconds:.3f} ms per chunk, {how}{together}, but {why}."

@@ -3,6 +3,7 @@
 import dataclasses
 import io
 import json
+from collections.abc import Sequence
 
 import numpy as np
 import pytest
@@ -197,8 +198,18 @@ def test_layers_that_cost_most_quality_for_their_time_are_given_up() -> None:
 
 
 def test_all_layers_that_pay_are_kept_if_the_gate_holds() -> None:
-    found = search(candidates(7), lambda keys: (40.0, 0.1), least_psnr=30.0)
+    found = search(candidates(7), lambda keys: (40.0, 1.0 - 0.1 * len(keys)), least_psnr=30.0)
     assert len(found.chosen) == 7
+    assert not found.spare
+
+
+def test_layers_that_make_nothing_faster_are_left_although_the_gate_holds() -> None:
+    def evaluate(keys: Sequence[str]) -> tuple[float, float]:
+        return 50.0 - len(keys), max(1.0 - 0.1 * len(keys), 0.605)
+
+    found = search(candidates(8), evaluate, least_psnr=30.0)
+    assert found.chosen == tuple(f"layer {index}" for index in range(4))
+    assert found.spare == tuple(f"layer {index}" for index in range(4, 8))
 
 
 def test_a_search_without_a_layer_that_pays_is_refused() -> None:
@@ -314,7 +325,8 @@ def test_the_ledger_gives_a_reason_for_every_layer(tmp_path) -> None:
         layers[2].key: Gain(1e-5, 1e-4, 6),
         layers[3].key: Gain(3e-3, 1e-4, 1),
     }
-    evidence = Evidence(gains, {layers[0].key: 0.1, layers[3].key: 9.0}, frozenset({layers[0].key}), "the gate fails")
+    damages, chosen = {layers[0].key: 0.1, layers[3].key: 9.0}, frozenset({layers[0].key})
+    evidence = Evidence(gains, damages, chosen, why_fewer="the gate fails")
     ledger = {entry.node: entry for entry in make_ledger(plans, evidence, CPU, "int8")}
     assert [entry.decision for entry in ledger.values()] == ["int8", "fp32", "fp32", "fp32", "fp32"]
     reasons = [entry.reason for entry in ledger.values()]
@@ -323,6 +335,8 @@ def test_the_ledger_gives_a_reason_for_every_layer(tmp_path) -> None:
     assert "not above the noise" in reasons[2]
     assert "but the gate fails" in reasons[3]
     assert "once per portrait" in reasons[4]
+    spare = Evidence(gains, damages, chosen, frozenset({layers[3].key}), "the gate fails")
+    assert "but no set with it was faster" in make_ledger(plans, spare, CPU, "int8")[3].reason
     modelled = make_ledger(plans, evidence, TENSORRT_INT8, "int8")
     assert "by the cost model" in modelled[0].reason
     assert not modelled[0].measured
