@@ -6,14 +6,13 @@ import io
 import numpy as np
 import pytest
 from helpers.bundles.exports import export
+from helpers.bundles.fixed_times import fix_times
 from helpers.bundles.sessions import drain, frames_of, portrait, speech
 from helpers.bundles.small_causal import small_causal_networks
 
 from rap_edge.calibration.calibrator import Request, calibrate
-from rap_edge.calibration.choose.timing import Gain
 from rap_edge.calibration.judge.gates import Gates
 from rap_edge.calibration.record.clips import Amounts
-from rap_edge.calibration.steps import choosing
 from rap_edge.calibration.steps.context import Settings
 from rap_edge.export.parity.check_inputs import to_int16
 from rap_edge.export.stages import Stages
@@ -29,12 +28,7 @@ def test_a_causal_bundle_in_int8_gives_the_same_frames_at_every_latency(tmp_path
     spec = networks.spec
     export(networks, tmp_path / "fp32", compared=False)
     write_wave(tmp_path / "speech.wav", to_int16(speech(3.0)), spec.sample_rate)
-    eight_bits = {"audio_encoder", "dit"}
-
-    def measure(variants, plan, kind, inputs, runs, seconds) -> Gain:
-        return Gain(1e-3 if plan.name in eight_bits else -1e-3, 1e-5, len(kind))
-
-    monkeypatch.setattr(choosing, "measure_kind", measure)
+    fix_times(monkeypatch, slower=("conditioner", "vae_decoder"))
     seconds = 3 * spec.chunk_seconds
     settings = Settings(
         amounts=Amounts(1, 1, seconds, seconds, 2 * seconds),
@@ -45,7 +39,7 @@ def test_a_causal_bundle_in_int8_gives_the_same_frames_at_every_latency(tmp_path
     )
     request = Request(tmp_path / "fp32", output=tmp_path / "int8", audio=tmp_path / "speech.wav")
     done = calibrate(request, settings, Stages(io.StringIO()))
-    assert {entry.graph for entry in done.ledger if entry.decision == "int8"} == eight_bits
+    assert {entry.graph for entry in done.ledger if entry.decision == "int8"} == {"audio_encoder", "dit"}
     # Caches included: every input and output is as it was.
     before, after = (Bundle.open(tmp_path / name).manifest for name in ("fp32", "int8"))
     check_contract(after)

@@ -12,6 +12,7 @@ import numpy as np
 import onnx
 import pytest
 from helpers.bundles.exports import export
+from helpers.bundles.fixed_times import fix_times
 from helpers.bundles.small import NANO, SMALL, small_networks
 from helpers.bundles.tiny_bundle import write_tiny_bundle
 
@@ -61,20 +62,11 @@ def run(bundle: Path, speech: Path, output: Path, settings: Settings = SETTINGS,
     return calibrate(Request(bundle, output=output, audio=speech, **request), settings, Stages(io.StringIO()))
 
 
-def all_pay_but(graph: str):
-    """Times in place of measured ones, which a busy machine would make different every time."""
-
-    def measure(variants, plan, kind, inputs, runs, seconds) -> Gain:
-        return Gain(-1e-4 if plan.name == graph else 1e-3, 1e-5, len(kind))
-
-    return measure
-
-
 @pytest.fixture(scope="module")
 def calibrated(bundle, speech, tmp_path_factory):
     output = tmp_path_factory.mktemp("calibrated") / "small-int8"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(choosing, "measure_kind", all_pay_but("audio_encoder"))
+        fix_times(patch, slower=("audio_encoder",))
         return run(bundle, speech, output)
 
 
@@ -169,7 +161,7 @@ def test_a_gate_that_fails_leaves_an_older_bundle_as_it_was(bundle, speech, cali
     shutil.copytree(done, tmp_path / ".out.calibration")
     strict = dataclasses.replace(SETTINGS, gates=dataclasses.replace(SETTINGS.gates, speedup=1e6))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(choosing, "measure_kind", all_pay_but("audio_encoder"))
+        fix_times(patch, slower=("audio_encoder",))
         with pytest.raises(CalibrationError, match="fails the gate 'time of the base"):
             run(bundle, speech, output, strict)
     assert {path.name: path.read_bytes() for path in output.iterdir()} == before
