@@ -14,12 +14,11 @@ from ..quantize.variants import GraphPlan, Variants
 from ..record.recording import CalibrationSet
 from .sensitivity import Sensitivity
 
-CASES = 8
 MOST_SMOOTHED = 6
 LEAST_IMPROVEMENT_DB = 0.1
 
 
-def sample_cases(recorded: CalibrationSet, graph: str, count: int = CASES) -> list[dict[str, Array]]:
+def sample_cases(recorded: CalibrationSet, graph: str, count: int) -> list[dict[str, Array]]:
     """Some of a graph's recorded inputs, one of every class of states first."""
     entries = recorded.of(graph)
     classes: dict[str, Any] = {}
@@ -44,22 +43,27 @@ def choose_observer(plan: GraphPlan, variants: Variants, sensitivity: Sensitivit
     return {name: by(name) for name in OBSERVERS}
 
 
-def choose_smoothed(plan: GraphPlan, variants: Variants, sensitivity: Sensitivity) -> list[dict[str, Any]]:
-    """Try to smooth every dominated activation; returns what was tried, with the PSNR before and after, and if kept."""
+def choose_smoothed(plan: GraphPlan, variants: Variants, sensitivity: Sensitivity, best: float) -> list[dict[str, Any]]:
+    """Try to smooth every dominated activation.
+
+    Args:
+        plan: with its observer's extents; nothing is smoothed yet.
+        variants: of the plan's graph.
+        sensitivity: measures what is tried.
+        best: PSNR in dB of the roll-out with every layer in 8 bits and nothing smoothed.
+
+    Returns:
+        What was tried, with the PSNR before and after, and whether it was kept.
+    """
     inputs = dict.fromkeys(layer.input for layer in plan.layers)
     dominated = [name for name in inputs if plan.activations[name].dominated]
     dominated.sort(key=lambda name: -plan.activations[name].channel_ratio)
     everything = {layer.node for layer in plan.layers}
     tried: list[dict[str, Any]] = []
-    kept = plan.smoothed
-
-    def psnr(smoothed: tuple[str, ...]) -> float:
-        attempt = variants.with_plan(replace(plan, smoothed=smoothed))
-        return decibels(sensitivity.of(plan.name, attempt.engine(plan.name, everything)))
-
-    best = psnr(kept) if dominated else 0.0
+    kept: tuple[str, ...] = ()
     for name in dominated[:MOST_SMOOTHED]:
-        reached = psnr((*kept, name))
+        attempt = variants.with_plan(replace(plan, smoothed=(*kept, name)))
+        reached = decibels(sensitivity.of(plan.name, attempt.engine(plan.name, everything)))
         better = reached > best + LEAST_IMPROVEMENT_DB
         activation = plan.activations[name]
         tried.append(

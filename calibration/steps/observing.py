@@ -60,7 +60,7 @@ def choose_observers(context: Context) -> tuple[dict[str, Any], list[dict[str, A
                 found = context.journal.get(f"observer {name}", partial(_observers, context, plan))
                 best = max(found, key=lambda observer: found[observer])
                 context.plans[name] = _observed_by(best, plan, context)
-                tried = context.journal.get(f"smoothing {name}", partial(_smoothing, context, name))
+                tried = context.journal.get(f"smoothing {name}", partial(_smoothing, context, name, found[best]))
                 kept = tuple(item["activation"] for item in tried if item["kept"])
                 context.plans[name] = replace(context.plans[name], smoothed=kept)
                 scores[name] = {"chosen": best, "psnr": found}
@@ -83,5 +83,5 @@ def _observers(context: Context, plan: GraphPlan) -> dict[str, float]:
     return choose_observer(plan, context.variants, context.sensitivity)
 
 
-def _smoothing(context: Context, name: str) -> list[dict[str, Any]]:
-    return choose_smoothed(context.plans[name], context.variants, context.sensitivity)
+def _smoothing(context: Context, name: str, best: float) -> list[dict[str, Any]]:
+    return choose_smoothed(context.plans[name], context.variants, context.sensitivity, best)

@@ -167,7 +167,9 @@ def _one_row(rewriter: Rewriter, places: _Places, count: int) -> ir.Value:
     weighed = reshaped(rewriter, weighed, (count, places.total // count, _CORNERS * channels))
     weighed = rewriter.add("Transpose", [weighed], perm=[0, 2, 1])
     # A product with the transposed rows gives planes, and ONNX Runtime makes one operator of both.
-    return rewriter.add("MatMul", [rewriter.constant(np.tile(np.eye(channels, dtype=np.float32), (1, 4))), weighed])
+    return rewriter.add(
+        "MatMul", [rewriter.constant(np.tile(np.eye(channels, dtype=np.float32), (1, _CORNERS))), weighed]
+    )
 
 
 def _only_picture(picture: ir.Value, shape: tuple[int, ...]) -> ir.Value:
