@@ -264,6 +264,10 @@ def test_each_gate_fails_where_it_should() -> None:
     # From 48 to 42 dB is far, but another 6 dB would still hold.
     nearly_exact = np.minimum(drifting, reference.astype(int) + 2).astype(np.uint8)
     assert failed(nearly_exact, reference) == []
+    # Nor is it a fall without end to begin without any error.
+    at_first_exact = np.minimum(drifting, reference.astype(int) + 1).astype(np.uint8)
+    at_first_exact[:300] = reference[:300]
+    assert failed(at_first_exact, reference) == []
     assert not speed_figure(0.99, Gates(), measured=True).passed
 
 
