@@ -10,9 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rap_edge.runtime.errors import CalibrationError
+from rap_edge.runtime.reports.likeness import decibels
 
 from ..record.clips import Talk
-from .quality import Bytes, decibels, mean_square, mean_ssim, psnr
+from .quality import Bytes, mean_square, mean_ssim, psnr
 
 SSIM_EVERY = 5
 DRIFT_SECONDS = 10.0
