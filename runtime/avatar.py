@@ -43,7 +43,8 @@ from .session.turns import Turns
 from .session.whole_sound import WholeSound
 from .spec import AudioEncodeMode, Crop, ModelSpec
 
-_REEL_SECONDS = 4.0
+# In four seconds a face might not blink at all, or twice and so for ever.
+_REEL_SECONDS = 12.0
 # Those of the last streams over the same engines: who comes soon after finds the face moving.
 _REELS_KEPT = 3
 _CLOSED = "The avatar is closed; open it again with Avatar.open()."

@@ -1,4 +1,4 @@
-"""The idle reel: some seconds of a face that says nothing, rendered once and shown to and fro at no cost.
+"""The idle reel: some seconds of a face that says nothing, rendered as first shown, then to and fro at no cost.
 
 A reel belongs to an avatar and a seed, and all streams over them share it. Each has a place of its own in it.
 """
@@ -16,6 +16,8 @@ Frames = NDArray[np.uint8]
 # What two frames are compared by, and what a stream's memory may grow to.
 _THUMBNAIL = 32
 _MOST_BYTES = 64 << 20
+# Frames ahead of what is shown while the reel grows: what an interrupt may choose from at its start.
+_AHEAD_FRAMES = 100
 
 
 class IdleReel:
@@ -83,6 +85,11 @@ class ReelPlayer:
         """Begin at the reel's start."""
         self._reel, self.place, self._step = reel, 0, 1
         self._goal: int | None = None
+
+    @property
+    def wants(self) -> LoopState | None:
+        """What the reel's next chunk begins with; None where enough lies ahead, or the reel is complete."""
+        return self._reel.wants if len(self._reel) - self.place < _AHEAD_FRAMES else None
 
     def next(self) -> Frames:
         """The frame to show now, uint8 [H, W, 3]: to and fro, or towards the goal."""

@@ -246,7 +246,7 @@ class StreamCore:
             if piece is not None:
                 state = stretch.state.elsewhere() if piece.surprising else stretch.state
                 self._job = Job(state, piece.waveform, self._ladder[self._load.level], piece)
-        elif (wanted := self._reel.wants) is not None:
+        elif (wanted := self._idle.wants) is not None:
             self._job = Job(wanted, np.zeros(spec.window_samples, np.float32), self._ladder[0], None)
         return self._job
 

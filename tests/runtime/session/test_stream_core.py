@@ -46,6 +46,18 @@ def test_silence_costs_nothing_once_the_reel_is_there() -> None:
     assert all(frame.utterance is None and frame.mark is Mark.GOOD for frame in frames)
 
 
+def test_a_long_reel_is_rendered_as_it_is_first_shown() -> None:
+    chunks = 100 // CHUNK + 3
+    stream, ahead = SimulatedStream(reel_chunks=chunks), []
+    # The chunk of silence before the first one settles and is not shown.
+    while stream.renders < chunks + 1:
+        stream.frames(1)
+        ahead.append((stream.renders - 1) * CHUNK - len(ahead))
+    assert all(100 <= frames < 100 + CHUNK for frames in ahead)
+    stream.frames(3 * chunks * CHUNK)
+    assert stream.renders == chunks + 1
+
+
 def test_the_first_frame_is_there_before_anything_is_rendered() -> None:
     frame = SimulatedStream().core.next_frame()
     assert frame.picture.shape == (*LIVELY.image_size, 3)
