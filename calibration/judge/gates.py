@@ -10,15 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rap_edge.runtime.errors import CalibrationError
-from rap_edge.runtime.reports.likeness import decibels
+from rap_edge.runtime.reports.likeness import ROUNDED_PSNR
 
 from ..record.clips import Talk
-from .quality import Bytes, mean_square, mean_ssim, psnr
+from .quality import Bytes, mean_ssim, psnr
 
 SSIM_EVERY = 5
 DRIFT_SECONDS = 10.0
-_ROUNDING = 1.0 / 12.0
-"""Mean square of what rounding to whole levels adds, below which a difference says nothing."""
 
 
 @dataclass(frozen=True)
@@ -29,9 +27,8 @@ class Gates:
         psnr: least PSNR in dB to fp32 over the whole clip.
         ssim: least mean SSIM to fp32.
         mouth_loss: most that the correlation of the mouth's opening may lose.
-        drift: most dB by which the last 10 s may be further from fp32 than the first 10 s, the rounding of frames
-            counted as an error of both, unless the end would still hold `psnr` if it fell by as much again; 3 dB is
-            twice the error.
+        drift: most dB by which the last 10 s may be further from fp32 than the first 10 s, of which no more counts than
+            `ROUNDED_PSNR`, unless the end would still hold `psnr` if it fell by as much again; 3 dB is twice the error.
         speedup: least ratio of the base's time to the calibrated bundle's.
     """
 
@@ -64,8 +61,9 @@ def judge(frames: Bytes, reference: Bytes, talk: Talk, fps: int, gates: Gates) -
     """
     quality, similarity = psnr(frames, reference), mean_ssim(frames, reference, SSIM_EVERY)
     ends = min(round(DRIFT_SECONDS * fps), len(frames) // 2)
-    end = _seen(frames[-ends:], reference[-ends:])
-    drift = _seen(frames[:ends], reference[:ends]) - end
+    # From exact to a level here and there is no fall.
+    start, end = (min(psnr(frames[part], reference[part]), ROUNDED_PSNR) for part in (slice(ends), slice(-ends, None)))
+    drift = start - end
     # What begins nearly exact has far to fall before anything is seen.
     lasting = end - drift >= gates.psnr
     excused = f"the last 10 s are still at {end:.1f} dB, and a fall by as much again would hold"
@@ -105,11 +103,6 @@ GATE_WORDS: Mapping[str, tuple[str, str]] = MappingProxyType(
         "speedup": ("'time of the base over time in 8 bits, more than'", "x"),
     }
 )
-
-
-def _seen(frames: Bytes, reference: Bytes) -> float:
-    """PSNR in dB of frames that are rounded, at most 58.9: from exact to one level in a hundred pixels is no fall."""
-    return decibels(mean_square(frames, reference) + _ROUNDING)
 
 
 def _mouth(frames: Bytes, reference: Bytes, talk: Talk, limit: float) -> Figure:

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..bundle.manifest import PortraitFigures
-from .likeness import Pictures, psnr
+from .likeness import ROUNDED_PSNR, Pictures, psnr
 
 _AREAS, _WINDOW = 16, 7
 _LUMA = np.array([0.299, 0.587, 0.114], np.float32)
@@ -28,7 +28,7 @@ def portrait_figures(portrait: Pictures, drawn: Pictures) -> PortraitFigures:
 def gates_from(figures: list[PortraitFigures]) -> PortraitFigures:
     """What a portrait has to reach, from the figures of portraits that the model can draw: the worst, and a margin."""
     return PortraitFigures(
-        psnr=min(each.psnr for each in figures) - _MARGIN.psnr,
+        psnr=min(ROUNDED_PSNR, *(each.psnr for each in figures)) - _MARGIN.psnr,
         ssim=max(-1.0, min(each.ssim for each in figures) - _MARGIN.ssim),
         colour=min(255.0, max(each.colour for each in figures) + _MARGIN.colour),
     )

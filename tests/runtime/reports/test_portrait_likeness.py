@@ -9,6 +9,7 @@ from helpers.bundles.tiny_causal import TINY_CAUSAL, causal_engines
 from rap_edge.runtime.bundle.manifest import PortraitFigures
 from rap_edge.runtime.loop.interface import encode_reference
 from rap_edge.runtime.loop.still import decoded_portrait
+from rap_edge.runtime.reports.likeness import EXACT_PSNR
 from rap_edge.runtime.reports.portrait_likeness import gates_from, portrait_fault, portrait_figures, ssim
 
 
@@ -56,6 +57,11 @@ def test_gates_leave_a_margin_below_the_worst_portrait_that_is_known() -> None:
     assert gates.ssim < 0.9
     assert gates.colour > 4
     assert all(portrait_fault(each, gates) == "" for each in figures)
+
+
+def test_a_level_here_and_there_is_no_fault_where_known_portraits_are_drawn_exactly() -> None:
+    gates = gates_from([PortraitFigures(EXACT_PSNR, 1.0, 0.0)])
+    assert portrait_fault(PortraitFigures(57.0, 1.0, 0.1), gates) == ""
 
 
 def test_a_fault_names_what_is_short_and_says_what_to_do() -> None:
