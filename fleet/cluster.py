@@ -13,7 +13,8 @@ import signal
 import socket
 import tempfile
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from importlib.util import find_spec
 from types import MappingProxyType
@@ -25,6 +26,7 @@ from rap_edge.runtime.errors import FleetError, first_line
 # Ray wants 75 MiB at least; what passes through here are descriptions, never sound or pictures.
 _OBJECT_STORE_BYTES = 80 << 20
 _ANSWER_SECONDS = 5.0
+_LOOK_SECONDS = 0.5
 _QUIET = MappingProxyType({"logging_level": logging.ERROR, "log_to_driver": False})
 # Read when Ray is imported. The second one is what makes Ray stay on loopback, as it does on the systems that it names.
 _ALONE = MappingProxyType({"RAY_USAGE_STATS_ENABLED": "0", "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"})
@@ -71,6 +73,37 @@ def opened_cluster(address: str | None, cpus: int) -> Iterator[None]:
         yield
 
 
+def while_it_answers(work: Callable[[], None]) -> None:
+    """Do `work` with the cluster that this process is connected to, and leave it undone once that is gone.
+
+    Whoever stops a service, as systemd does, stops Ray beside it. Ray's calls would then wait for a minute, and end
+    this process with status 1.
+
+    Raises:
+        FleetError: Ray failed, and the cluster is there all the same.
+    """
+    import ray
+
+    address, failures = ray.get_runtime_context().gcs_address, list[ray.exceptions.RayError]()
+
+    def do() -> None:
+        try:
+            work()
+        except ray.exceptions.RayError as error:
+            # Where the cluster is on its way out, that is seen after a moment.
+            time.sleep(_LOOK_SECONDS)
+            failures.append(error)
+
+    thread = threading.Thread(target=do, daemon=True)
+    thread.start()
+    while thread.is_alive() and _unheard(address) is None:
+        thread.join(_LOOK_SECONDS)
+    if failures and _unheard(address) is None:
+        raise FleetError(
+            f"Ray failed while the fleet was ended ({first_line(failures[0])}); see in 'ray status' what is left of it."
+        )
+
+
 def ray_need() -> None:
     """Raise `MissingPackageError`, see `needs_extra`, where Ray is not installed; importing it takes seconds."""
     with needs_extra("fleet"):
@@ -80,16 +113,23 @@ def ray_need() -> None:
 
 def _require_answer(address: str) -> None:
     """Find out in seconds what Ray would wait minutes for."""
-    host, colon, port = address.removeprefix("ray://").rpartition(":")
-    if not (colon and port.isdecimal()):
-        return
+    address = address.removeprefix("ray://")
+    _, colon, port = address.rpartition(":")
+    if colon and port.isdecimal() and (why := _unheard(address)) is not None:
+        raise FleetError(
+            f"Nothing answers at {address!r} ({why}); pass the address that 'ray status' tells, or leave --address out "
+            "to work on this machine alone."
+        )
+
+
+def _unheard(address: str) -> str | None:
+    """Why nobody answers at "host:port"; None where somebody does."""
+    host, _, port = address.rpartition(":")
     try:
         socket.create_connection((host.strip("[]"), int(port)), _ANSWER_SECONDS).close()
     except (OSError, OverflowError) as error:
-        raise FleetError(
-            f"Nothing answers at {address!r} ({getattr(error, 'strerror', None) or error}); pass the address that "
-            "'ray status' tells, or leave --address out to work on this machine alone."
-        ) from None
+        return str(getattr(error, "strerror", None) or error)
+    return None
 
 
 def _connect(**settings: Any) -> None:

@@ -14,6 +14,7 @@ from ray.exceptions import RayError
 
 from rap_edge.runtime.errors import FleetError, first_line
 
+from ..cluster import while_it_answers
 from .application import Fleet, application
 from .ray_boxes import stop_all
 
@@ -59,9 +60,13 @@ def running(fleet: Fleet, listening: Listening) -> Iterator[None]:
     try:
         yield
     finally:
-        serve.delete(_NAME)
-        stop_all(_GOODBYE_SECONDS)
-        serve.shutdown()
+        while_it_answers(_end)
+
+
+def _end() -> None:
+    serve.delete(_NAME)
+    stop_all(_GOODBYE_SECONDS)
+    serve.shutdown()
 
 
 def wait_for_signal() -> None:

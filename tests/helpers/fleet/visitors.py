@@ -12,7 +12,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +38,11 @@ class Fleet:
         told = ["-m", "rap_edge.fleet.cli", "serve", "--bundle", bundle, "--port", port, "--boxes", number, *words]
         self._environment = {**os.environ, "RAP_FLEET_OPERATOR_TOKEN": OPERATOR}
         self.process = subprocess.Popen(
-            [sys.executable, *map(str, told)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=self._environment
+            [sys.executable, *map(str, told)],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env=self._environment,
+            process_group=0,
         )
 
     def wait_until_open(self) -> None:
@@ -63,8 +67,15 @@ class Fleet:
 
     def end(self) -> str:
         """Stop it as an operator does; returns what it complained of."""
+        return self._ended(lambda: self.process.send_signal(signal.SIGTERM))
+
+    def end_with_ray(self) -> str:
+        """The same by a signal to Ray's processes, too, as systemd does."""
+        return self._ended(lambda: os.killpg(self.process.pid, signal.SIGTERM))
+
+    def _ended(self, stop: Callable[[], None]) -> str:
         everybody = descendants(self.process.pid)
-        self.process.send_signal(signal.SIGTERM)
+        stop()
         _, said = self.process.communicate(timeout=PATIENCE)
         assert self.process.returncode == 0, said
         left = {pid for pid in everybody if "fleet.serve.child" in command(pid)}
