@@ -73,8 +73,9 @@ def opened_cluster(address: str | None, cpus: int) -> Iterator[None]:
         yield
 
 
-def while_it_answers(work: Callable[[], None]) -> None:
-    """Do `work` with the cluster that this process is connected to, and leave it undone once that is gone.
+@contextmanager
+def ended_by(work: Callable[[], None]) -> Iterator[None]:
+    """After the block do `work` with the cluster that this process is connected to; leave it undone once that is gone.
 
     Whoever stops a service, as systemd does, stops Ray beside it. Ray's calls would then wait for a minute, and end
     this process with status 1.
@@ -84,7 +85,22 @@ def while_it_answers(work: Callable[[], None]) -> None:
     """
     import ray
 
-    address, failures = ray.get_runtime_context().gcs_address, list[ray.exceptions.RayError]()
+    address = ray.get_runtime_context().gcs_address
+    # Ray's client may be where the cluster's own addresses lead nowhere.
+    heard = _unheard(address) is None
+    try:
+        yield
+    finally:
+        if heard:
+            _while_it_answers(address, work)
+        else:
+            work()
+
+
+def _while_it_answers(address: str, work: Callable[[], None]) -> None:
+    import ray
+
+    failures = list[ray.exceptions.RayError]()
 
     def do() -> None:
         try:

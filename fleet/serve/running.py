@@ -14,7 +14,7 @@ from ray.exceptions import RayError
 
 from rap_edge.runtime.errors import FleetError, first_line
 
-from ..cluster import while_it_answers
+from ..cluster import ended_by
 from .application import Fleet, application
 from .ray_boxes import stop_all
 
@@ -57,10 +57,8 @@ def running(fleet: Fleet, listening: Listening) -> Iterator[None]:
         raise FleetError(
             f"The dispatcher cannot be started ({first_line(error)}); see whether port {listening.port} is free."
         ) from error
-    try:
+    with ended_by(_end):
         yield
-    finally:
-        while_it_answers(_end)
 
 
 def _end() -> None:
