@@ -46,10 +46,18 @@ class IdleReel:
         with self._lock:
             if not self._states:
                 self._states = (after,)
-            elif before is self._states[-1] and len(self._frames) < self._most:
+            elif self._follows(before):
                 self._thumbnails = np.concatenate([self._thumbnails, [_thumbnail(frame) for frame in frames]])
                 frames.flags.writeable = False
                 self._frames, self._states = (*self._frames, frames), (*self._states, after)
+
+    def lacks(self, before: LoopState) -> bool:
+        """Whether the chunk that begins with `before` is still to be rendered."""
+        with self._lock:
+            return not self._states or self._follows(before)
+
+    def _follows(self, before: LoopState) -> bool:
+        return before is self._states[-1] and len(self._frames) < self._most
 
     def __len__(self) -> int:
         """Frames that there are."""

@@ -280,7 +280,9 @@ class StreamCore:
 
     def unwanted(self, job: Job) -> bool:
         """Whether nobody waits for a job any more; one that has not begun need not begin."""
-        return job.piece is not None and self._stretch_of(job.piece) is None
+        if job.piece is None:
+            return not self._reel.lacks(job.state)
+        return self._stretch_of(job.piece) is None
 
     def withdraw(self, job: Job) -> None:
         """A job has not been done and is wanted no more."""

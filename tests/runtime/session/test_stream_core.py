@@ -2,13 +2,16 @@
 
 import numpy as np
 import pytest
-from helpers.bundles.sessions import speech
+from helpers.bundles.sessions import portrait, speech
 from helpers.bundles.streams import LIVELY, RATE, SimulatedStream, events, heard, seen
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from rap_edge.runtime.loop.carry import LoopState
 from rap_edge.runtime.session.chunk import Mark
-from rap_edge.runtime.session.stream_core import Ended, Interrupted, Started
+from rap_edge.runtime.session.idle_reel import IdleReel
+from rap_edge.runtime.session.overload import Overload
+from rap_edge.runtime.session.stream_core import Ended, Interrupted, Started, StreamCore
 
 PER_FRAME = LIVELY.samples_per_frame
 CHUNK = LIVELY.new_frames
@@ -56,6 +59,22 @@ def test_a_long_reel_is_rendered_as_it_is_first_shown() -> None:
     assert all(100 <= frames < 100 + CHUNK for frames in ahead)
     stream.frames(3 * chunks * CHUNK)
     assert stream.renders == chunks + 1
+
+
+def test_a_chunk_of_a_shared_reel_is_rendered_once() -> None:
+    reel = IdleReel(portrait(LIVELY), CHUNK, 3)
+    one, other = (StreamCore(LIVELY, RATE, reel, Overload()) for _ in range(2))
+    frames = np.zeros((CHUNK, *LIVELY.image_size, 3), np.uint8)
+    for index in range(1, 5):
+        job, twin = one.next_job(), other.next_job()
+        assert job is not None
+        assert twin is not None
+        assert not other.unwanted(twin)
+        one.rendered(job, frames, LoopState(index), 0.0)
+        assert other.unwanted(twin)
+        other.withdraw(twin)
+    assert one.next_job() is None
+    assert other.next_job() is None
 
 
 def test_the_first_frame_is_there_before_anything_is_rendered() -> None:
