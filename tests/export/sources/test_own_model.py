@@ -11,14 +11,13 @@ import onnx
 import own_model
 import pytest
 import torch
+from helpers.bundles.fixed_times import fix_times
 from helpers.bundles.small import drawn
 from torch import nn
 
 from rap_edge.calibration.calibrator import Request, calibrate
-from rap_edge.calibration.choose.timing import Gain
 from rap_edge.calibration.judge.gates import Gates
 from rap_edge.calibration.record.clips import Amounts
-from rap_edge.calibration.steps import choosing
 from rap_edge.calibration.steps.context import Settings
 from rap_edge.export import OwnModel
 from rap_edge.export.cli import main
@@ -63,8 +62,7 @@ def test_the_example_is_exported_calibrated_and_run(tmp_path, capsys, monkeypatc
         race_chunks=1,
         threads=1,
     )
-    # Times in place of measured ones, which a busy machine would make different every time.
-    monkeypatch.setattr(choosing, "measure_kind", lambda *given: Gain(1e-3, 1e-5, len(given[2])))
+    fix_times(monkeypatch, slower=())
     calibrate(Request(folder, output=tmp_path / "int8", audio=speech), settings, Stages(io.StringIO()))
     for place in (folder, tmp_path / "int8"):
         with Avatar.open(place, threads=1) as avatar, avatar.session() as session:
