@@ -129,9 +129,9 @@ def ray_need() -> None:
 
 def _require_answer(address: str) -> None:
     """Find out in seconds what Ray would wait minutes for."""
-    address = address.removeprefix("ray://")
-    _, colon, port = address.rpartition(":")
-    if colon and port.isdecimal() and (why := _unheard(address)) is not None:
+    place = address.removeprefix("ray://")
+    _, colon, port = place.rpartition(":")
+    if colon and port.isdecimal() and (why := _unheard(place)) is not None:
         raise FleetError(
             f"Nothing answers at {address!r} ({why}); pass the address that 'ray status' tells, or leave --address out "
             "to work on this machine alone."

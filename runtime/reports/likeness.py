@@ -12,10 +12,6 @@ EXACT_PSNR = 200.0
 """The PSNR in dB of what is equal."""
 
 
-ROUNDED_PSNR = 10.0 * math.log10(255.0**2 * 12.0)
-"""The PSNR in dB of what differs by the rounding of pixels alone; what is nearer is not nearer to anything seen."""
-
-
 def mean_square(pictures: Pictures, others: Pictures) -> float:
     """The mean squared difference of uint8 arrays of one shape [..., H, W, 3]; raises `ValueError` for two shapes."""
     if pictures.ndim <= 3:
@@ -26,6 +22,10 @@ def mean_square(pictures: Pictures, others: Pictures) -> float:
 def decibels(error: float) -> float:
     """PSNR in dB of a mean squared difference of 8-bit pixels, at most `EXACT_PSNR`."""
     return EXACT_PSNR if error <= 0.0 else min(EXACT_PSNR, 10.0 * math.log10(255.0**2 / error))
+
+
+ROUNDED_PSNR = decibels(1.0 / 12.0)
+"""The PSNR in dB of what differs by the rounding of pixels alone; what is nearer is not nearer to anything seen."""
 
 
 def psnr(pictures: Pictures, others: Pictures) -> float:

@@ -265,14 +265,6 @@ async def until(true: Callable[[], object]) -> None:
             await asyncio.sleep(0.05)
 
 
-def listens(pid: int, url: str) -> bool:
-    """Whether a process waits at the address of a box."""
-    port = f"{int(url.rpartition(':')[2]):04X}"
-    inodes = {line.split()[9] for line in Path(f"/proc/{pid}/net/tcp").read_text().splitlines()[1:] if port in line}
-    files = Path(f"/proc/{pid}/fd").iterdir()
-    return any(os.readlink(file) in {f"socket:[{inode}]" for inode in inodes} for file in files)
-
-
 def test_a_fleet_that_is_stopped_together_with_its_ray_ends_well(bundle: Path) -> None:
     fleet = Fleet(bundle, 1)
     try:
@@ -280,3 +272,11 @@ def test_a_fleet_that_is_stopped_together_with_its_ray_ends_well(bundle: Path) -
         assert "Traceback" not in fleet.end_with_ray()
     finally:
         fleet.process.kill()
+
+
+def listens(pid: int, url: str) -> bool:
+    """Whether a process waits at the address of a box."""
+    port = f"{int(url.rpartition(':')[2]):04X}"
+    inodes = {line.split()[9] for line in Path(f"/proc/{pid}/net/tcp").read_text().splitlines()[1:] if port in line}
+    files = Path(f"/proc/{pid}/fd").iterdir()
+    return any(os.readlink(file) in {f"socket:[{inode}]" for inode in inodes} for file in files)
